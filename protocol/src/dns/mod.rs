@@ -1,0 +1,1 @@
+//! DNS: question in, answer out, truncation, EDNS. Bytes to bytes; sockets are elsewhere.

@@ -1,0 +1,5 @@
+//! Sans-IO cores of Muster: no socket, file, clock, thread, global or randomness. Bytes and `now` come in as
+//! values, effects go out as values.
+
+pub mod dns;
+pub mod http;

@@ -1,0 +1,1 @@
+//! Files (JSON, HCL), flags and environment become one validated configuration.

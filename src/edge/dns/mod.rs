@@ -1,0 +1,1 @@
+//! UDP and TCP front, lookups, answer cache, recursion.

@@ -1,0 +1,1 @@
+//! The HTTP edge: `/v1` handlers, one file per area; blocking queries; JSON.

@@ -1,0 +1,4 @@
+//! What clients talk to: HTTP and DNS.
+
+pub mod dns;
+pub mod http;

@@ -1,0 +1,14 @@
+//! Muster: service discovery, health monitoring and configuration for fleets of hosts, in one binary that
+//! answers Consul's HTTP API, DNS names, configuration files and command line.
+//!
+//! `ARCHITECTURE.md` is the map.
+
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod consensus;
+pub mod edge;
+pub mod health;
+pub mod node;
+pub mod runtime;
+pub mod store;

@@ -1,0 +1,1 @@
+//! One running agent: which task on which core, start and stop order.
