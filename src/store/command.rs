@@ -8,17 +8,24 @@ use super::model::{Check, KvEntry, Node, Service};
 /// A write to the replicated state.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub enum Command {
+    /// One write to the catalog.
+    Catalog(CatalogOp),
+    /// Several writes to the catalog, in order, under one index: the edges of one agent or of a mass failure.
+    CatalogBatch(Vec<CatalogOp>),
+    /// A write to one key or one tree (`PUT` and `DELETE /v1/kv/...`).
+    Kv(KvOp),
+}
+
+/// One write to the catalog.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum CatalogOp {
     /// Adds or updates a node, a service and checks on it (`/v1/catalog/register`), atomically.
     Register(Box<Register>),
     /// Removes a node, a service or a check (`/v1/catalog/deregister`).
     Deregister(Deregister),
-    /// A write to one key or one tree (`PUT` and `DELETE /v1/kv/...`).
-    Kv(KvOp),
-    /// Several commands of one sender, applied in order under one index each.
-    Batch(Vec<Command>),
 }
 
-/// See [`Command::Register`]. Indexes inside the rows are ignored; the store sets them.
+/// See [`CatalogOp::Register`]. Indexes inside the rows are ignored; the store sets them.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct Register {
     /// The node; name and address are required unless `skip_node_update`.
@@ -31,7 +38,7 @@ pub struct Register {
     pub checks: Vec<Check>,
 }
 
-/// See [`Command::Deregister`]: the service if one is named, else the check, else the whole node.
+/// See [`CatalogOp::Deregister`]: the service if one is named, else the check, else the whole node.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct Deregister {
     /// Node name.
