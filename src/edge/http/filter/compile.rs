@@ -4,12 +4,12 @@ use std::fmt;
 
 use regex::{Regex, RegexBuilder};
 
+use super::FILTER_REGEX_BYTES_MAX;
 use super::ast::{Expr, Match, Op};
 use super::parse::parse;
 use super::quote::quoted;
 use super::rows::{Row, Value};
 use super::schema::{Field, Kind};
-use super::FILTER_REGEX_BYTES_MAX;
 
 /// An expression ready to run on rows of one kind.
 #[derive(Debug)]
@@ -260,8 +260,10 @@ fn whole_number(value: &str) -> Result<i64, &'static str> {
         _ => (10, &lower[..]),
     };
     let based = radix != 10;
-    let misplaced =
-        digits.contains("__") || digits.ends_with('_') || (!based && digits.starts_with('_')) || digits.is_empty();
+    let misplaced = digits.contains("__")
+        || digits.ends_with('_')
+        || (!based && digits.starts_with('_'))
+        || digits.is_empty();
     if misplaced || !digits.chars().all(|c| c == '_' || c.is_digit(radix)) {
         return Err("invalid syntax");
     }

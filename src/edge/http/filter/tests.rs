@@ -90,11 +90,8 @@ fn tests_of_fields() {
 
 #[test]
 fn rows_of_other_answers() {
-    let node = Node {
-        node: "h1".into(),
-        meta: Some([("n".to_owned(), "1".to_owned())].into()),
-        ..Node::default()
-    };
+    let node =
+        Node { node: "h1".into(), meta: Some([("n".to_owned(), "1".to_owned())].into()), ..Node::default() };
     let service = service();
     let serf = Check { check_id: "serfHealth".into(), status: Status::Passing, ..Check::default() };
     let own = Check { check_id: "own".into(), status: Status::Warning, ..Check::default() };
@@ -176,7 +173,10 @@ fn messages() {
             "()",
             "1:2 (1): no match found, expected: \"(\", \"-\", \"0\", \"\\\"\", \"`\", \"not\", [ \\t\\r\\n], [1-9] or [a-zA-Z]",
         ),
-        ("not", "1:4 (3): no match found, expected: \"!=\", \".\", \"==\", \"[\", [ \\t\\r\\n] or [a-zA-Z0-9_]"),
+        (
+            "not",
+            "1:4 (3): no match found, expected: \"!=\", \".\", \"==\", \"[\", [ \\t\\r\\n] or [a-zA-Z0-9_]",
+        ),
         ("Service contains -", "1:19 (18): no match found, expected: \"0\" or [1-9]"),
     ] {
         let error = Filter::compile(expression, AGENT_SERVICE).expect_err(expression);
