@@ -92,8 +92,7 @@ fn every_recording_is_tested_or_named_as_later() {
 
 #[test]
 fn every_skipped_case_exists() {
-    let names: Vec<String> =
-        TESTED.iter().flat_map(|area| case::cases(area)).map(|case| case.name).collect();
+    let names: Vec<String> = TESTED.iter().flat_map(|area| case::cases(area)).map(|case| case.name).collect();
     for skipped in case::skipped().keys() {
         assert!(names.contains(skipped), "{skipped} is skipped, but there is no such case");
     }
@@ -141,7 +140,10 @@ mod matcher {
     #[test]
     fn text_fits_its_placeholders_and_nothing_else() {
         let mut bindings = Bindings::new(BTreeMap::from([("a.http".to_owned(), json!(8500))]));
-        assert_eq!(match_text("at 127.0.0.1:{{a.http}}: {{word:1}}", "at 127.0.0.1:8500: x", &mut bindings), Ok(()));
+        assert_eq!(
+            match_text("at 127.0.0.1:{{a.http}}: {{word:1}}", "at 127.0.0.1:8500: x", &mut bindings),
+            Ok(())
+        );
         assert!(match_text("{{word:1}}", "y", &mut bindings).is_err());
         assert!(match_text("{{int}}", "12 ", &mut bindings).is_err());
         assert_eq!(bindings.fill("{{word:1}}{{fill:z:3}}"), "xzzz");

@@ -247,7 +247,8 @@ pub fn cases(area: &str) -> Vec<Case> {
 
 /// All environments by name.
 pub fn environments() -> BTreeMap<String, EnvSpec> {
-    let specs: Vec<EnvSpec> = serde_json::from_str(&read("envs.json")).expect("envs.json has the known shape");
+    let specs: Vec<EnvSpec> =
+        serde_json::from_str(&read("envs.json")).expect("envs.json has the known shape");
     specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect()
 }
 

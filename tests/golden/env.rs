@@ -64,7 +64,8 @@ impl Env {
     }
 
     pub fn start_agent(&mut self, name: &str) -> io::Result<()> {
-        let agent = self.spec.agents.iter().find(|agent| agent.name == name).expect("an agent of the environment");
+        let agent =
+            self.spec.agents.iter().find(|agent| agent.name == name).expect("an agent of the environment");
         let dir: PathBuf = self.folder.path().join(name);
         fs::create_dir_all(&dir)?;
         let bindings = Bindings::new(self.variables.clone());

@@ -23,10 +23,7 @@ const KINDS: &[(&str, &str)] = &[
     ("index", r"\d+"),
     ("uuid", r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"),
     ("hash", r"[0-9a-f]+"),
-    (
-        "time",
-        r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?: ?(?:Z|[+-]\d\d:?\d\d)(?: [A-Z]+)?)?",
-    ),
+    ("time", r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?: ?(?:Z|[+-]\d\d:?\d\d)(?: [A-Z]+)?)?"),
     ("duration", r"-?(?:\d+(?:\.\d+)?(?:h|ms|m|s|us|µs|ns))+"),
     ("int", r"-?\d+"),
     ("num", r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"),
@@ -86,7 +83,11 @@ impl Bindings {
         let Some(label) = label.filter(|label| !label.is_empty()) else { return Ok(()) };
         if let Some(known) = self.get(kind, Some(label)) {
             let same = known == value;
-            return if same { Ok(()) } else { Err(format!("{{{{{kind}:{label}}}}} was {known}, now {value}")) };
+            return if same {
+                Ok(())
+            } else {
+                Err(format!("{{{{{kind}:{label}}}}} was {known}, now {value}"))
+            };
         }
         if kind == "index"
             && let Ok(rank) = label.parse::<u64>()
@@ -140,8 +141,9 @@ impl Bindings {
             Value::String(text) => {
                 let filled = self.fill(text);
                 let lone = lone(text).filter(|_| filled != *text);
-                let number =
-                    lone.is_some_and(|(kind, _)| kind == "index" || self.variables.get(kind).is_some_and(Value::is_u64));
+                let number = lone.is_some_and(|(kind, _)| {
+                    kind == "index" || self.variables.get(kind).is_some_and(Value::is_u64)
+                });
                 match filled.parse::<u64>() {
                     Ok(parsed) if number => parsed.into(),
                     _ => filled.into(),
@@ -294,7 +296,9 @@ pub fn match_json(
             }
             let pairs = expected.iter().zip(actual).enumerate();
             pairs
-                .flat_map(|(at, (want, got))| match_json(want, got, bindings, rules, &format!("{path}[{at}]")))
+                .flat_map(|(at, (want, got))| {
+                    match_json(want, got, bindings, rules, &format!("{path}[{at}]"))
+                })
                 .collect()
         }
     }
@@ -420,7 +424,8 @@ impl BagSearch<'_> {
             }
             self.budget -= 1;
             let before = bindings.clone();
-            if match_json(&self.expected[at], &self.actual[other], bindings, self.rules, self.path).is_empty() {
+            if match_json(&self.expected[at], &self.actual[other], bindings, self.rules, self.path).is_empty()
+            {
                 used[other] = true;
                 if self.go(at + 1, used, bindings) {
                     return true;
@@ -540,7 +545,11 @@ pub fn match_dns(
     let got = message.flags.iter().map(|flag| (*flag).to_owned()).collect();
     compare("flags", sorted(expected.flags.clone()), sorted(got));
     compare("question", expected.question.join(", "), message.question.join(", "));
-    compare("edns", format!("{:?}", expected.edns), format!("{:?}", message.edns.as_ref().map(recorded_edns)));
+    compare(
+        "edns",
+        format!("{:?}", expected.edns),
+        format!("{:?}", message.edns.as_ref().map(recorded_edns)),
+    );
     if let Some(id) = id {
         compare("id", id.to_string(), message.id.to_string());
     }
@@ -553,7 +562,8 @@ pub fn match_dns(
         ("additional", &expected.additional),
     ];
     for ((name, want), got) in sections.into_iter().zip(&message.sections) {
-        let rules = Rules { unordered: !expected.ordered.iter().any(|ordered| ordered == name), ..Rules::default() };
+        let rules =
+            Rules { unordered: !expected.ordered.iter().any(|ordered| ordered == name), ..Rules::default() };
         out.extend(match_json(want, &Value::from(got.clone()), bindings, rules, name));
     }
     out

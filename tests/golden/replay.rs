@@ -69,7 +69,8 @@ impl Report {
             (Ok(()), None) => self.passed += 1,
             (Ok(()), Some(_)) => {
                 let name = &case.name;
-                self.failures.push(format!("{name} passes now: remove it from the list tests/golden/SKIPPED.txt"));
+                self.failures
+                    .push(format!("{name} passes now: remove it from the list tests/golden/SKIPPED.txt"));
             }
             (Err(why), None) => self.failures.push(format!("{} [env {}]\n{why}", case.name, case.env)),
             (Err(why), Some(reason)) => {
@@ -93,12 +94,7 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-fn group(
-    spec: &case::EnvSpec,
-    cases: &[Case],
-    skipped: &BTreeMap<String, String>,
-    report: &mut Report,
-) {
+fn group(spec: &case::EnvSpec, cases: &[Case], skipped: &BTreeMap<String, String>, report: &mut Report) {
     let all_skipped = cases.iter().all(|case| skipped.contains_key(&case.name));
     let limit = if all_skipped { START_LIMIT_SKIPPED } else { START_LIMIT };
     let mut env: Option<Env> = None;
@@ -331,7 +327,9 @@ impl Replay<'_> {
             Body::Text(text) => self.bindings.fill(text).into_bytes(),
             Body::B64(text) => BASE64_STANDARD.decode(text).expect("base64 in a recording"),
             Body::Fill(text, count) => text.repeat(*count).into_bytes(),
-            Body::JsonFill(template, text, count) => template.replace("@@", &text.repeat(*count)).into_bytes(),
+            Body::JsonFill(template, text, count) => {
+                template.replace("@@", &text.repeat(*count)).into_bytes()
+            }
         }
     }
 

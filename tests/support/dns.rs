@@ -210,7 +210,8 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn bytes(&mut self, count: usize) -> Result<&'a [u8], String> {
         let found = self.packet.get(self.at..self.at + count);
-        let found = found.ok_or_else(|| format!("{count} bytes wanted at {} of {}", self.at, self.packet.len()))?;
+        let found =
+            found.ok_or_else(|| format!("{count} bytes wanted at {} of {}", self.at, self.packet.len()))?;
         self.at += count;
         Ok(found)
     }

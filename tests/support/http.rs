@@ -152,7 +152,8 @@ pub fn read_reply(from: &mut impl BufRead, method: &str) -> io::Result<Reply> {
             break reply;
         }
     };
-    let chunked = reply.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
+    let chunked =
+        reply.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
     let length = reply.header("content-length").and_then(|text| text.trim().parse::<usize>().ok());
     if method == "HEAD" || reply.status == 204 || reply.status == 304 || reply.status < 200 {
         return Ok(reply);

@@ -116,12 +116,7 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
-fn http_answer(
-    method: &str,
-    path: &str,
-    golden: &str,
-    body: &[u8],
-) -> (u16, Option<&'static str>, Vec<u8>) {
+fn http_answer(method: &str, path: &str, golden: &str, body: &[u8]) -> (u16, Option<&'static str>, Vec<u8>) {
     let word = path.split('?').next().unwrap_or_default().trim_matches('/');
     match word {
         "echo" => {
