@@ -5,9 +5,7 @@ use rkyv::rancor;
 use rkyv::string::ArchivedString;
 
 use super::catalog::Name;
-use super::command::{
-    Applied, ArchivedCatalogOp, ArchivedCommand, ArchivedDeregister, ArchivedRegister,
-};
+use super::command::{Applied, ArchivedCatalogOp, ArchivedCommand, ArchivedDeregister, ArchivedRegister};
 use super::model::{Check, Node, Status};
 use super::state::State;
 use super::topic::fold;
@@ -52,7 +50,12 @@ impl State {
         }
     }
 
-    fn register(&mut self, index: u64, register: &ArchivedRegister, touched: &mut Touched) -> Result<(), String> {
+    fn register(
+        &mut self,
+        index: u64,
+        register: &ArchivedRegister,
+        touched: &mut Touched,
+    ) -> Result<(), String> {
         let node: Node = thaw(&register.node);
         let key: Name = fold(&node.node).into();
         let plan = self.plan_node(&node, &key, register.skip_node_update)?;
@@ -89,15 +92,19 @@ impl State {
             return Ok(NodePlan::Write { renamed_from: None });
         }
         let Some(old) = self.node_ids.get(&*node.id) else {
-            self.refuse_taken_name(node, key, true)
-                .map_err(|why| format!("failed inserting node: Error while renaming Node ID: {:?}: {why}", node.id))?;
+            self.refuse_taken_name(node, key, true).map_err(|why| {
+                format!("failed inserting node: Error while renaming Node ID: {:?}: {why}", node.id)
+            })?;
             return Ok(NodePlan::Write { renamed_from: None });
         };
         if old == key {
             return Ok(NodePlan::Write { renamed_from: None });
         }
         self.refuse_taken_name(node, key, false).map_err(|why| {
-            format!("failed inserting node: Error while renaming Node ID: {:?} ({}): {why}", node.id, node.address)
+            format!(
+                "failed inserting node: Error while renaming Node ID: {:?} ({}): {why}",
+                node.id, node.address
+            )
         })?;
         Ok(NodePlan::Write { renamed_from: Some(old.clone()) })
     }
@@ -105,7 +112,9 @@ impl State {
     /// A name belongs to the node that holds it as long as its agent is alive (a `serfHealth` check that is not
     /// critical). `allow_without_id` lets a node with an ID take over the row of the same name that has none.
     fn refuse_taken_name(&self, node: &Node, key: &Name, allow_without_id: bool) -> Result<(), String> {
-        let Some(holder) = self.nodes.get(key).filter(|holder| holder.row.id != node.id) else { return Ok(()) };
+        let Some(holder) = self.nodes.get(key).filter(|holder| holder.row.id != node.id) else {
+            return Ok(());
+        };
         let alive = holder.checks.get(SERF_CHECK_ID).is_some_and(|check| check.status != Status::Critical);
         if !alive || (allow_without_id && holder.row.id.is_empty()) {
             return Ok(());
@@ -134,7 +143,8 @@ impl State {
                 continue;
             }
             let id = fold(&check.service_id);
-            let known = coming.as_ref() == Some(&id) || there.is_some_and(|entry| entry.services.contains_key(&*id));
+            let known =
+                coming.as_ref() == Some(&id) || there.is_some_and(|entry| entry.services.contains_key(&*id));
             if !known {
                 return Err("failed inserting check: Missing service registration".into());
             }
@@ -181,5 +191,6 @@ where
     T: rkyv::Archive,
     T::Archived: rkyv::Deserialize<T, rkyv::api::high::HighDeserializer<rancor::Error>>,
 {
-    rkyv::deserialize::<T, rancor::Error>(archived).expect("rows hold no shared pointers that could fail to thaw")
+    rkyv::deserialize::<T, rancor::Error>(archived)
+        .expect("rows hold no shared pointers that could fail to thaw")
 }

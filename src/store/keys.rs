@@ -57,7 +57,11 @@ struct Branch {
 enum Slot {
     Live(Arc<KvEntry>),
     /// `changed` is the key's own last change; `sums.changed` also tells of the tree it is the prefix of.
-    Gone { key: Arc<[u8]>, changed: u64, sums: Sums },
+    Gone {
+        key: Arc<[u8]>,
+        changed: u64,
+        sums: Sums,
+    },
 }
 
 impl KeyTree {
@@ -221,9 +225,7 @@ impl Slot {
 
     fn sums(&self) -> Sums {
         match self {
-            Slot::Live(entry) => {
-                Sums { changed: entry.modify_index, shown: entry.modify_index, solid: true }
-            }
+            Slot::Live(entry) => Sums { changed: entry.modify_index, shown: entry.modify_index, solid: true },
             Slot::Gone { sums, .. } => *sums,
         }
     }
@@ -231,8 +233,7 @@ impl Slot {
 
 impl Branch {
     fn leaf(slot: Slot) -> Branch {
-        let mut branch =
-            Branch { left: None, right: None, slot, size: 0, live: 0, sums: Sums::default() };
+        let mut branch = Branch { left: None, right: None, slot, size: 0, live: 0, sums: Sums::default() };
         branch.refresh();
         branch
     }

@@ -100,7 +100,9 @@ impl State {
                 None => self.absent_service_index(self.catalog_index()),
             },
             Topic::ServiceChecks(_) | Topic::NodeChecks(_) | Topic::CheckState(_) => self.at.checks,
-            Topic::Nodes | Topic::Services | Topic::Catalog | Topic::LocalService(_) => self.last_change(topic),
+            Topic::Nodes | Topic::Services | Topic::Catalog | Topic::LocalService(_) => {
+                self.last_change(topic)
+            }
         };
         index.max(1)
     }

@@ -26,7 +26,12 @@ pub struct Watchers<T> {
 impl<T> Watchers<T> {
     /// An empty registry.
     pub fn new() -> Watchers<T> {
-        Watchers { by_topic: HashMap::new(), topics: HashMap::new(), prefix_lengths: BTreeMap::new(), next: 0 }
+        Watchers {
+            by_topic: HashMap::new(),
+            topics: HashMap::new(),
+            prefix_lengths: BTreeMap::new(),
+            next: 0,
+        }
     }
 
     /// How many are parked.
@@ -117,7 +122,8 @@ impl<T> Watchers<T> {
 
     fn forget_prefix(&mut self, topic: &Topic) {
         let Topic::KeyPrefix(prefix) = topic else { return };
-        let count = self.prefix_lengths.get_mut(&prefix.len()).expect("a watched prefix is counted by its length");
+        let count =
+            self.prefix_lengths.get_mut(&prefix.len()).expect("a watched prefix is counted by its length");
         *count -= 1;
         if *count == 0 {
             self.prefix_lengths.remove(&prefix.len());

@@ -74,7 +74,13 @@ impl State {
 
     /// Writes a service row; one that is there already in the same words stays. A changed name or changed tags go
     /// into the checks of the service too.
-    pub(super) fn write_service(&mut self, index: u64, node_key: &Name, mut service: Service, touched: &mut Touched) {
+    pub(super) fn write_service(
+        &mut self,
+        index: u64,
+        node_key: &Name,
+        mut service: Service,
+        touched: &mut Touched,
+    ) {
         let id: Name = fold(&service.id).into();
         let entry = self.nodes.get(node_key).expect("a registration writes the node before its service");
         service.node.clone_from(&entry.row.node);
@@ -123,7 +129,13 @@ impl State {
     }
 
     /// Writes a check row, with name and tags of its service; one that is there already in the same words stays.
-    pub(super) fn write_check(&mut self, index: u64, node_key: &Name, mut check: Check, touched: &mut Touched) {
+    pub(super) fn write_check(
+        &mut self,
+        index: u64,
+        node_key: &Name,
+        mut check: Check,
+        touched: &mut Touched,
+    ) {
         let id: Name = fold(&check.check_id).into();
         let entry = self.nodes.get(node_key).expect("a registration writes the node before its checks");
         check.node.clone_from(&entry.row.node);
@@ -151,7 +163,9 @@ impl State {
     }
 
     pub(super) fn remove_check(&mut self, index: u64, node_key: &Name, id: &Name, touched: &mut Touched) {
-        let Some(row) = self.nodes.get(node_key).and_then(|entry| entry.checks.get(id)).cloned() else { return };
+        let Some(row) = self.nodes.get(node_key).and_then(|entry| entry.checks.get(id)).cloned() else {
+            return;
+        };
         self.node_mut(node_key).checks.remove(id);
         self.unlink_check(index, node_key, id, &row, touched);
     }
@@ -186,7 +200,14 @@ impl State {
         }
     }
 
-    fn relabel_checks(&mut self, index: u64, node_key: &Name, id: &Name, service: &Service, touched: &mut Touched) {
+    fn relabel_checks(
+        &mut self,
+        index: u64,
+        node_key: &Name,
+        id: &Name,
+        service: &Service,
+        touched: &mut Touched,
+    ) {
         let Some(entry) = self.nodes.get(node_key) else { return };
         debug_assert_eq!(*fold(&service.id), **id);
         for check in checks_of(entry, id) {
@@ -211,7 +232,12 @@ impl State {
         let row = InstanceRow {
             node: entry.row.clone(),
             node_checks: entry.own_checks.clone(),
-            service_checks: entry.checks.values().filter(|check| *fold(&check.service_id) == **id).cloned().collect(),
+            service_checks: entry
+                .checks
+                .values()
+                .filter(|check| *fold(&check.service_id) == **id)
+                .cloned()
+                .collect(),
             service,
         };
         if !self.services.contains_key(&name) {
@@ -329,5 +355,10 @@ impl State {
 
 /// IDs of the checks of one service on a node.
 fn checks_of(entry: &NodeEntry, id: &Name) -> Vec<Name> {
-    entry.checks.iter().filter(|(_, check)| *fold(&check.service_id) == **id).map(|(key, _)| key.clone()).collect()
+    entry
+        .checks
+        .iter()
+        .filter(|(_, check)| *fold(&check.service_id) == **id)
+        .map(|(key, _)| key.clone())
+        .collect()
 }
