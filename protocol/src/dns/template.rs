@@ -260,14 +260,7 @@ impl Template {
         &self.extras[group.extras_start as usize..][..len as usize]
     }
 
-    fn write(
-        &self,
-        query: &Query<'_>,
-        terms: &Terms,
-        cut: &Cut,
-        limit: usize,
-        out: &mut [u8],
-    ) -> usize {
+    fn write(&self, query: &Query<'_>, terms: &Terms, cut: &Cut, limit: usize, out: &mut [u8]) -> usize {
         let mut shown = cut.shown;
         let question = query.question();
         let mut at = HEADER_LEN + question.len();
@@ -333,7 +326,13 @@ impl Put<'_, '_> {
     }
 
     /// Writes one record at `at`; `None` when it would end behind `room`. `target` is where its owner stands.
-    fn piece(&mut self, piece: &Piece, target: Option<(usize, usize)>, mut at: usize, room: usize) -> Option<usize> {
+    fn piece(
+        &mut self,
+        piece: &Piece,
+        target: Option<(usize, usize)>,
+        mut at: usize,
+        room: usize,
+    ) -> Option<usize> {
         let start = piece.start as usize;
         let mut stored = &self.template.bytes[start..start + piece.len as usize];
         let written_out = match (piece.owner, target) {
@@ -378,7 +377,14 @@ impl Put<'_, '_> {
     }
 
     /// Writes the extras of the groups shown, as far as there is room; returns how many.
-    fn extras(&mut self, shown: usize, reduced: bool, question_len: usize, at: &mut usize, room: usize) -> u16 {
+    fn extras(
+        &mut self,
+        shown: usize,
+        reduced: bool,
+        question_len: usize,
+        at: &mut usize,
+        room: usize,
+    ) -> u16 {
         let template = self.template;
         if template.extras.is_empty() {
             return 0;
