@@ -445,8 +445,10 @@ mod tests {
 
     #[test]
     fn strings_are_escaped_as_go_does() {
-        assert_eq!(compact("<a&b>\"\\/\n\r\t\u{1}\u{7f}\u{2028}\u{2029}€é"),
-            "\"\\u003ca\\u0026b\\u003e\\\"\\\\/\\n\\r\\t\\u0001\u{7f}\\u2028\\u2029€é\"");
+        assert_eq!(
+            compact("<a&b>\"\\/\n\r\t\u{1}\u{7f}\u{2028}\u{2029}€é"),
+            "\"\\u003ca\\u0026b\\u003e\\\"\\\\/\\n\\r\\t\\u0001\u{7f}\\u2028\\u2029€é\""
+        );
         let mut w = JsonWriter::new(false);
         w.octets(b"a\xffb\xe2\x80");
         assert_eq!(w.finish(), br#""a\ufffdb\ufffd\ufffd""#);
@@ -466,24 +468,53 @@ mod tests {
 
     #[test]
     fn a_key() {
-        let entry = KvEntry { key: b"g/a".to_vec(), value: b"hello".to_vec(), create_index: 7, modify_index: 9, ..KvEntry::default() };
-        assert_eq!(compact(&entry), r#"{"LockIndex":0,"Key":"g/a","Flags":0,"Value":"aGVsbG8=","CreateIndex":7,"ModifyIndex":9}"#);
-        let empty = KvEntry { key: b"e".to_vec(), flags: u64::MAX, session: "s".into(), ..KvEntry::default() };
-        assert_eq!(compact(&empty), r#"{"LockIndex":0,"Key":"e","Flags":18446744073709551615,"Value":null,"Session":"s","CreateIndex":0,"ModifyIndex":0}"#);
+        let entry = KvEntry {
+            key: b"g/a".to_vec(),
+            value: b"hello".to_vec(),
+            create_index: 7,
+            modify_index: 9,
+            ..KvEntry::default()
+        };
+        assert_eq!(
+            compact(&entry),
+            r#"{"LockIndex":0,"Key":"g/a","Flags":0,"Value":"aGVsbG8=","CreateIndex":7,"ModifyIndex":9}"#
+        );
+        let empty =
+            KvEntry { key: b"e".to_vec(), flags: u64::MAX, session: "s".into(), ..KvEntry::default() };
+        assert_eq!(
+            compact(&empty),
+            r#"{"LockIndex":0,"Key":"e","Flags":18446744073709551615,"Value":null,"Session":"s","CreateIndex":0,"ModifyIndex":0}"#
+        );
     }
 
     #[test]
     fn null_and_empty_collections() {
-        let node = Node { node: "nul".into(), address: "10.2.14.1".into(), datacenter: "dc1".into(), ..Node::default() };
-        assert_eq!(compact(&node), r#"{"ID":"","Node":"nul","Address":"10.2.14.1","Datacenter":"dc1","TaggedAddresses":null,"Meta":null,"CreateIndex":0,"ModifyIndex":0}"#);
+        let node = Node {
+            node: "nul".into(),
+            address: "10.2.14.1".into(),
+            datacenter: "dc1".into(),
+            ..Node::default()
+        };
+        assert_eq!(
+            compact(&node),
+            r#"{"ID":"","Node":"nul","Address":"10.2.14.1","Datacenter":"dc1","TaggedAddresses":null,"Meta":null,"CreateIndex":0,"ModifyIndex":0}"#
+        );
         let mut service = Service { id: "nul".into(), name: "nul".into(), ..Service::default() };
-        assert_eq!(compact(&service), r#"{"ID":"nul","Service":"nul","Tags":[],"Address":"","Meta":null,"Port":0,"Weights":{"Passing":1,"Warning":1},"EnableTagOverride":false,"Proxy":{"MeshGateway":{},"Expose":{}},"Connect":{},"CreateIndex":0,"ModifyIndex":0}"#);
+        assert_eq!(
+            compact(&service),
+            r#"{"ID":"nul","Service":"nul","Tags":[],"Address":"","Meta":null,"Port":0,"Weights":{"Passing":1,"Warning":1},"EnableTagOverride":false,"Proxy":{"MeshGateway":{},"Expose":{}},"Connect":{},"CreateIndex":0,"ModifyIndex":0}"#
+        );
         service.meta = Some(StringMap::new());
         assert!(compact(&service).contains(r#""Meta":{}"#));
         service.meta = None;
         let mut w = JsonWriter::new(false);
         catalog_service(&mut w, &node, &service);
-        assert_eq!(String::from_utf8(w.finish()).as_deref(), Ok(r#"{"ID":"","Node":"nul","Address":"10.2.14.1","Datacenter":"dc1","TaggedAddresses":null,"NodeMeta":null,"ServiceKind":"","ServiceID":"nul","ServiceName":"nul","ServiceTags":[],"ServiceAddress":"","ServiceWeights":{"Passing":1,"Warning":1},"ServiceMeta":{},"ServicePort":0,"ServiceEnableTagOverride":false,"ServiceProxy":{"MeshGateway":{},"Expose":{}},"ServiceConnect":{},"CreateIndex":0,"ModifyIndex":0}"#));
+        assert_eq!(
+            String::from_utf8(w.finish()).as_deref(),
+            Ok(
+                r#"{"ID":"","Node":"nul","Address":"10.2.14.1","Datacenter":"dc1","TaggedAddresses":null,"NodeMeta":null,"ServiceKind":"","ServiceID":"nul","ServiceName":"nul","ServiceTags":[],"ServiceAddress":"","ServiceWeights":{"Passing":1,"Warning":1},"ServiceMeta":{},"ServicePort":0,"ServiceEnableTagOverride":false,"ServiceProxy":{"MeshGateway":{},"Expose":{}},"ServiceConnect":{},"CreateIndex":0,"ModifyIndex":0}"#
+            )
+        );
     }
 
     #[test]
