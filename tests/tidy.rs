@@ -267,7 +267,9 @@ fn wrong_arrows(source: &Source) -> Vec<Finding> {
         static AGENT_CRATE: LazyLock<Regex> =
             LazyLock::new(|| Regex::new(r"\bmuster::").expect("a valid pattern"));
         let found = AGENT_CRATE.find_iter(&source.code);
-        return found.map(|found| finding(found.start(), "protocol knows nothing of the agent".into())).collect();
+        return found
+            .map(|found| finding(found.start(), "protocol knows nothing of the agent".into()))
+            .collect();
     }
     let Some(room) = source.path.strip_prefix("src/").and_then(|rest| rest.split(['/', '.']).next()) else {
         return Vec::new();
@@ -276,7 +278,8 @@ fn wrong_arrows(source: &Source) -> Vec<Finding> {
         .into_iter()
         .filter(|(_, used)| !may_use(room, used))
         .map(|(at, used)| {
-            let text = format!("room `{room}` must not use `crate::{used}`: move what both need to the right");
+            let text =
+                format!("room `{room}` must not use `crate::{used}`: move what both need to the right");
             finding(at, text)
         })
         .collect()
@@ -301,7 +304,8 @@ fn may_use(room: &str, used: &str) -> bool {
 fn used_rooms(code: &str) -> Vec<(usize, String)> {
     static USE: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"\bcrate\s*::\s*(\{|[a-z_0-9]+)").expect("a valid pattern"));
-    static NAME: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\s*([a-z_0-9]+)").expect("a valid pattern"));
+    static NAME: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^\s*([a-z_0-9]+)").expect("a valid pattern"));
     let mut out = Vec::new();
     for found in USE.captures_iter(code) {
         let name = found.get(1).expect("the pattern has one group");
@@ -390,7 +394,11 @@ fn without_comments_and_strings(text: &str) -> String {
         let token = found.as_str();
         let end = if token == "/*" {
             end_of_comment(text, found.end())
-        } else if token.contains('r') && token.ends_with('"') && !token.starts_with(['"', '\'', '/']) && !token.starts_with("b\"") {
+        } else if token.contains('r')
+            && token.ends_with('"')
+            && !token.starts_with(['"', '\'', '/'])
+            && !token.starts_with("b\"")
+        {
             let close = format!("\"{}", "#".repeat(token.matches('#').count()));
             text[found.end()..].find(&close).map_or(text.len(), |length| found.end() + length + close.len())
         } else {
