@@ -48,7 +48,11 @@ pub struct Damaged(String);
 
 impl fmt::Display for Damaged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not a valid command: {}; the sender runs another version or the bytes were damaged on the way", self.0)
+        write!(
+            f,
+            "not a valid command: {}; the sender runs another version or the bytes were damaged on the way",
+            self.0
+        )
     }
 }
 

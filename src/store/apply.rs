@@ -120,7 +120,10 @@ impl State {
             return Ok(());
         }
         let row = &holder.row;
-        Err(format!("Node name {} is reserved by node {} with name {} ({})", node.node, row.id, row.node, row.address))
+        Err(format!(
+            "Node name {} is reserved by node {} with name {} ({})",
+            node.node, row.id, row.node, row.address
+        ))
     }
 
     /// Checks must name this node and a service that is there once the command is applied.

@@ -59,7 +59,10 @@ fn a_service_check_learns_name_and_tags_of_its_service_and_follows_them() {
     assert_eq!((row.service_name.as_str(), row.service_tags.join(",")), ("new", "b".into()));
     assert_eq!(bench.state.service_checks("old").len(), 0);
     assert_eq!(bench.state.service_checks("new").len(), 1);
-    let (old, new) = (bench.changed(Topic::ServiceChecks("old".into())), bench.changed(Topic::ServiceChecks("new".into())));
+    let (old, new) = (
+        bench.changed(Topic::ServiceChecks("old".into())),
+        bench.changed(Topic::ServiceChecks("new".into())),
+    );
     assert_eq!((old, new), (2, 2));
     assert!(bench.touched.touches(&Topic::ServiceChecks("old".into())));
 }

@@ -71,9 +71,16 @@ fn shown_indexes_are_those_of_consul() {
     assert_eq!(bench.shown(key("g/li/a")), 1);
     assert_eq!((bench.shown(key("g/li/none")), bench.shown(prefix("g/lx"))), (3, 3));
     bench.run(&delete("g/li/b"));
-    assert_eq!((bench.shown(prefix("g/li")), bench.shown(key("g/li/a")), bench.shown(key("g/li/b"))), (4, 1, 4));
+    assert_eq!(
+        (bench.shown(prefix("g/li")), bench.shown(key("g/li/a")), bench.shown(key("g/li/b"))),
+        (4, 1, 4)
+    );
     bench.run(&delete_tree("g/"));
-    assert_eq!(bench.shown(prefix("g/li")), 4, "Consul's tombstone of a tree does not lie under a longer prefix");
+    assert_eq!(
+        bench.shown(prefix("g/li")),
+        4,
+        "Consul's tombstone of a tree does not lie under a longer prefix"
+    );
     assert_eq!(bench.changed(prefix("g/li")), 5, "but a blocking query must not miss it");
     assert_eq!(bench.state.blocking_index(&prefix("g/li")), 5);
 }

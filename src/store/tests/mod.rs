@@ -73,7 +73,8 @@ fn deregister(node: &str, service_id: &str, check_id: &str) -> Command {
 }
 
 fn node(name: &str, address: &str) -> Register {
-    let node = Node { node: name.into(), address: address.into(), datacenter: "dc1".into(), ..Node::default() };
+    let node =
+        Node { node: name.into(), address: address.into(), datacenter: "dc1".into(), ..Node::default() };
     Register { node, ..Register::default() }
 }
 

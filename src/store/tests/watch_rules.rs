@@ -24,7 +24,10 @@ fn a_watcher_that_left_is_not_woken() {
     let mut watchers = Watchers::new();
     let first = watchers.insert(prefix("p"), 1);
     let second = watchers.insert(prefix("p"), 2);
-    assert_eq!((watchers.get(first).copied(), watchers.remove(first), watchers.remove(first)), (Some(1), Some(1), None));
+    assert_eq!(
+        (watchers.get(first).copied(), watchers.remove(first), watchers.remove(first)),
+        (Some(1), Some(1), None)
+    );
     let mut touched = Touched::new();
     touched.add(key("path"));
     let mut woken = Vec::new();
