@@ -1,1 +1,3 @@
 //! The HTTP edge: `/v1` handlers, one file per area; blocking queries; JSON.
+
+pub mod filter;
