@@ -1,0 +1,1 @@
+//! The store against naive models of itself.
