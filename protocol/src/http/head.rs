@@ -148,7 +148,9 @@ fn request_line(line: &[u8]) -> Result<(Method, Target, u8), Reject> {
     let minor = match version {
         b"HTTP/1.1" => 1,
         b"HTTP/1.0" => 0,
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
             if *major != b'1' {
                 return Err(Reject::Version);
             }

@@ -164,7 +164,9 @@ mod tests {
         let pairs = decode_query(b"a=1&&b;c=x+y%2b&=").unwrap();
         let text: Vec<_> = pairs
             .iter()
-            .map(|(key, value)| format!("{}={}", String::from_utf8_lossy(key), String::from_utf8_lossy(value)))
+            .map(|(key, value)| {
+                format!("{}={}", String::from_utf8_lossy(key), String::from_utf8_lossy(value))
+            })
             .collect();
         assert_eq!(text, ["a=1", "b=", "c=x y+", "="]);
         assert_eq!(decode_query(b"a=%zz"), None);

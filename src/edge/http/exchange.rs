@@ -4,14 +4,12 @@
 //! connection. Refusals are early returns: `Err(Response::text(400, "Missing key name"))`, so `?` works with
 //! every helper here.
 
-use std::cell::RefCell;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_lite::Stream;
-use futures_lite::future::Boxed as SendBoxed;
 use muster_protocol::http::{Headers, Method};
 
 use super::query::Query;

@@ -22,7 +22,8 @@ fn names_gzip(part: &[u8]) -> bool {
         return false;
     }
     let quality = parts.find_map(|param| param.trim_ascii().strip_prefix(b"q="));
-    let positive = |text: &[u8]| std::str::from_utf8(text).is_ok_and(|t| t.parse::<f32>().is_ok_and(|q| q > 0.0));
+    let positive =
+        |text: &[u8]| std::str::from_utf8(text).is_ok_and(|t| t.parse::<f32>().is_ok_and(|q| q > 0.0));
     quality.is_none_or(positive)
 }
 

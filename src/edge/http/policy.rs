@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use muster_protocol::http::{
-    Framing, Head, Method, Target, clean_path, escape_path,
-};
+use muster_protocol::http::{Framing, Head, Method, Target, clean_path, escape_path};
 
 use super::exchange::{Peer, Request, Response};
 use super::limits::BODY_MAX;
@@ -91,12 +89,15 @@ impl Policy {
         }
         let clean = clean_path(path);
         let route = match router.find(&clean) {
-            Found::AddSlash => return Err(Box::new(redirect(&head, &[&clean[..], b"/"].concat(), raw_query))),
+            Found::AddSlash => {
+                return Err(Box::new(redirect(&head, &[&clean[..], b"/"].concat(), raw_query)));
+            }
             _ if clean != *path => return Err(Box::new(redirect(&head, &clean, raw_query))),
             Found::Nothing => return Err(Box::new(Early::bare(Response::empty(404)))),
             Found::Route(route) => route,
         };
-        let query = self.check(&head, path, raw_query, route, peer).map_err(|r| Box::new(Early::endpoint(r)))?;
+        let query =
+            self.check(&head, path, raw_query, route, peer).map_err(|r| Box::new(Early::endpoint(r)))?;
         let (body_max, body_key) = self.body_limit(route.body);
         if let Framing::Length(length) = head.framing
             && length > body_max as u64
@@ -110,7 +111,14 @@ impl Policy {
         Ok(Admitted { request, route: *route, body_max, body_key })
     }
 
-    fn check(&self, head: &Head, path: &[u8], raw: &[u8], route: &Route, peer: Peer) -> Result<Query, Response> {
+    fn check(
+        &self,
+        head: &Head,
+        path: &[u8],
+        raw: &[u8],
+        route: &Route,
+        peer: Peer,
+    ) -> Result<Query, Response> {
         let query = Query::parse(raw).ok_or_else(|| Response::empty(500))?;
         if self.config.http.block_endpoints.iter().any(|prefix| path.starts_with(prefix.as_bytes())) {
             return Err(Response::text(403, "Endpoint is blocked by agent configuration"));
@@ -180,7 +188,11 @@ pub fn moved(method: &Method, location: &str) -> Response {
 }
 
 fn html_escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&#34;").replace('\'', "&#39;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&#34;")
+        .replace('\'', "&#39;")
 }
 
 /// Whether a path holds printable characters only. Octets that are not UTF-8 pass, as in Go, where each stands for

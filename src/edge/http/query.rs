@@ -165,7 +165,8 @@ fn go_quote(text: &str) -> String {
 fn cache_control(request: &Request) -> Result<(), Response> {
     let Some(raw) = request.header("Cache-Control") else { return Ok(()) };
     for directive in raw.to_ascii_lowercase().split(',').map(str::trim) {
-        let seconds = directive.strip_prefix("max-age=").or_else(|| directive.strip_prefix("stale-if-error="));
+        let seconds =
+            directive.strip_prefix("max-age=").or_else(|| directive.strip_prefix("stale-if-error="));
         if seconds.is_some_and(|seconds| seconds.parse::<i64>().is_err()) {
             return Err(Response::bad_request("Invalid Cache-Control header."));
         }
