@@ -1,6 +1,32 @@
 //! The replicated state machine: tables, indexes, topics. Deterministic: same commands, same bytes.
 //! It reads no clock, does no I/O and never iterates in a random order.
+//!
+//! [`State`] holds all tables as persistent maps with shared rows, so a clone is a handful of reference counts
+//! and a reader on another core keeps the version it loaded for as long as it likes. [`State::apply`] is the only
+//! way to change one. A [`Touched`] gathers what a batch changed, and [`Watchers`] finds the parked
+//! queries that this concerns.
 
+mod apply;
+mod catalog;
+#[allow(missing_docs)] // a helper that rkyv derives for a variant cannot carry any
 pub mod command;
+mod graveyard;
+mod keys;
+mod kv;
+mod limits;
 pub mod model;
+mod reads;
+mod state;
+#[cfg(test)]
+mod tests;
 pub mod topic;
+mod touched;
+mod watchers;
+mod write;
+
+pub use catalog::Instance;
+pub use keys::KeysUnder;
+pub use limits::{KEY_GRAVES_MAX, NAME_GRAVES_MAX};
+pub use state::State;
+pub use touched::Touched;
+pub use watchers::{WatchId, Watchers};

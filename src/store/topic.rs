@@ -1,6 +1,8 @@
-//! What a blocking query asked about, and what a write touched. A query parks on one [`Topic`]; its
-//! `X-Consul-Index` is [`super::State::topic_index`] of it, which never goes backwards and moves
-//! exactly when the topic's answer may have changed.
+//! What a blocking query asked about, and what a write touched. A query parks on one [`Topic`]: while
+//! [`super::State::last_change`] of it is at most the index asked with. Its `X-Consul-Index` is
+//! [`super::State::topic_index`] (without `?index`) or [`super::State::blocking_index`] (with it).
+
+use std::borrow::Cow;
 
 /// What a read looks at. Names are compared without regard to case where Consul does.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,4 +31,31 @@ pub enum Topic {
     Catalog,
     /// One service of the local agent by ID (`/v1/agent/service/ID`), woken by its content hash.
     LocalService(Box<str>),
+}
+
+impl Topic {
+    /// The same topic with names in the form in which the store compares them: lower case.
+    pub fn folded(self) -> Topic {
+        match self {
+            Topic::Node(name) => Topic::Node(fold_box(name)),
+            Topic::ServiceInstances(name) => Topic::ServiceInstances(fold_box(name)),
+            Topic::ServiceHealth(name) => Topic::ServiceHealth(fold_box(name)),
+            Topic::ServiceChecks(name) => Topic::ServiceChecks(fold_box(name)),
+            Topic::NodeChecks(name) => Topic::NodeChecks(fold_box(name)),
+            other => other,
+        }
+    }
+}
+
+/// The form in which names are compared: lower case. Borrowed when it is that already.
+pub(super) fn fold(name: &str) -> Cow<'_, str> {
+    let plain = name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+    if plain { Cow::Borrowed(name) } else { Cow::Owned(name.to_lowercase()) }
+}
+
+fn fold_box(name: Box<str>) -> Box<str> {
+    if let Cow::Owned(folded) = fold(&name) {
+        return folded.into();
+    }
+    name
 }

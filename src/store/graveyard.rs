@@ -1,0 +1,54 @@
+//! When names that are gone were last seen: a bounded memory of deletions, so that a query on something
+//! absent knows exactly whether it missed a change.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use super::limits::GRAVES_DROPPED_AT_ONCE;
+
+/// Deletion index by key. When full, the oldest are forgotten and `floor` rises to the newest of those.
+#[derive(Clone, Debug)]
+pub(super) struct Graveyard {
+    by_key: OrdMap<Arc<str>, u64>,
+    by_age: OrdSet<(u64, Arc<str>)>,
+    floor: u64,
+    max: usize,
+}
+
+impl Graveyard {
+    pub(super) fn new(max: usize) -> Graveyard {
+        assert!(max > GRAVES_DROPPED_AT_ONCE);
+        Graveyard { by_key: OrdMap::new(), by_age: OrdSet::new(), floor: 0, max }
+    }
+
+    /// The index at which `key` went, or the floor when that is not (any more) known.
+    pub(super) fn index_of(&self, key: &str) -> u64 {
+        self.by_key.get(key).copied().unwrap_or(0).max(self.floor)
+    }
+
+    pub(super) fn bury(&mut self, key: Arc<str>, index: u64) {
+        self.forget(&key);
+        self.by_age.insert((index, key.clone()));
+        self.by_key.insert(key, index);
+        if self.by_key.len() > self.max {
+            self.sweep();
+        }
+    }
+
+    /// The name lives again: its own row carries its indexes from here.
+    pub(super) fn forget(&mut self, key: &Arc<str>) {
+        if let Some(index) = self.by_key.remove(key) {
+            self.by_age.remove(&(index, key.clone()));
+        }
+    }
+
+    fn sweep(&mut self) {
+        for _ in 0..GRAVES_DROPPED_AT_ONCE {
+            let Some((index, key)) = self.by_age.remove_min() else { return };
+            self.by_key.remove(&key);
+            assert!(index >= self.floor, "graves are swept in order of age");
+            self.floor = index;
+        }
+    }
+}
