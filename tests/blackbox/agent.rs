@@ -85,7 +85,8 @@ impl Agent {
     }
 
     pub fn get(&self, path: &str) -> Reply {
-        http::get(self.ports.http, path).unwrap_or_else(|error| panic!("GET {path}: {error}\n{}", self.process.log_tail()))
+        http::get(self.ports.http, path)
+            .unwrap_or_else(|error| panic!("GET {path}: {error}\n{}", self.process.log_tail()))
     }
 
     /// PUTs JSON and requires status 200.

@@ -41,8 +41,12 @@ fn curl_writes_and_reads_a_key() {
 
 #[test]
 fn dig_finds_services_and_nodes() {
-    let agent = Agent::dev(json!({"services": [{"name": "web", "port": 8080, "address": "10.1.2.3", "tags": ["v1"]}]}));
-    wait::until_true("web is in the catalog", SOON, || agent.get("/v1/catalog/service/web").text().contains("10.1.2.3"));
+    let agent = Agent::dev(
+        json!({"services": [{"name": "web", "port": 8080, "address": "10.1.2.3", "tags": ["v1"]}]}),
+    );
+    wait::until_true("web is in the catalog", SOON, || {
+        agent.get("/v1/catalog/service/web").text().contains("10.1.2.3")
+    });
     let port = agent.ports.dns.to_string();
     let dig = |args: &[&str]| {
         let mut all = vec!["@127.0.0.1", "-p", &port, "+time=2", "+tries=2"];
@@ -51,7 +55,10 @@ fn dig_finds_services_and_nodes() {
     };
     let Some(short) = dig(&["+short", "web.service.consul"]) else { return };
     assert_eq!(short.trim(), "10.1.2.3");
-    assert_eq!(dig(&["+short", "+tcp", "v1.web.service.consul"]).expect("it ran a moment ago").trim(), "10.1.2.3");
+    assert_eq!(
+        dig(&["+short", "+tcp", "v1.web.service.consul"]).expect("it ran a moment ago").trim(),
+        "10.1.2.3"
+    );
     let srv = dig(&["+short", "web.service.consul", "SRV"]).expect("it ran a moment ago");
     assert!(srv.starts_with("1 1 8080 "), "{srv}");
     let node = dig(&["+short", "blackbox.node.consul"]).expect("it ran a moment ago");
@@ -71,7 +78,9 @@ fn a_unix_socket_answers_http() {
     let agent = Agent::dev(extra);
     assert_eq!(http::get(agent.ports.http, "/v1/status/leader").map(|reply| reply.status).ok(), Some(200));
     let mut stream = UnixStream::connect(&path).expect("the agent listens on its unix socket");
-    stream.write_all(b"GET /v1/agent/self HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("writing");
+    stream
+        .write_all(b"GET /v1/agent/self HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .expect("writing");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("a reply");
     assert!(text.starts_with("HTTP/1.1 200 OK") && text.contains("blackbox"), "{text}");

@@ -7,7 +7,8 @@ use super::support::process::{self, Process};
 
 /// Starts an agent that must refuse to run, and gives what it wrote.
 fn refused(folder: &std::path::Path, mode: &[&str]) -> String {
-    let mut second = Process::agent(folder, &agent::arguments(folder, mode)).expect("starting the second agent");
+    let mut second =
+        Process::agent(folder, &agent::arguments(folder, mode)).expect("starting the second agent");
     let status = second.wait(START_LIMIT).expect("the second agent refuses to start");
     let code = status.code().unwrap_or_else(|| panic!("it ended with {}", process::describe(status)));
     assert_ne!(code, 0, "a refusal is an error\n{}", second.log_tail());
@@ -21,7 +22,10 @@ fn a_second_agent_on_the_same_http_port_is_refused_with_the_address() {
     agent::write_config(folder.path(), Ports { http: first.ports.http, ..Ports::free() }, json!({}));
     let log = refused(folder.path(), &["-dev"]);
     let address = format!("127.0.0.1:{}", first.ports.http);
-    assert!(log.contains(&address) && log.contains("ddress already in use"), "no word of {address} in\n{log}");
+    assert!(
+        log.contains(&address) && log.contains("ddress already in use"),
+        "no word of {address} in\n{log}"
+    );
     assert_eq!(first.get("/v1/status/leader").status, 200);
 }
 
@@ -32,7 +36,10 @@ fn a_second_agent_on_the_same_dns_port_is_refused_with_the_address() {
     agent::write_config(folder.path(), Ports { dns: first.ports.dns, ..Ports::free() }, json!({}));
     let log = refused(folder.path(), &["-dev"]);
     let address = format!("127.0.0.1:{}", first.ports.dns);
-    assert!(log.contains(&address) && log.contains("ddress already in use"), "no word of {address} in\n{log}");
+    assert!(
+        log.contains(&address) && log.contains("ddress already in use"),
+        "no word of {address} in\n{log}"
+    );
 }
 
 #[test]

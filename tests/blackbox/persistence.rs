@@ -12,7 +12,10 @@ fn local_registrations_survive_a_restart() {
         "/v1/agent/service/register",
         &json!({"ID": "web-1", "Name": "web", "Port": 80, "Tags": ["a"], "Meta": {"k": "v"}}),
     );
-    agent.put("/v1/agent/check/register", &json!({"ID": "beat", "Name": "beat", "ServiceID": "web-1", "TTL": "1h"}));
+    agent.put(
+        "/v1/agent/check/register",
+        &json!({"ID": "beat", "Name": "beat", "ServiceID": "web-1", "TTL": "1h"}),
+    );
     agent.put("/v1/agent/check/pass/beat?note=fine", &Value::Null);
     agent.put("/v1/agent/service/register", &json!({"ID": "gone", "Name": "gone"}));
     agent.put("/v1/agent/service/deregister/gone", &Value::Null);

@@ -62,10 +62,13 @@ fn a_script_that_outlives_its_timeout_is_killed_with_its_children() {
         "/v1/agent/check/register",
         &json!({"ID": "stuck", "Name": "stuck", "Args": ["/bin/sh", "-c", script], "Interval": "1s", "Timeout": "300ms"}),
     );
-    let first = wait::until("the script ran", SOON, || fs::read_to_string(&marker).ok().filter(|text| !text.is_empty()));
+    let first = wait::until("the script ran", SOON, || {
+        fs::read_to_string(&marker).ok().filter(|text| !text.is_empty())
+    });
     wait::until_true("the check says that it timed out", SOON, || {
         let check = agent.get("/v1/agent/checks").json()["stuck"].clone();
-        check["Status"] == "critical" && check["Output"].as_str().is_some_and(|text| text.contains("imed out"))
+        check["Status"] == "critical"
+            && check["Output"].as_str().is_some_and(|text| text.contains("imed out"))
     });
     let stat = format!("/proc/{}/stat", first.trim());
     wait::until_true("the grandchild is dead", SOON, || {

@@ -61,7 +61,11 @@ fn a_storm_of_broken_input_does_not_end_the_agent() {
         assert!(agent.process.ended().is_none(), "seed {seed}, round {round}:\n{}", agent.process.log_tail());
     }
     assert_eq!(agent.get("/v1/catalog/service/web").json()[0]["ServicePort"], 80, "seed {seed}");
-    assert_eq!(Question::new("web.service.consul.", "SRV").ask(agent.ports.dns).rcode, "NOERROR", "seed {seed}");
+    assert_eq!(
+        Question::new("web.service.consul.", "SRV").ask(agent.ports.dns).rcode,
+        "NOERROR",
+        "seed {seed}"
+    );
     let log = agent.process.log();
     assert!(!log.contains("panicked"), "seed {seed}: something panicked:\n{log}");
 }

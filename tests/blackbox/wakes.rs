@@ -90,7 +90,6 @@ fn unrelated_writes_wake_nobody() {
 
 /// A write to the catalog under another node and service.
 fn register(service: &str, port: usize) -> Request {
-    let body: Value =
-        json!({"Node": "elsewhere", "Address": "10.0.0.9", "Service": {"Service": service, "Port": port % 60_000 + 1}});
+    let body: Value = json!({"Node": "elsewhere", "Address": "10.0.0.9", "Service": {"Service": service, "Port": port % 60_000 + 1}});
     Request::new("PUT", "/v1/catalog/register").body(body.to_string())
 }
