@@ -41,7 +41,11 @@ impl Runner {
         }
     }
 
-    fn apply(&mut self, batch: &mut Vec<Proposal>, answers: &mut Vec<(OneSender<Applied>, Applied)>) -> Touched {
+    fn apply(
+        &mut self,
+        batch: &mut Vec<Proposal>,
+        answers: &mut Vec<(OneSender<Applied>, Applied)>,
+    ) -> Touched {
         let mut touched = Touched::new();
         for Proposal { encoded, answer, room } in batch.drain(..) {
             let applied = self.sequencer.commit(&encoded, &mut touched);
