@@ -96,7 +96,7 @@ pub fn write(
     command: Command,
     done: impl FnOnce(Applied) -> Result<Response, Response> + 'static,
 ) -> Outcome {
-    let proposals = edge.proposals.clone();
+    let proposals = edge.proposals().clone();
     Outcome::later(async move {
         match proposals.propose(&command).await {
             Ok(Applied::Refused(text)) => Err(Response::internal(text)),

@@ -36,7 +36,7 @@ pub const ROUTES: &[Route] = &[
 ];
 
 fn register(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     query::no_namespace(request)?;
     let register = catalog_body::register(&request.body, &config.datacenter)?;
     let pretty = query::pretty(&config, request);
@@ -45,7 +45,7 @@ fn register(edge: &Rc<Edge>, request: &Request) -> Handled {
 }
 
 fn deregister(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     query::no_namespace(request)?;
     let deregister = catalog_body::deregister(&request.body, &config.datacenter)?;
     let pretty = query::pretty(&config, request);
@@ -55,13 +55,13 @@ fn deregister(edge: &Rc<Edge>, request: &Request) -> Handled {
 
 /// The known datacenters, nearest first: this one.
 fn datacenters(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     query::no_namespace(request)?;
     Ok(reply(query::pretty(&config, request), std::slice::from_ref(&config.datacenter)).into())
 }
 
 fn nodes(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let chosen = Chosen::of(request, NODE)?;
@@ -74,7 +74,7 @@ fn nodes(edge: &Rc<Edge>, request: &Request) -> Handled {
 }
 
 fn services(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let meta = NodeMeta::of(request);
@@ -112,7 +112,7 @@ fn services_on<'s>(state: &'s State, meta: &NodeMeta) -> BTreeMap<&'s str, BTree
 }
 
 fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let name = name(request, "service name")?;
@@ -133,7 +133,7 @@ fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
 
 /// Proxies of the service mesh for a service: there are none.
 fn mesh(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let name = name(request, "service name")?;
@@ -144,7 +144,7 @@ fn mesh(edge: &Rc<Edge>, request: &Request) -> Handled {
 
 /// Services behind a gateway of the service mesh: there is no gateway.
 fn gateway_services(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let name = name(request, "gateway name")?;
@@ -153,7 +153,7 @@ fn gateway_services(edge: &Rc<Edge>, request: &Request) -> Handled {
 }
 
 fn node(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let name = name(request, "node name")?;
@@ -177,7 +177,7 @@ fn node(edge: &Rc<Edge>, request: &Request) -> Handled {
 }
 
 fn node_services(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let name = name(request, "node name")?;

@@ -29,7 +29,7 @@ pub const ROUTES: &[Route] = &[
 ];
 
 fn node(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let name = name(request, "node name")?;
@@ -43,7 +43,7 @@ fn node(edge: &Rc<Edge>, request: &Request) -> Handled {
 }
 
 fn service_checks(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let name = name(request, "service name")?;
@@ -59,7 +59,7 @@ fn service_checks(edge: &Rc<Edge>, request: &Request) -> Handled {
 }
 
 fn state(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let word = name(request, "check state")?;
@@ -82,7 +82,7 @@ fn state(edge: &Rc<Edge>, request: &Request) -> Handled {
 }
 
 fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let name = name(request, "service name")?;
@@ -107,7 +107,7 @@ fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
 
 /// Instances of the service mesh: there are none.
 fn mesh(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let name = name(request, "service name")?;

@@ -30,7 +30,7 @@ fn kv(edge: &Rc<Edge>, request: &Request) -> Handled {
 }
 
 fn get(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     if request.query.has("keys") {
@@ -101,7 +101,7 @@ fn folder<'k>(key: &'k [u8], prefix: usize, separator: &[u8]) -> &'k [u8] {
 }
 
 fn put(edge: &Rc<Edge>, request: &Request) -> Handled {
-    query::write_options(&edge.config.load(), request)?;
+    query::write_options(&edge.config(), request)?;
     let key = key(request)?;
     no_conflict(request, &["cas", "acquire", "release"])?;
     let entry = KvEntry {
@@ -113,7 +113,7 @@ fn put(edge: &Rc<Edge>, request: &Request) -> Handled {
     if let Some(session) = request.query.get("acquire") {
         return Err(unknown_session(session));
     }
-    let pretty = query::pretty(&edge.config.load(), request);
+    let pretty = query::pretty(&edge.config(), request);
     if let Some(session) = request.query.get("release") {
         if session.is_empty() {
             return Err(Response::internal("missing session"));
@@ -129,9 +129,9 @@ fn put(edge: &Rc<Edge>, request: &Request) -> Handled {
 }
 
 fn delete(edge: &Rc<Edge>, request: &Request) -> Handled {
-    query::write_options(&edge.config.load(), request)?;
+    query::write_options(&edge.config(), request)?;
     no_conflict(request, &["recurse", "cas"])?;
-    let pretty = query::pretty(&edge.config.load(), request);
+    let pretty = query::pretty(&edge.config(), request);
     let op = if request.query.has("recurse") {
         KvOp::DeleteTree { prefix: request.rest().to_vec() }
     } else {

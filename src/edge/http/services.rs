@@ -22,7 +22,7 @@ use crate::store::topic::Topic;
 pub const ROUTES: &[Route] = &[Route::new("/v1/services/", &[Method::Get], healthy)];
 
 fn healthy(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let name = name(request, "service name")?;

@@ -18,14 +18,14 @@ pub const ROUTES: &[Route] = &[
 
 /// The leader's server address, empty while there is none.
 fn leader(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     query::known_datacenter(&config, request)?;
-    let leader = edge.proposals.status().leader.unwrap_or_default();
+    let leader = edge.proposals().status().leader.unwrap_or_default();
     Ok(reply(query::pretty(&config, request), &leader).into())
 }
 
 fn peers(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     query::known_datacenter(&config, request)?;
-    Ok(reply(query::pretty(&config, request), &edge.proposals.status().peers[..]).into())
+    Ok(reply(query::pretty(&config, request), &edge.proposals().status().peers[..]).into())
 }

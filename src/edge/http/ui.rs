@@ -25,7 +25,7 @@ pub const ROUTES: &[Route] = &[
 ];
 
 fn nodes(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let chosen = Chosen::of(request, NODE_INFO)?;
@@ -40,12 +40,12 @@ fn nodes(edge: &Rc<Edge>, request: &Request) -> Handled {
 }
 
 fn node(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let name = name(request, "node name")?;
     // Consul answers for an unknown node at once and without an index.
-    if edge.state.load().node(&name).is_none() {
+    if edge.state().node(&name).is_none() {
         return Err(Response::empty(404));
     }
     let render = move |state: &State| match state.node(&name) {
@@ -60,7 +60,7 @@ fn node(edge: &Rc<Edge>, request: &Request) -> Handled {
 }
 
 fn services(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let config = edge.config.load();
+    let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
     let chosen = Chosen::of(request, SERVICE_ENTRY)?;
