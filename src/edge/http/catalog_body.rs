@@ -45,8 +45,17 @@ fn known(given: &str, datacenter: &str) -> Result<(), Response> {
 
 fn read_register(top: &Spot<'_>) -> Result<(Register, String), String> {
     const FIELDS: &[&str] = &[
-        "Datacenter", "ID", "Node", "Address", "TaggedAddresses", "NodeMeta", "Service", "Check", "Checks",
-        "SkipNodeUpdate", "Token",
+        "Datacenter",
+        "ID",
+        "Node",
+        "Address",
+        "TaggedAddresses",
+        "NodeMeta",
+        "Service",
+        "Check",
+        "Checks",
+        "SkipNodeUpdate",
+        "Token",
     ];
     let mut register = Register::default();
     let mut datacenter = String::new();
@@ -78,8 +87,20 @@ fn read_register(top: &Spot<'_>) -> Result<(Register, String), String> {
 
 fn read_service(spot: &Spot<'_>) -> Result<Service, String> {
     const FIELDS: &[&str] = &[
-        "Kind", "ID", "Service", "Tags", "Address", "TaggedAddresses", "Meta", "Port", "Weights",
-        "EnableTagOverride", "Proxy", "Connect", "CreateIndex", "ModifyIndex",
+        "Kind",
+        "ID",
+        "Service",
+        "Tags",
+        "Address",
+        "TaggedAddresses",
+        "Meta",
+        "Port",
+        "Weights",
+        "EnableTagOverride",
+        "Proxy",
+        "Connect",
+        "CreateIndex",
+        "ModifyIndex",
     ];
     let mut service = Service::default();
     for field in spot.fields("NodeService", FIELDS)? {
@@ -134,8 +155,19 @@ fn read_weights(spot: &Spot<'_>) -> Result<Weights, String> {
 
 fn read_check(spot: &Spot<'_>) -> Result<Check, String> {
     const FIELDS: &[&str] = &[
-        "Node", "CheckID", "Name", "Status", "Notes", "Output", "ServiceID", "ServiceName", "ServiceTags", "Type",
-        "Definition", "CreateIndex", "ModifyIndex",
+        "Node",
+        "CheckID",
+        "Name",
+        "Status",
+        "Notes",
+        "Output",
+        "ServiceID",
+        "ServiceName",
+        "ServiceTags",
+        "Type",
+        "Definition",
+        "CreateIndex",
+        "ModifyIndex",
     ];
     let mut check = Check::default();
     for field in spot.fields("HealthCheck", FIELDS)? {

@@ -50,8 +50,10 @@ impl<'v> Spot<'v> {
             _ => return Err(self.mismatch(&format!("structs.{owner}"))),
         };
         Ok(object.into_iter().flatten().map(move |(given, value)| {
-            let name = names.iter().find(|name| name.eq_ignore_ascii_case(given)).ok_or_else(|| unknown(given))?;
-            let path = if self.path.is_empty() { (*name).to_owned() } else { format!("{}.{name}", self.path) };
+            let name =
+                names.iter().find(|name| name.eq_ignore_ascii_case(given)).ok_or_else(|| unknown(given))?;
+            let path =
+                if self.path.is_empty() { (*name).to_owned() } else { format!("{}.{name}", self.path) };
             Ok((*name, Spot { value, owner, path }))
         }))
     }
@@ -108,7 +110,11 @@ impl<'v> Spot<'v> {
     /// When it is not one.
     pub fn text_map(&self) -> Result<Option<StringMap>, String> {
         let Some(entries) = self.entries("map[string]string")? else { return Ok(None) };
-        entries.into_iter().map(|(key, spot)| Ok((key.to_owned(), spot.text()?))).collect::<Result<_, _>>().map(Some)
+        entries
+            .into_iter()
+            .map(|(key, spot)| Ok((key.to_owned(), spot.text()?)))
+            .collect::<Result<_, _>>()
+            .map(Some)
     }
 
     /// True or false; false for `null`.
@@ -130,9 +136,9 @@ impl<'v> Spot<'v> {
     pub fn number(&self) -> Result<i64, String> {
         match self.value {
             Value::Null => Ok(0),
-            Value::Number(number) => number
-                .as_i64()
-                .ok_or_else(|| self.mismatch_of(&format!("number {number}"), "int")),
+            Value::Number(number) => {
+                number.as_i64().ok_or_else(|| self.mismatch_of(&format!("number {number}"), "int"))
+            }
             _ => Err(self.mismatch("int")),
         }
     }
