@@ -27,9 +27,15 @@ fn kv_op() -> impl Strategy<Value = Command> {
 
 fn service() -> impl Strategy<Value = Service> {
     let tags = prop::collection::vec(select(vec!["x", "y"]).prop_map(String::from), 0..3);
-    (select(vec!["s", "S", "t"]), select(vec!["web", "Web", "db"]), tags, 0i64..2).prop_map(|(id, name, tags, port)| {
-        Service { id: id.into(), name: name.into(), tags, port, ..Service::default() }
-    })
+    (select(vec!["s", "S", "t"]), select(vec!["web", "Web", "db"]), tags, 0i64..2).prop_map(
+        |(id, name, tags, port)| Service {
+            id: id.into(),
+            name: name.into(),
+            tags,
+            port,
+            ..Service::default()
+        },
+    )
 }
 
 fn checks() -> impl Strategy<Value = Vec<Check>> {
@@ -40,14 +46,21 @@ fn checks() -> impl Strategy<Value = Vec<Check>> {
 }
 
 fn register() -> impl Strategy<Value = Register> {
-    let row = (select(vec!["a", "A", "b", "c"]), select(vec!["", "i1", "i2"]), select(vec!["1.1.1.1", "2.2.2.2"]));
-    (row, any::<bool>(), prop::option::of(service()), checks()).prop_map(|((name, id, address), skip, service, checks)| {
-        Register { skip_node_update: skip, service, checks, node: Node { id: id.into(), ..node(name, address).node } }
-    })
+    let row =
+        (select(vec!["a", "A", "b", "c"]), select(vec!["", "i1", "i2"]), select(vec!["1.1.1.1", "2.2.2.2"]));
+    (row, any::<bool>(), prop::option::of(service()), checks()).prop_map(
+        |((name, id, address), skip, service, checks)| Register {
+            skip_node_update: skip,
+            service,
+            checks,
+            node: Node { id: id.into(), ..node(name, address).node },
+        },
+    )
 }
 
 fn catalog_op() -> impl Strategy<Value = CatalogOp> {
-    let gone = (select(vec!["a", "B", "c"]), select(vec!["", "", "s", "t"]), select(vec!["", "c1", "serfHealth"]));
+    let gone =
+        (select(vec!["a", "B", "c"]), select(vec!["", "", "s", "t"]), select(vec!["", "c1", "serfHealth"]));
     prop_oneof![
         4 => register().prop_map(|register| CatalogOp::Register(Box::new(register))),
         1 => gone.prop_map(|(node, service, check)| CatalogOp::Deregister(Deregister {
@@ -99,7 +112,10 @@ fn answer(state: &State, topic: &Topic) -> String {
             format!("{:?} {:?}", state.node(name), state.node_services(name).collect::<Vec<_>>())
         }
         Topic::Services => {
-            format!("{:?}", state.services().map(|(name, tags)| (name, tags.collect::<Vec<_>>())).collect::<Vec<_>>())
+            format!(
+                "{:?}",
+                state.services().map(|(name, tags)| (name, tags.collect::<Vec<_>>())).collect::<Vec<_>>()
+            )
         }
         Topic::ServiceInstances(name) => {
             format!("{:?}", state.instances(name).map(|it| (it.node, it.service)).collect::<Vec<_>>())
@@ -108,7 +124,9 @@ fn answer(state: &State, topic: &Topic) -> String {
         Topic::ServiceChecks(name) => format!("{:?}", state.service_checks(name)),
         Topic::NodeChecks(name) => format!("{:?}", state.node_checks(name).collect::<Vec<_>>()),
         Topic::CheckState(None) => format!("{:?}", state.checks().collect::<Vec<_>>()),
-        Topic::CheckState(Some(status)) => format!("{:?}", state.checks_in_state(*status).collect::<Vec<_>>()),
+        Topic::CheckState(Some(status)) => {
+            format!("{:?}", state.checks_in_state(*status).collect::<Vec<_>>())
+        }
         Topic::Catalog => {
             let services: Vec<_> = state
                 .nodes()
@@ -122,7 +140,14 @@ fn answer(state: &State, topic: &Topic) -> String {
 
 /// A new answer moves the index to this write and wakes; the same answer does neither. One thing may be told that is
 /// no news: of a batch (or a node that changes hands) what came and went within it.
-fn check_topic(before: &State, after: &State, touched: &Touched, woken: &[Topic], topic: &Topic, strict: bool) {
+fn check_topic(
+    before: &State,
+    after: &State,
+    touched: &Touched,
+    woken: &[Topic],
+    topic: &Topic,
+    strict: bool,
+) {
     let moved = after.last_change(topic) > before.last_change(topic);
     let news = answer(before, topic) != answer(after, topic);
     assert!(after.last_change(topic) >= before.last_change(topic), "{topic:?} went backwards");

@@ -27,9 +27,18 @@ impl Naive {
 
     /// Panics where the state's tables differ from these.
     pub(super) fn compare(&self, state: &State) {
-        assert_eq!(state.kv_under(b"").map(|row| &**row).collect::<Vec<_>>(), self.keys.values().collect::<Vec<_>>());
-        assert_eq!(state.nodes().map(|row| &**row).collect::<Vec<_>>(), self.nodes.values().collect::<Vec<_>>());
-        assert_eq!(state.checks().map(|row| &**row).collect::<Vec<_>>(), self.checks.values().collect::<Vec<_>>());
+        assert_eq!(
+            state.kv_under(b"").map(|row| &**row).collect::<Vec<_>>(),
+            self.keys.values().collect::<Vec<_>>()
+        );
+        assert_eq!(
+            state.nodes().map(|row| &**row).collect::<Vec<_>>(),
+            self.nodes.values().collect::<Vec<_>>()
+        );
+        assert_eq!(
+            state.checks().map(|row| &**row).collect::<Vec<_>>(),
+            self.checks.values().collect::<Vec<_>>()
+        );
         let mut names: Vec<&str> = self.services.values().map(|row| row.name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
@@ -42,7 +51,9 @@ impl Naive {
                 assert_eq!((&**instance.service, &**instance.node), (row, &self.nodes[node]));
                 let of = |service: &str| -> Vec<&Check> {
                     let here = self.checks.iter().filter(|((on, _), _)| on == node);
-                    here.map(|(_, row)| row).filter(|row| row.service_id.eq_ignore_ascii_case(service)).collect()
+                    here.map(|(_, row)| row)
+                        .filter(|row| row.service_id.eq_ignore_ascii_case(service))
+                        .collect()
                 };
                 assert_eq!(instance.node_checks.iter().map(|row| &**row).collect::<Vec<_>>(), of(""));
                 assert_eq!(instance.service_checks.iter().map(|row| &**row).collect::<Vec<_>>(), of(id));
@@ -62,10 +73,10 @@ impl Naive {
         let modified = |naive: &Naive, key: &Vec<u8>| naive.keys.get(key).map_or(0, |row| row.modify_index);
         match op {
             KvOp::Set(entry) => {
-                let row = self.keys.entry(entry.key.clone()).or_insert_with(|| KvEntry {
-                    create_index: index,
-                    ..entry.clone()
-                });
+                let row = self
+                    .keys
+                    .entry(entry.key.clone())
+                    .or_insert_with(|| KvEntry { create_index: index, ..entry.clone() });
                 if row.modify_index == 0 || row.value != entry.value {
                     row.value.clone_from(&entry.value);
                     row.modify_index = index;
@@ -141,7 +152,8 @@ impl Naive {
             if let Some((_, old)) = renamed {
                 self.drop_node(&old);
             }
-            let row = Node { create_index: create.unwrap_or(index), modify_index: index, ..register.node.clone() };
+            let row =
+                Node { create_index: create.unwrap_or(index), modify_index: index, ..register.node.clone() };
             self.nodes.insert(name.clone(), row);
         }
         if let Some(service) = &register.service {
