@@ -59,25 +59,28 @@ impl AnswerCache {
     }
 
     /// Keeps an answer, unless it is made for one question only or too large.
-    pub fn put(&mut self, key: &[u8], template: Template, basis: Basis, state: &State) -> Option<Template> {
+    pub fn put(&mut self, key: &[u8], template: Template, basis: Basis, state: &State) {
         let topics = match basis {
-            Basis::Once => return Some(template),
+            Basis::Once => return,
             Basis::Everything => None,
             Basis::Topics(topics) => Some(
-                topics.into_iter().map(|topic| topic.folded()).map(|topic| {
-                    let changed = state.last_change(&topic);
-                    (topic, changed)
-                }).collect(),
+                topics
+                    .into_iter()
+                    .map(|topic| topic.folded())
+                    .map(|topic| {
+                        let changed = state.last_change(&topic);
+                        (topic, changed)
+                    })
+                    .collect(),
             ),
         };
         let weight = template.weight() + key.len() + ENTRY_OVERHEAD;
         if weight > BYTES_MAX {
-            return Some(template);
+            return;
         }
         let entry = Entry { template, checked: state.index(), topics, weight };
         self.make_room(weight);
         self.young.insert(key.into(), entry);
-        None
     }
 
     /// Forgets everything.

@@ -90,7 +90,11 @@ pub fn asked(labels: &[String], qtype: u16) -> Asked {
                 };
             }
             "connect" | "ingress" => {
-                return if parts.is_empty() || datacenter(suffixes).is_err() { Asked::Invalid } else { Asked::Mesh };
+                return if parts.is_empty() || datacenter(suffixes).is_err() {
+                    Asked::Invalid
+                } else {
+                    Asked::Mesh
+                };
             }
             "addr" => return asked_address(parts),
             // For SRV the label `service` may be left out.
@@ -131,7 +135,9 @@ fn datacenter(suffixes: &[String]) -> Result<Option<String>, ()> {
 fn asked_address(parts: &[String]) -> Asked {
     let [digits] = parts else { return Asked::Invalid };
     let octets: Option<Vec<u8>> = (digits.len() % 2 == 0 && digits.is_ascii())
-        .then(|| (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(digits.get(i..i + 2)?, 16).ok()).collect())
+        .then(|| {
+            (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(digits.get(i..i + 2)?, 16).ok()).collect()
+        })
         .flatten();
     // A sign is no digit, though `from_str_radix` takes one.
     let octets = octets.filter(|_| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
@@ -139,9 +145,8 @@ fn asked_address(parts: &[String]) -> Asked {
         (4, Some(octets)) => {
             <[u8; 4]>::try_from(octets).map_or(Asked::Invalid, |ip| Asked::Address(Ipv4Addr::from(ip).into()))
         }
-        (16, Some(octets)) => {
-            <[u8; 16]>::try_from(octets).map_or(Asked::Invalid, |ip| Asked::Address(Ipv6Addr::from(ip).into()))
-        }
+        (16, Some(octets)) => <[u8; 16]>::try_from(octets)
+            .map_or(Asked::Invalid, |ip| Asked::Address(Ipv6Addr::from(ip).into())),
         (4 | 16, None) => Asked::Invalid,
         _ => Asked::NoAddress,
     }
@@ -216,7 +221,8 @@ mod tests {
 
     #[test]
     fn reads_reverse_names() {
-        let wire = |text: &str| muster_protocol::dns::name::Name::parse(text).expect("a name").wire().to_vec();
+        let wire =
+            |text: &str| muster_protocol::dns::name::Name::parse(text).expect("a name").wire().to_vec();
         let v4 = reverse_address(&wire("4.3.2.1.in-addr.arpa"));
         assert_eq!(v4, Some(Ipv4Addr::new(1, 2, 3, 4).into()));
         assert_eq!(reverse_address(&wire("3.2.1.in-addr.arpa")), None);

@@ -22,8 +22,6 @@ pub struct DnsSettings {
     pub alt_domain: Option<Name>,
     /// This agent's datacenter.
     pub datacenter: String,
-    /// Whether nodes of other datacenters are told by their WAN addresses.
-    pub translate_wan_addrs: bool,
     /// Servers to forward to, in order.
     pub recursors: Vec<SocketAddr>,
     /// Whether recursors are asked in random order.
@@ -37,19 +35,23 @@ pub struct DnsSettings {
 }
 
 impl DnsSettings {
-    /// The view of `config`. A domain that is no DNS name was refused when the configuration was read; should one get
-    /// here all the same, the root answers nothing but `.`-terminated names of its own.
+    /// The view of `config`. A domain that is no DNS name is refused where the configuration is read; here it would
+    /// stand for the root.
     pub fn new(config: &Config) -> DnsSettings {
-        let dns = config.dns.clone();
+        DnsSettings::from_parts(config.dns.clone(), &config.datacenter)
+    }
+
+    /// The view of the parts that matter.
+    pub fn from_parts(dns: DnsConfig, datacenter: &str) -> DnsSettings {
         let domain_text = with_final_dot(&dns.domain);
         let domain = Name::parse(&domain_text).unwrap_or_else(root);
-        let below = |label: &str| Name::parse(&format!("{label}.{domain_text}")).unwrap_or_else(|| domain.clone());
+        let below =
+            |label: &str| Name::parse(&format!("{label}.{domain_text}")).unwrap_or_else(|| domain.clone());
         DnsSettings {
             alt_domain: (!dns.alt_domain.trim_matches('.').is_empty())
                 .then(|| Name::parse(&with_final_dot(&dns.alt_domain)))
                 .flatten(),
-            datacenter: config.datacenter.to_lowercase(),
-            translate_wan_addrs: config.translate_wan_addrs,
+            datacenter: datacenter.to_lowercase(),
             recursors: dns.recursors.iter().copied().take(RECURSORS_MAX).collect(),
             random_recursors: dns.recursor_strategy == RecursorStrategy::Random,
             recursor_timeout: dns.recursor_timeout,

@@ -67,7 +67,8 @@ pub fn look_up(
     external: &External,
     seed: u64,
 ) -> Found {
-    let mut lookup = Lookup { settings, state, external, seed, wanted: Vec::new(), basis: Basis::Topics(Vec::new()) };
+    let mut lookup =
+        Lookup { settings, state, external, seed, wanted: Vec::new(), basis: Basis::Topics(Vec::new()) };
     let question = Question {
         name: Name::from_wire(query.name()),
         owner: Owner::Question,
@@ -123,7 +124,9 @@ impl Lookup<'_> {
     /// Answers a question whose name has `labels` before the domain.
     fn dispatch(&mut self, question: &Question, labels: &[String]) -> Answer {
         match asked(labels, question.qtype) {
-            Asked::Node { name, datacenter } if self.is_here(datacenter.as_deref()) => self.node(question, &name),
+            Asked::Node { name, datacenter } if self.is_here(datacenter.as_deref()) => {
+                self.node(question, &name)
+            }
             Asked::Service { name, tag, datacenter } if self.is_here(datacenter.as_deref()) => {
                 self.service(question, &name, tag.as_deref())
             }
@@ -135,9 +138,11 @@ impl Lookup<'_> {
                 Answer::bare(rcode::NOERROR, true)
             }
             // Other datacenters, prepared queries and the mesh are not here (yet): their names do not exist.
-            Asked::Node { .. } | Asked::Service { .. } | Asked::Query { .. } | Asked::Mesh | Asked::Invalid => {
-                self.no_such_name()
-            }
+            Asked::Node { .. }
+            | Asked::Service { .. }
+            | Asked::Query { .. }
+            | Asked::Mesh
+            | Asked::Invalid => self.no_such_name(),
         }
     }
 

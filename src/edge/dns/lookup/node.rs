@@ -74,7 +74,8 @@ fn meta_text(key: &str, value: &str) -> String {
     }
     let quoted = key.replace('`', "``").replace('=', "`=");
     let inner = quoted.trim_matches(' ');
-    let leading = if inner.is_empty() { quoted.len() } else { quoted.len() - quoted.trim_start_matches(' ').len() };
+    let leading =
+        if inner.is_empty() { quoted.len() } else { quoted.len() - quoted.trim_start_matches(' ').len() };
     let trailing = quoted.len() - leading - inner.len();
     let (before, after) = ("` ".repeat(leading), "` ".repeat(trailing));
     format!("{before}{inner}{after}={}", value.replace('`', "``"))

@@ -175,7 +175,9 @@ fn place<'i>(instance: &Instance<'i>, question: &Question) -> Place<'i> {
 
 fn service_address(service: &Service, qtype: u16) -> &str {
     let tagged = service.tagged_addresses.as_ref();
-    preferred(qtype, &service.address, |tag| tagged.and_then(|all| all.get(tag)).map(|at| at.address.as_str()))
+    preferred(qtype, &service.address, |tag| {
+        tagged.and_then(|all| all.get(tag)).map(|at| at.address.as_str())
+    })
 }
 
 fn has_tag(service: &Service, tag: &str) -> bool {

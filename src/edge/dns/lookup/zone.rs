@@ -46,11 +46,8 @@ impl Lookup<'_> {
             let host = server_name(&instance.node.node).and_then(|name| self.settings.node_name(&name));
             let Some(host) = host else { continue };
             let extra = self.glue(instance.node, &host, ttl);
-            let answer = Record {
-                owner: Owner::Name(self.settings.domain.clone()),
-                ttl,
-                data: Data::Ns(host),
-            };
+            let answer =
+                Record { owner: Owner::Name(self.settings.domain.clone()), ttl, data: Data::Ns(host) };
             servers.push(Group { answer, extra });
         }
         servers
