@@ -19,6 +19,4 @@ pub struct Status {
     pub commit_index: u64,
     /// Index of the newest entry in the published state.
     pub applied_index: u64,
-    /// Writes taken and not yet applied.
-    pub pending: u64,
 }

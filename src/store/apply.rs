@@ -120,7 +120,10 @@ impl State {
             return Ok(());
         }
         let row = &holder.row;
-        Err(format!("Node name {} is reserved by node {} with name {}", node.node, row.id, row.node))
+        Err(format!(
+            "Node name {} is reserved by node {} with name {} ({})",
+            node.node, row.id, row.node, row.address
+        ))
     }
 
     /// Checks must name this node and a service that is there once the command is applied.
@@ -146,7 +149,10 @@ impl State {
             let known =
                 coming.as_ref() == Some(&id) || there.is_some_and(|entry| entry.services.contains_key(&*id));
             if !known {
-                return Err("failed inserting check: Missing service registration".into());
+                return Err(format!(
+                    "failed inserting check: Missing service registration on node {:?}",
+                    check.node
+                ));
             }
         }
         Ok(())

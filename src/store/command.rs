@@ -51,7 +51,6 @@ pub struct Deregister {
 
 /// See [`Command::Kv`].
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[rkyv(attr(allow(missing_docs)))]
 pub enum KvOp {
     /// Unconditional write.
     Set(KvEntry),

@@ -1,0 +1,91 @@
+//! The first driver: glommio runs the tasks; its ring waits for the core's epoll instance.
+
+use super::cores::StartError;
+use super::reactor::Core;
+use super::task;
+use futures_lite::io::AsyncRead;
+use glommio::net::TcpStream;
+use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
+use std::future::Future;
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// How long tasks may run before glommio looks at its rings. Its default of 100 ms makes timers late by as much.
+const PREEMPT_AFTER: Duration = Duration::from_millis(1);
+/// Registered memory for glommio's own file I/O, which we do not use. Its default is 10 MiB, pinned.
+const IO_MEMORY: usize = 64 * 1024;
+const RING_DEPTH: usize = 128;
+
+/// An executor for the calling thread.
+pub(super) fn make() -> Result<LocalExecutor, StartError> {
+    LocalExecutorBuilder::new(Placement::Unbound)
+        .preempt_timer(PREEMPT_AFTER)
+        .io_memory(IO_MEMORY)
+        .ring_depth(RING_DEPTH)
+        .make()
+        .map_err(|error| StartError::Glommio(error.to_string()))
+}
+
+/// Runs tasks until `entry` has ended.
+pub(super) fn run(
+    executor: &LocalExecutor,
+    core: &Rc<Core>,
+    entry: impl Future<Output = ()> + 'static,
+) -> io::Result<()> {
+    let core = core.clone();
+    executor.run(async move {
+        let mut entry = pin!(task::spawn(entry));
+        let mut drive = pin!(drive(&core));
+        std::future::poll_fn(|cx| {
+            core.pulse.set_kick(cx.waker());
+            if let Poll::Ready(result) = drive.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            entry.as_mut().poll(cx).map(|_| Ok(()))
+        })
+        .await
+    })
+}
+
+/// Takes events while there are any, giving the tasks their turn in between, else waits.
+async fn drive(core: &Core) -> io::Result<()> {
+    loop {
+        if core.turn(0)? > 0 {
+            task::yield_now().await;
+        } else {
+            core.prepare_wait()?;
+            EpollReadable::new(core)?.await;
+        }
+    }
+}
+
+/// Ready when the core's epoll instance is readable, or when the task was woken for any other reason.
+struct EpollReadable {
+    /// glommio has no public way to wait for a descriptor, but its streams ask the ring for readiness as soon as
+    /// they are made. The stream is only a handle for that: it is never read, because the one read that would
+    /// follow readiness fails (an epoll instance is not a socket), and that error is what we take for "ready".
+    stream: TcpStream,
+    waited: bool,
+}
+
+impl EpollReadable {
+    fn new(core: &Core) -> io::Result<EpollReadable> {
+        let copy = core.epoll.try_clone()?;
+        // SAFETY: the stream becomes the only owner of the copy.
+        let stream = unsafe { TcpStream::from_raw_fd(copy.into_raw_fd()) };
+        Ok(EpollReadable { stream, waited: false })
+    }
+}
+
+impl Future for EpollReadable {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let ready = Pin::new(&mut self.stream).poll_read(cx, &mut [0]).is_ready();
+        if ready || std::mem::replace(&mut self.waited, true) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}

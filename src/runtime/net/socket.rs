@@ -1,0 +1,210 @@
+//! Stream sockets, TCP and Unix, as non-blocking calls.
+
+use super::{Endpoint, Pollable};
+use crate::runtime::reactor::{Interest, Io, READABLE, WRITABLE};
+use crate::runtime::sys;
+use socket2::{Domain, SockAddr, SockRef, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll};
+
+/// Connections that may wait to be accepted. The kernel cuts it to net.core.somaxconn.
+pub(super) const BACKLOG: i32 = 4096;
+
+/// Who is at the other end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Peer {
+    /// A TCP client.
+    Ip(SocketAddr),
+    /// A client of a Unix socket.
+    Unix,
+}
+
+impl Peer {
+    /// The address, if it has one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Peer::Ip(address) => Some(address.ip()),
+            Peer::Unix => None,
+        }
+    }
+}
+
+/// A listening stream socket; made by [`super::guard_bind`], sent to its core, used there.
+pub struct Listener {
+    io: Io,
+    endpoint: Endpoint,
+}
+
+impl Listener {
+    pub(super) fn new(socket: socket2::Socket, endpoint: Endpoint) -> Listener {
+        Listener { io: Io::new(OwnedFd::from(socket), Interest::Read), endpoint }
+    }
+
+    /// Where it listens, with the port that the kernel chose if 0 was asked for.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The next connection, if one waits. Connections that their clients gave up on are passed over.
+    ///
+    /// # Errors
+    /// Out of descriptors or memory: the connection stays in the queue, try again later.
+    pub fn try_accept(&self) -> io::Result<Option<(Socket, Peer)>> {
+        loop {
+            match SockRef::from(&self.io.as_fd()).accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
+                Ok((socket, address)) => return Ok(Some(self.accepted(socket, &address))),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(None),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Waits for the next connection; for tasks that own the listener. Not together with a [`super::Readiness`].
+    ///
+    /// # Errors
+    /// As [`Listener::try_accept`].
+    pub async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        std::future::poll_fn(|cx| {
+            self.io.poll_with(READABLE, cx, |_| self.try_accept()?.ok_or(io::ErrorKind::WouldBlock.into()))
+        })
+        .await
+    }
+
+    fn accepted(&self, socket: socket2::Socket, address: &SockAddr) -> (Socket, Peer) {
+        let peer = match (&self.endpoint, address.as_socket()) {
+            (Endpoint::Tcp(_), Some(address)) => {
+                // Answers are written whole: waiting to fill a segment only delays them. Harmless if refused.
+                let _ = socket.set_tcp_nodelay(true);
+                Peer::Ip(address)
+            }
+            _ => Peer::Unix,
+        };
+        (Socket::new(socket.into()), peer)
+    }
+}
+
+impl Pollable for Listener {
+    #[allow(private_interfaces)]
+    fn io(&self) -> &Io {
+        &self.io
+    }
+}
+
+/// A connected stream socket. All calls return at once; "would block" is `ErrorKind::WouldBlock`.
+pub struct Socket {
+    io: Io,
+}
+
+impl Socket {
+    pub(super) fn new(fd: OwnedFd) -> Socket {
+        Socket { io: Io::new(fd, Interest::Both) }
+    }
+
+    /// Begins to connect. The socket is writable when that is done; then ask [`Socket::take_error`].
+    ///
+    /// # Errors
+    /// No descriptor, no route, or refused at once.
+    pub fn start_connect(endpoint: &Endpoint) -> io::Result<Socket> {
+        let (domain, address) = match endpoint {
+            Endpoint::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
+            Endpoint::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
+        };
+        let socket = socket2::Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)?;
+        if domain != Domain::UNIX {
+            // Harmless if refused.
+            let _ = socket.set_tcp_nodelay(true);
+        }
+        match socket.connect(&address) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Socket::new(socket.into()))
+    }
+
+    /// Reads what is there; 0 is the end.
+    ///
+    /// # Errors
+    /// "Would block" when nothing is there yet.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        sys::read(self.io.as_fd(), buffer)
+    }
+
+    /// Writes as much as there is room for.
+    ///
+    /// # Errors
+    /// "Would block" when there is none; "broken pipe" when the other side is gone (never a signal).
+    pub fn try_write(&self, buffer: &[u8]) -> io::Result<usize> {
+        SockRef::from(&self.io.as_fd()).send_with_flags(buffer, libc::MSG_NOSIGNAL)
+    }
+
+    /// The same from several buffers.
+    ///
+    /// # Errors
+    /// As [`Socket::try_write`].
+    pub fn try_writev(&self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        SockRef::from(&self.io.as_fd()).send_vectored_with_flags(buffers, libc::MSG_NOSIGNAL)
+    }
+
+    /// Closes one or both directions.
+    ///
+    /// # Errors
+    /// It was not connected any more.
+    pub fn shutdown(&self, how: std::net::Shutdown) -> io::Result<()> {
+        SockRef::from(&self.io.as_fd()).shutdown(how)
+    }
+
+    /// What went wrong since it was last asked.
+    ///
+    /// # Errors
+    /// That very error.
+    pub fn take_error(&self) -> io::Result<()> {
+        SockRef::from(&self.io.as_fd()).take_error()?.map_or(Ok(()), Err)
+    }
+
+    /// The local address; `None` for a Unix socket.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        SockRef::from(&self.io.as_fd()).local_addr().ok()?.as_socket()
+    }
+
+    /// Asks the kernel to find out about dead peers.
+    ///
+    /// # Errors
+    /// Not a TCP socket.
+    pub fn set_keepalive(&self, idle: std::time::Duration) -> io::Result<()> {
+        SockRef::from(&self.io.as_fd())
+            .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle).with_interval(idle))
+    }
+
+    pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.io.poll_with(READABLE, cx, |_| self.try_read(buffer))
+    }
+
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        self.io.poll_with(WRITABLE, cx, |_| self.try_write(buffer))
+    }
+
+    pub(super) fn poll_writev(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.io.poll_with(WRITABLE, cx, |_| self.try_writev(buffers))
+    }
+
+    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_ready(WRITABLE, cx)
+    }
+}
+
+impl Pollable for Socket {
+    #[allow(private_interfaces)]
+    fn io(&self) -> &Io {
+        &self.io
+    }
+}
