@@ -117,6 +117,8 @@ async fn set_aside(path: &Path, why: &str) {
             path.display(),
             aside.display()
         ),
-        Err(e) => tracing::warn!("{} cannot be read: {why}; setting it aside failed too: {e}", path.display()),
+        Err(e) => {
+            tracing::warn!("{} cannot be read: {why}; setting it aside failed too: {e}", path.display())
+        }
     }
 }

@@ -291,7 +291,8 @@ fn header(v: &Value) -> BTreeMap<String, Vec<String>> {
 fn tagged_addresses(v: &Value) -> Option<BTreeMap<String, ServiceAddress>> {
     let map = v.get("TaggedAddresses")?.as_object()?;
     let at = |v: &Value| ServiceAddress { address: text(v, "Address"), port: number(v, "Port") };
-    Some(map.iter().map(|(tag, v)| (tag.clone(), at(v))).collect()).filter(|map: &BTreeMap<_, _>| !map.is_empty())
+    Some(map.iter().map(|(tag, v)| (tag.clone(), at(v))).collect())
+        .filter(|map: &BTreeMap<_, _>| !map.is_empty())
 }
 
 fn weights(v: &Value) -> Weights {

@@ -31,10 +31,8 @@ pub fn plan_of(definition: &CheckDefinition, output_max: usize) -> Plan {
 }
 
 fn probe_of(definition: &CheckDefinition) -> Probe {
-    let tls = TlsProbe {
-        skip_verify: definition.tls_skip_verify,
-        server_name: definition.tls_server_name.clone(),
-    };
+    let tls =
+        TlsProbe { skip_verify: definition.tls_skip_verify, server_name: definition.tls_server_name.clone() };
     match definition.kind() {
         CheckKind::Ttl => Probe::Ttl { ttl: definition.ttl().unwrap_or_default() },
         CheckKind::Http => Probe::Http(HttpProbe {
@@ -68,10 +66,9 @@ fn probe_of(definition: &CheckDefinition) -> Probe {
             args: script_args(definition),
         },
         CheckKind::Script => Probe::Script { args: script_args(definition) },
-        CheckKind::Alias => Probe::Alias {
-            node: definition.alias_node.clone(),
-            service: definition.alias_service.clone(),
-        },
+        CheckKind::Alias => {
+            Probe::Alias { node: definition.alias_node.clone(), service: definition.alias_service.clone() }
+        }
     }
 }
 
@@ -106,13 +103,9 @@ mod tests {
 
     #[test]
     fn a_script_line_goes_through_the_shell() {
-        let definition =
-            CheckDefinition { script: "exit 1".into(), interval_ns: 1, ..Default::default() };
+        let definition = CheckDefinition { script: "exit 1".into(), interval_ns: 1, ..Default::default() };
         let plan = plan_of(&definition, 4096);
-        assert_eq!(
-            plan.probe,
-            Probe::Script { args: vec!["/bin/sh".into(), "-c".into(), "exit 1".into()] }
-        );
+        assert_eq!(plan.probe, Probe::Script { args: vec!["/bin/sh".into(), "-c".into(), "exit 1".into()] });
         assert_eq!(plan.timeout, SCRIPT_TIMEOUT);
     }
 

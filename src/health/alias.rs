@@ -78,9 +78,6 @@ mod tests {
     #[test]
     fn checks_of_the_node_count_for_every_service() {
         let checks = [check("disk", "", Status::Critical, "full")];
-        assert_eq!(
-            evaluate("", "web", true, checks.iter()).output,
-            "Aliased check \"disk\" failing: full"
-        );
+        assert_eq!(evaluate("", "web", true, checks.iter()).output, "Aliased check \"disk\" failing: full");
     }
 }

@@ -17,7 +17,13 @@ const SOCKET: &str = "/var/run/docker.sock";
 const ANSWER_MAX: usize = 1024 * 1024;
 
 /// Runs `args` in a container; exit code 0 passes, 1 warns.
-pub async fn exec(container: &str, shell: &str, args: &[String], limit: Duration, output_max: usize) -> Finding {
+pub async fn exec(
+    container: &str,
+    shell: &str,
+    args: &[String],
+    limit: Duration,
+    output_max: usize,
+) -> Finding {
     match exec_in(container, shell, args, limit, output_max).await {
         Ok(finding) => finding,
         Err(why) => Finding::critical(why),

@@ -86,7 +86,12 @@ async fn ask_health(
     or(call(requests, scheme, address, service), drive(connection)).await
 }
 
-async fn call(requests: SendRequest<Bytes>, scheme: &str, address: &str, service: &str) -> Result<u64, String> {
+async fn call(
+    requests: SendRequest<Bytes>,
+    scheme: &str,
+    address: &str,
+    service: &str,
+) -> Result<u64, String> {
     let text = |e: h2::Error| e.to_string();
     let mut requests = requests.ready().await.map_err(text)?;
     let request = Request::post(format!("{scheme}://{address}/grpc.health.v1.Health/Check"))

@@ -279,21 +279,19 @@ impl Reader<'_> {
         match framing {
             Framing::Empty => Ok(()),
             Framing::Length(length) => self.take(length, out).await,
-            Framing::Close => {
-                loop {
-                    out.push(&self.buffer);
-                    self.buffer.clear();
-                    if !self.fill().await? {
-                        return Ok(());
-                    }
+            Framing::Close => loop {
+                out.push(&self.buffer);
+                self.buffer.clear();
+                if !self.fill().await? {
+                    return Ok(());
                 }
-            }
+            },
             Framing::Chunked => {
                 loop {
                     let line = self.line().await?;
                     let size = line.split(';').next().unwrap_or_default().trim();
-                    let size =
-                        u64::from_str_radix(size, 16).map_err(|_| "invalid byte in chunk length".to_owned())?;
+                    let size = u64::from_str_radix(size, 16)
+                        .map_err(|_| "invalid byte in chunk length".to_owned())?;
                     if size == 0 {
                         // Trailers, if any, are not looked at: the connection closes.
                         return Ok(());

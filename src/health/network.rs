@@ -48,7 +48,7 @@ async fn send(address: &str, limit: Duration) -> Result<(), String> {
     let socket = Udp::connect(target).map_err(|e| system_text(&e))?;
     socket.send(b"TestFoo").await.map_err(|e| system_text(&e))?;
     let mut answer = [0u8; 512];
-    match time::timeout(limit.min(UDP_PATIENCE), socket.recv(&mut answer)).await {
+    match time::timeout(limit.min(UDP_PATIENCE), socket.recv_from(&mut answer)).await {
         Some(Err(e)) => Err(system_text(&e)),
         Some(Ok(_)) | None => Ok(()),
     }

@@ -78,10 +78,8 @@ async fn ask_http(http: &HttpProbe, plan: &Plan, configs: &TlsConfigs) -> Findin
 async fn script(args: &[String], timeout: Duration, output_max: usize) -> Finding {
     let exit = match run_program(args, timeout, output_max).await {
         Ok(exit) => exit,
-        Err(why) => {
-            let program = args.first().map(String::as_str).unwrap_or_default();
-            return Finding::critical(format!("fork/exec {program}: {}", super::connect::system_text(&why)));
-        }
+        // The runtime's text names the program and why it did not start.
+        Err(why) => return Finding::critical(why.to_string()),
     };
     if exit.timed_out {
         let mut output = format!("Timed out ({}) running check", go_text(timeout));
@@ -111,10 +109,9 @@ async fn os_service(name: &str, timeout: Duration) -> Finding {
             match (exit.code, said.text().trim()) {
                 (Some(0), _) => Finding::passing(format!("Service \"{name}\" is healthy")),
                 // Not there yet, or not any more: worth a look, not yet a failure.
-                (_, word @ ("activating" | "reloading" | "deactivating")) => Finding {
-                    status: Status::Warning,
-                    output: format!("Service \"{name}\" is {word}"),
-                },
+                (_, word @ ("activating" | "reloading" | "deactivating")) => {
+                    Finding { status: Status::Warning, output: format!("Service \"{name}\" is {word}") }
+                }
                 (_, word) => Finding::critical(format!("Service \"{name}\" is not healthy: {word}")),
             }
         }
@@ -124,8 +121,13 @@ async fn os_service(name: &str, timeout: Duration) -> Finding {
     }
 }
 
-async fn run_program(args: &[String], timeout: Duration, output_max: usize) -> std::io::Result<process::Exit> {
-    let spec = process::Spec { argv: args.to_vec(), timeout, output_max, ..process::Spec::default() };
+async fn run_program(
+    args: &[String],
+    timeout: Duration,
+    output_max: usize,
+) -> std::io::Result<process::Exit> {
+    let argv = args.iter().map(Into::into).collect();
+    let spec = process::Spec { argv, timeout: Some(timeout), output_max, ..process::Spec::default() };
     process::run(spec).await
 }
 

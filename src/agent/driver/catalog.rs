@@ -170,7 +170,9 @@ fn held<'a>(state: &'a State, node: &str) -> Held<'a> {
 
 fn log_repair(repair: &Repair) {
     if repair.node {
-        tracing::info!("anti-entropy: the catalog's row of this node differs or is missing, writing it again");
+        tracing::info!(
+            "anti-entropy: the catalog's row of this node differs or is missing, writing it again"
+        );
     }
     let lists = [
         ("services the catalog lacks or holds differently are registered again", &repair.services),

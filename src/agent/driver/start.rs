@@ -101,7 +101,11 @@ impl Inner {
             }
             let service_id = stored.row.service_id.as_str();
             if !service_id.is_empty() && !registry.view().services.contains_key(service_id) {
-                tracing::warn!(check = id, service = service_id, "a persisted check is dropped: its service is gone");
+                tracing::warn!(
+                    check = id,
+                    service = service_id,
+                    "a persisted check is dropped: its service is gone"
+                );
                 registry.forget_file_of_check(&id);
                 continue;
             }

@@ -71,9 +71,12 @@ impl Registry {
         definition.validate().map_err(|e| AgentError::bad_request(format!("Invalid check: {e}")))?;
         let service = match definition.service_id.as_str() {
             "" => None,
-            id => Some(self.services.get(id).map(|entry| entry.local.row.clone()).ok_or_else(|| {
-                AgentError::failed(format!("ServiceID \"{id}\" does not exist"))
-            })?),
+            id => Some(
+                self.services
+                    .get(id)
+                    .map(|entry| entry.local.row.clone())
+                    .ok_or_else(|| AgentError::failed(format!("ServiceID \"{id}\" does not exist")))?,
+            ),
         };
         let mut prepared =
             self.prepare(definition, definition.effective_id().to_owned(), service.as_deref(), source)?;

@@ -175,7 +175,8 @@ impl Registry {
         if !batch.has_room() {
             return;
         }
-        let services: std::collections::BTreeSet<_> = batch.services.iter().map(|(id, _)| id.clone()).collect();
+        let services: std::collections::BTreeSet<_> =
+            batch.services.iter().map(|(id, _)| id.clone()).collect();
         // Checks of a service that waits for the next command wait with it.
         let checks = self.take_checks(
             |check| {
@@ -245,7 +246,8 @@ impl Registry {
 
     fn compare_services(&mut self, held: &sync::Held<'_>, repair: &mut Repair) {
         for (id, entry) in &mut self.services {
-            let same = held.services.get(id.as_str()).is_some_and(|row| sync::same_service(&entry.local.row, row));
+            let same =
+                held.services.get(id.as_str()).is_some_and(|row| sync::same_service(&entry.local.row, row));
             if self.ledger.judge(&mut entry.sync, same) {
                 repair.services.push(id.clone());
             }
@@ -263,7 +265,8 @@ impl Registry {
             // Output that waits for its turn is no difference.
             let ignore_output = entry.output_due.is_some();
             let row = &entry.local.row;
-            let same = held.checks.get(id.as_str()).is_some_and(|held| sync::same_check(row, held, ignore_output));
+            let same =
+                held.checks.get(id.as_str()).is_some_and(|held| sync::same_check(row, held, ignore_output));
             if self.ledger.judge(&mut entry.sync, same) {
                 repair.checks.push(id.clone());
             }

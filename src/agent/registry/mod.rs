@@ -180,7 +180,8 @@ impl Registry {
         let mut due = Vec::new();
         self.schedule.take_due(now, &mut due);
         for ticket in due {
-            let plan = self.tickets.get(&ticket).and_then(|id| self.checks.get(id)).and_then(|c| c.plan.clone());
+            let plan =
+                self.tickets.get(&ticket).and_then(|id| self.checks.get(id)).and_then(|c| c.plan.clone());
             match plan {
                 Some(plan) => out.push(Run { ticket, plan }),
                 None => {
@@ -193,9 +194,7 @@ impl Registry {
     /// Checks whose status follows that of others: ID, node, service.
     pub fn aliases(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.checks.iter().filter_map(|(id, entry)| match entry.plan.as_deref().map(|plan| &plan.probe) {
-            Some(Probe::Alias { node, service }) => {
-                Some((id.as_str(), node.as_str(), service.as_str()))
-            }
+            Some(Probe::Alias { node, service }) => Some((id.as_str(), node.as_str(), service.as_str())),
             _ => None,
         })
     }

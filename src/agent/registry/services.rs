@@ -41,7 +41,8 @@ impl Registry {
             });
         }
         warn_undiscoverable(&row);
-        let (id, kept): (_, Vec<_>) = (row.id.clone(), prepared.iter().map(|p| p.row.check_id.clone()).collect());
+        let (id, kept): (_, Vec<_>) =
+            (row.id.clone(), prepared.iter().map(|p| p.row.check_id.clone()).collect());
         self.insert_service(row, source, definition.token.clone());
         for check in prepared {
             self.insert_check(now, check, Restored::Nothing);
@@ -158,10 +159,9 @@ fn tagged_addresses(definition: &ServiceDefinition) -> Option<BTreeMap<String, S
         Err(_) => None,
     };
     for tag in family.into_iter().flatten() {
-        tagged.entry(tag.to_owned()).or_insert_with(|| ServiceAddress {
-            address: definition.address.clone(),
-            port: definition.port,
-        });
+        tagged
+            .entry(tag.to_owned())
+            .or_insert_with(|| ServiceAddress { address: definition.address.clone(), port: definition.port });
     }
     (!tagged.is_empty()).then_some(tagged)
 }

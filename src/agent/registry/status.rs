@@ -98,7 +98,12 @@ impl Registry {
             entry.sync = self.ledger.changed();
         }
         if old.status != status {
-            tracing::info!(check = id, from = old.status.as_str(), to = status.as_str(), "check status changed");
+            tracing::info!(
+                check = id,
+                from = old.status.as_str(),
+                to = status.as_str(),
+                "check status changed"
+            );
         }
         self.show_check(id);
     }
@@ -162,7 +167,11 @@ impl Registry {
         }
         for (service, check) in doomed {
             if self.services.contains_key(&service) {
-                tracing::info!(service, check, "check has been critical for too long, deregistering its service");
+                tracing::info!(
+                    service,
+                    check,
+                    "check has been critical for too long, deregistering its service"
+                );
                 // It is there, so this cannot fail.
                 let _ = self.remove_service(&service);
             }
