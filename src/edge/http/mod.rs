@@ -5,6 +5,7 @@
 //! an [`exchange::Outcome`]. Answers of reads are remembered by the bytes of the request ([`cache`]).
 
 pub mod area;
+pub mod cached;
 pub mod catalog;
 mod catalog_body;
 mod decode;
