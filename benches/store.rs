@@ -23,7 +23,13 @@ fn register(number: usize, output: &str) -> Command {
         output: output.into(),
         ..Check::default()
     };
-    let service = Service { id: "web".into(), name: "web".into(), port: 80, tags: vec!["v1".into()], ..Service::default() };
+    let service = Service {
+        id: "web".into(),
+        name: "web".into(),
+        port: 80,
+        tags: vec!["v1".into()],
+        ..Service::default()
+    };
     Command::Catalog(CatalogOp::Register(Box::new(Register {
         node: Node { node, address: format!("10.0.{}.{}", number / 250, number % 250), ..Node::default() },
         service: Some(service),
@@ -57,8 +63,14 @@ fn filled() -> State {
 /// Applies batches of 100 as the control core does: on a copy of what is published.
 fn writes(c: &mut Criterion, state: &State) {
     let batches = [
-        ("apply/100 changed checks", (0..100).map(|n| Encoded::of(&register(n, "new output"))).collect::<Vec<_>>()),
-        ("apply/100 registers that say nothing new", (0..100).map(|n| Encoded::of(&register(n, ""))).collect()),
+        (
+            "apply/100 changed checks",
+            (0..100).map(|n| Encoded::of(&register(n, "new output"))).collect::<Vec<_>>(),
+        ),
+        (
+            "apply/100 registers that say nothing new",
+            (0..100).map(|n| Encoded::of(&register(n, ""))).collect(),
+        ),
         ("apply/100 kv sets", (0..100).map(|n| Encoded::of(&set(n * 997, "other"))).collect()),
     ];
     for (name, batch) in &batches {

@@ -74,9 +74,11 @@ fn writers_on_many_cores_are_put_in_one_order() {
     drop(proposals);
     let seen = state.clone();
     cores::run(Driver::Epoll, CORES, move |core: CoreId| {
-        let (control, receivers, writers, seen) = (control.clone(), receivers.clone(), writers.clone(), seen.clone());
+        let (control, receivers, writers, seen) =
+            (control.clone(), receivers.clone(), writers.clone(), seen.clone());
         async move {
-            let work = (core == CoreId(0)).then(|| control.lock().expect("one core takes it").take()).flatten();
+            let work =
+                (core == CoreId(0)).then(|| control.lock().expect("one core takes it").take()).flatten();
             let running = work.map(|(runner, edges)| task::spawn(runner.run(edges)));
             let mut woken = receivers.take(core).expect("one for each core");
             let listening = task::spawn(async move {
