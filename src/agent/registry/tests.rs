@@ -286,8 +286,11 @@ fn a_change_during_a_write_is_not_lost() {
 #[test]
 fn replacing_checks_removes_those_not_named() {
     let mut bench = Bench::new();
-    bench.service(r#"{"Name":"up","Checks":[{"CheckID":"a","TTL":"1h"},{"CheckID":"b","TTL":"1h"}]}"#).unwrap();
-    let definition = ServiceDefinition::from_api(br#"{"Name":"up","Check":{"CheckID":"b","TTL":"9s"}}"#).unwrap();
+    bench
+        .service(r#"{"Name":"up","Checks":[{"CheckID":"a","TTL":"1h"},{"CheckID":"b","TTL":"1h"}]}"#)
+        .unwrap();
+    let definition =
+        ServiceDefinition::from_api(br#"{"Name":"up","Check":{"CheckID":"b","TTL":"9s"}}"#).unwrap();
     bench.registry.put_service(bench.start, &definition, Source::Remote, true).unwrap();
     assert_eq!(bench.registry.view().checks.keys().collect::<Vec<_>>(), ["b"]);
 }
