@@ -110,7 +110,8 @@ fn unix_sockets_serve_too_and_stale_ones_are_replaced() {
         assert_eq!(mode & 0o777, 0o660);
         let second = guard_bind(&endpoint, 1, &access).err().expect("the first listens");
         assert!(second.to_string().contains("address already in use"), "{second}");
-        let server = task::spawn(echo_reactor(listener, 1));
+        // The second one's probe was a client, too.
+        let server = task::spawn(echo_reactor(listener, 2));
         echo_client(endpoint, 3).await;
         server.await.expect("the server does not panic");
         std::fs::write(directory.path().join("file"), "precious").expect("a new file");
