@@ -1,0 +1,1 @@
+//! The door, driven without cores.
