@@ -97,18 +97,15 @@ impl Group {
     /// Gives `send` the answer as of `state`, built anew only if it may have changed.
     pub fn with_wire<R>(&self, state: &State, moment: Moment<'_>, send: impl FnOnce(&Wire) -> R) -> R {
         let mut built = self.built.borrow_mut();
-        match built.as_mut().filter(|built| self.cacheable && self.still_true(built, state, moment.epoch)) {
-            Some(built) => {
-                if built.date_second != moment.second {
-                    built.wire.set_date(moment.date);
-                    built.date_second = moment.second;
-                }
-            }
-            None => {
-                let fresh = self.build(state, moment);
-                self.account(built.as_ref().map_or(0, |old| old.wire.len()), fresh.wire.len());
-                *built = Some(fresh);
-            }
+        let reusable =
+            self.cacheable && built.as_mut().is_some_and(|built| self.still_true(built, state, moment.epoch));
+        if !reusable {
+            let fresh = self.build(state, moment);
+            self.account(built.as_ref().map_or(0, |old| old.wire.len()), fresh.wire.len());
+            *built = Some(fresh);
+        } else if let Some(built) = built.as_mut().filter(|built| built.date_second != moment.second) {
+            built.wire.set_date(moment.date);
+            built.date_second = moment.second;
         }
         let sent = send(&built.as_ref().expect("it was built above").wire);
         // The next answer to a `?cached` read says HIT, so this one is not used again.
@@ -212,7 +209,9 @@ impl Cache {
             }
         };
         let plan = Plan { group, wait };
-        if let Some(head) = remember.filter(|head| plan.group.cacheable && head.len() <= limits::CACHED_HEAD_MAX) {
+        if let Some(head) =
+            remember.filter(|head| plan.group.cacheable && head.len() <= limits::CACHED_HEAD_MAX)
+        {
             self.keys += head.len() + ENTRY_OVERHEAD;
             self.plans.insert(head.into(), plan.clone());
         }

@@ -140,12 +140,7 @@ impl Park {
         (*deadline <= now).then_some((*conn, *number))
     }
 
-    fn sort_out(
-        &mut self,
-        groups: Vec<Rc<Group>>,
-        state: &State,
-        woken: &mut Vec<(Rc<Group>, Vec<Parked>)>,
-    ) {
+    fn sort_out(&mut self, groups: Vec<Rc<Group>>, state: &State, woken: &mut Vec<(Rc<Group>, Vec<Parked>)>) {
         for group in groups {
             let row = {
                 let mut parking = group.parked.borrow_mut();
@@ -153,7 +148,8 @@ impl Park {
                 std::mem::take(&mut parking.row)
             };
             let change = state.last_change(&group.topic);
-            let (answered, waiting): (Vec<_>, Vec<_>) = row.into_iter().partition(|parked| parked.index < change);
+            let (answered, waiting): (Vec<_>, Vec<_>) =
+                row.into_iter().partition(|parked| parked.index < change);
             for parked in waiting {
                 self.stand(&group, parked);
             }

@@ -103,8 +103,7 @@ impl Wire {
     /// Puts a response into bytes.
     pub fn new(response: &Response, dress: Dress<'_>) -> Wire {
         let encoded = response.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Content-Encoding"));
-        let compress =
-            dress.manner.gzip && dress.extra.is_some() && !response.body.is_empty() && !encoded;
+        let compress = dress.manner.gzip && dress.extra.is_some() && !response.body.is_empty() && !encoded;
         let body = if compress { gzip::compress(&response.body) } else { response.body.clone() };
         let mut front = Vec::with_capacity(320 + dress.extra.map_or(0, <[u8]>::len));
         let date_at = write_head(&mut front, response, &dress, compress, Some(body.len()));
@@ -273,6 +272,8 @@ mod tests {
     fn values_never_make_lines() {
         let date = http_date(0);
         let response = Response::empty(301).header("Location", "/x\r\nEvil: 1");
-        assert!(text(&Wire::new(&response, dress(Manner::KEEP, &date))).contains("Location: /x  Evil: 1\r\n"));
+        assert!(
+            text(&Wire::new(&response, dress(Manner::KEEP, &date))).contains("Location: /x  Evil: 1\r\n")
+        );
     }
 }
