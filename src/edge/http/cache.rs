@@ -35,8 +35,6 @@ pub struct Group {
     pub cacheable: bool,
     consistency: Consistency,
     show_consistency: bool,
-    /// For `?cached`: whether it was answered before.
-    hit: Option<Cell<bool>>,
     blocking: bool,
     gzip: bool,
     render: Render,
@@ -84,7 +82,6 @@ impl Group {
             cacheable: read.cacheable,
             consistency: read.options.consistency,
             show_consistency: read.show_consistency,
-            hit: read.options.cached.then(|| Cell::new(false)),
             blocking: read.options.wait.is_some(),
             gzip,
             render: read.render,
@@ -108,9 +105,7 @@ impl Group {
             built.date_second = moment.second;
         }
         let sent = send(&built.as_ref().expect("it was built above").wire);
-        // The next answer to a `?cached` read says HIT, so this one is not used again.
-        let was_miss = self.hit.as_ref().is_some_and(|hit| !hit.replace(true));
-        if was_miss || !self.cacheable {
+        if !self.cacheable {
             let dropped = built.take();
             self.account(dropped.map_or(0, |old| old.wire.len()), 0);
         }
@@ -138,7 +133,6 @@ impl Group {
             consistency: self.show_consistency.then(|| self.consistency.as_str()),
             known_leader: moment.known_leader,
             last_contact_ms: moment.last_contact_ms,
-            cache_hit: self.hit.as_ref().map(Cell::get),
         };
         let response = (self.render)(state);
         let has_meta = response.headers.iter().any(|(name, _)| *name == "X-Consul-Index");

@@ -8,6 +8,7 @@ use muster_protocol::http::Method;
 
 use super::Edge;
 use super::area::{Chosen, NodeMeta, name, reply, rows, write};
+use super::cached;
 use super::catalog_body;
 use super::exchange::{Handled, Outcome, Read, Request, Response};
 use super::filter::CatalogService;
@@ -57,7 +58,9 @@ fn deregister(edge: &Rc<Edge>, request: &Request) -> Handled {
 fn datacenters(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     query::no_namespace(request)?;
-    Ok(reply(query::pretty(&config, request), std::slice::from_ref(&config.datacenter)).into())
+    let response = reply(query::pretty(&config, request), std::slice::from_ref(&config.datacenter));
+    let from_cache = request.query.has("cached") && config.http.use_cache;
+    Ok(if from_cache { cached::mark_response(request, response) } else { response }.into())
 }
 
 fn nodes(edge: &Rc<Edge>, request: &Request) -> Handled {
@@ -97,7 +100,7 @@ fn services(edge: &Rc<Edge>, request: &Request) -> Handled {
         }
         Response::json_bytes(w.finish())
     };
-    Ok(Outcome::Read(Read::new(topic, options, render).showing_consistency()))
+    Ok(Outcome::Read(cached::mark(request, Read::new(topic, options, render).showing_consistency())))
 }
 
 /// Names and tags of the services on nodes with some metadata.
@@ -128,7 +131,7 @@ fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
         });
         rows(pretty, instances, |w, instance| catalog_service(w, instance.node, instance.service))
     };
-    Ok(Outcome::Read(Read::new(topic, options, render).showing_consistency()))
+    Ok(Outcome::Read(cached::mark(request, Read::new(topic, options, render).showing_consistency())))
 }
 
 /// Proxies of the service mesh for a service: there are none.
@@ -139,7 +142,10 @@ fn mesh(edge: &Rc<Edge>, request: &Request) -> Handled {
     let name = name(request, "service name")?;
     Chosen::of(request, CATALOG_SERVICE)?;
     let render = move |_: &State| rows(pretty, [], |w, service: &Service| service.write(w));
-    Ok(Outcome::Read(Read::new(Topic::ServiceInstances(name), options, render).showing_consistency()))
+    Ok(Outcome::Read(cached::mark(
+        request,
+        Read::new(Topic::ServiceInstances(name), options, render).showing_consistency(),
+    )))
 }
 
 /// Services behind a gateway of the service mesh: there is no gateway.

@@ -6,6 +6,7 @@ use muster_protocol::http::Method;
 
 use super::Edge;
 use super::area::{Chosen, NodeMeta, name, rows};
+use super::cached;
 use super::exchange::{Handled, Outcome, Read, Request, Response};
 use super::filter::ServiceEntry;
 use super::filter::schema::{HEALTH_CHECK, SERVICE_ENTRY};
@@ -102,7 +103,7 @@ fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
             service_entry(w, instance.node, instance.service, instance.checks().map(|check| &**check));
         })
     };
-    Ok(Outcome::Read(Read::new(topic, options, render).showing_consistency()))
+    Ok(Outcome::Read(cached::mark(request, Read::new(topic, options, render).showing_consistency())))
 }
 
 /// Instances of the service mesh: there are none.
@@ -114,7 +115,10 @@ fn mesh(edge: &Rc<Edge>, request: &Request) -> Handled {
     Chosen::of(request, SERVICE_ENTRY)?;
     only_passing(request)?;
     let render = move |_: &State| rows(pretty, [], |w, check: &Check| check.write(w));
-    Ok(Outcome::Read(Read::new(Topic::ServiceHealth(name), options, render).showing_consistency()))
+    Ok(Outcome::Read(cached::mark(
+        request,
+        Read::new(Topic::ServiceHealth(name), options, render).showing_consistency(),
+    )))
 }
 
 /// Whether all checks of an instance and of its node pass.

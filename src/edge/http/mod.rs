@@ -6,6 +6,7 @@
 
 pub mod area;
 pub mod cache;
+pub mod cached;
 pub mod catalog;
 mod catalog_body;
 pub mod clock;

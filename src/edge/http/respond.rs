@@ -53,17 +53,10 @@ pub struct Meta {
     pub known_leader: bool,
     /// Milliseconds since the leader was last heard of.
     pub last_contact_ms: u64,
-    /// `X-Cache` for `?cached` reads: whether it was a hit.
-    pub cache_hit: Option<bool>,
 }
 
 impl Meta {
     fn write(&self, out: &mut Vec<u8>) {
-        match self.cache_hit {
-            Some(true) => out.extend_from_slice(b"Age: 0\r\nX-Cache: HIT\r\n"),
-            Some(false) => out.extend_from_slice(b"X-Cache: MISS\r\n"),
-            None => {}
-        }
         if let Some(consistency) = self.consistency {
             header(out, "X-Consul-Effective-Consistency", consistency);
         }
@@ -230,7 +223,6 @@ mod tests {
             consistency: Some("leader"),
             known_leader: true,
             last_contact_ms: 0,
-            cache_hit: None,
         };
         let response = Response::json_bytes("[]");
         let mut wire = Wire::new(&response, Dress { meta: Some(meta), ..dress(Manner::KEEP, &date) });

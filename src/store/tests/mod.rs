@@ -1,7 +1,9 @@
 //! The store: rules by example, and whole histories against naive models of it.
 
 mod catalog_rules;
+mod histories;
 mod kv_rules;
+mod naive;
 mod watch_rules;
 
 use rkyv::rancor;
