@@ -31,7 +31,7 @@ pub struct Clock {
 
 impl Clock {
     /// Starts now.
-    pub fn new() -> Clock {
+    pub fn start() -> Clock {
         let now = time::now();
         let second = time::unix_now().as_secs();
         let next_sweep = now + limits::SWEEP_INTERVAL;

@@ -218,12 +218,7 @@ mod tests {
     #[test]
     fn a_read_s_answer() {
         let date = http_date(0);
-        let meta = Meta {
-            index: 42,
-            consistency: Some("leader"),
-            known_leader: true,
-            last_contact_ms: 0,
-        };
+        let meta = Meta { index: 42, consistency: Some("leader"), known_leader: true, last_contact_ms: 0 };
         let response = Response::json_bytes("[]");
         let mut wire = Wire::new(&response, Dress { meta: Some(meta), ..dress(Manner::KEEP, &date) });
         wire.set_date(&http_date(1));

@@ -90,7 +90,7 @@ impl Server {
             again: VecDeque::new(),
             woken: VecDeque::new(),
             scratch: vec![0; limits::READ_BUFFER],
-            clock: Clock::new(),
+            clock: Clock::start(),
             accept_rest: None,
             stopping: false,
         }
