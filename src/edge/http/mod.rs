@@ -4,6 +4,8 @@
 //! goes through [`policy`] (what the configuration says about it) and [`router`] to an area's handler, which gives
 //! an [`exchange::Outcome`]. Answers of reads are remembered by the bytes of the request ([`cache`]).
 
+pub mod agent_check;
+pub mod agent_service;
 pub mod area;
 pub mod cache;
 pub mod cached;
@@ -35,6 +37,7 @@ pub mod ui;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::agent::{Door, LocalState};
 use crate::config::Config;
 use crate::consensus::Proposals;
 use crate::runtime::publish::Published;
@@ -48,6 +51,8 @@ pub struct Edge {
     config: Published<Config>,
     state: Published<State>,
     proposals: Proposals,
+    local: Published<LocalState>,
+    agent: Door,
 }
 
 impl Edge {
@@ -65,6 +70,16 @@ impl Edge {
     /// so again.
     pub fn state(&self) -> Arc<State> {
         self.state.load_full()
+    }
+
+    /// What the local agent knows of itself.
+    pub fn local(&self) -> Arc<LocalState> {
+        self.local.load_full()
+    }
+
+    /// The door to the local agent.
+    pub fn agent(&self) -> &Door {
+        &self.agent
     }
 
     /// The door for writes.
