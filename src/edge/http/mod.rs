@@ -57,8 +57,14 @@ pub struct Edge {
 
 impl Edge {
     /// For one core, from what the control core publishes.
-    pub fn new(config: Published<Config>, state: Published<State>, proposals: Proposals) -> Edge {
-        Edge { config, state, proposals }
+    pub fn new(
+        config: Published<Config>,
+        state: Published<State>,
+        proposals: Proposals,
+        local: Published<LocalState>,
+        agent: Door,
+    ) -> Edge {
+        Edge { config, state, proposals, local, agent }
     }
 
     /// The configuration in force.
@@ -99,7 +105,17 @@ impl Edge {
 /// The table of all areas.
 pub fn routes() -> Router {
     let mut router = Router::new();
-    for area in [catalog::ROUTES, health::ROUTES, kv::ROUTES, services::ROUTES, status::ROUTES, ui::ROUTES] {
+    let areas = [
+        agent_check::ROUTES,
+        agent_service::ROUTES,
+        catalog::ROUTES,
+        health::ROUTES,
+        kv::ROUTES,
+        services::ROUTES,
+        status::ROUTES,
+        ui::ROUTES,
+    ];
+    for area in areas {
         router.add(area);
     }
     router
