@@ -1,4 +1,4 @@
-//! Any bytes as a DNS packet, answered with records that the same bytes choose.
+//! Any bytes as a DNS packet, answered with records that the same bytes choose, and answered from a small catalog.
 //!
 //! Every reply must fit the size the client takes, carry its id, and parse with a library that is not ours.
 #![no_main]
@@ -6,6 +6,13 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use libfuzzer_sys::fuzz_target;
+use muster::config::DnsConfig;
+use muster::consensus::Encoded;
+use muster::edge::dns::responder::{Circumstances, Reply, Responder};
+use muster::edge::dns::settings::DnsSettings;
+use muster::store::command::{CatalogOp, Command, Register};
+use muster::store::model::{Node, Service};
+use muster::store::{State, Touched};
 use muster_protocol::dns::MESSAGE_SIZE_MAX;
 use muster_protocol::dns::name::Name;
 use muster_protocol::dns::question::{KEY_LEN_MAX, Parsed, parse};
@@ -19,6 +26,19 @@ fuzz_target!(|data: &[u8]| {
     // The first bytes choose the answer, the rest is the packet.
     let Some((choice, packet)) = data.split_first_chunk::<8>() else { return };
     let mut out = vec![0; MESSAGE_SIZE_MAX];
+    CATALOG.with_borrow_mut(|(responder, state)| {
+        // The second time the answer comes from the cache.
+        for tcp in [false, false, true] {
+            let how = Circumstances { tcp, unix_time: 7 };
+            if let Reply::Now(length) = responder.respond(state, packet, how, &mut out) {
+                assert_eq!(out[..2], packet[..2]);
+                if let Parsed::Query(query) = parse(packet) {
+                    assert!(length <= size_limit(&query, tcp));
+                    read_back(&out[..length], &query.name().to_ascii_lowercase());
+                }
+            }
+        }
+    });
     let query = match parse(packet) {
         Parsed::Drop => return,
         Parsed::Reject(reject) => {
@@ -48,6 +68,36 @@ fuzz_target!(|data: &[u8]| {
         read_back(&out[..length], &query.name().to_ascii_lowercase());
     }
 });
+
+thread_local! {
+    static CATALOG: std::cell::RefCell<(Responder, State)> = std::cell::RefCell::new(catalog());
+}
+
+/// A few nodes, with more instances of `web` than a plain packet holds, and one whose address is a name.
+fn catalog() -> (Responder, State) {
+    let mut state = State::new();
+    for number in 0..40_u8 {
+        let service = Service {
+            id: "web".into(),
+            name: "web".into(),
+            tags: vec!["a".into(), format!("t{number}")],
+            port: 8000 + i64::from(number),
+            address: if number == 7 { "elsewhere.example".into() } else { String::new() },
+            ..Service::default()
+        };
+        let node = Node {
+            node: format!("n{number}"),
+            address: if number % 5 == 0 { format!("fd00::{number}") } else { format!("10.0.0.{number}") },
+            datacenter: "dc1".into(),
+            meta: Some([("rack".to_owned(), "r".repeat(number.into()))].into_iter().collect()),
+            ..Node::default()
+        };
+        let register = Register { node, service: Some(service), ..Register::default() };
+        let command = Encoded::of(&Command::Catalog(CatalogOp::Register(Box::new(register))));
+        state.apply(u64::from(number) + 1, command.command(), &mut Touched::default());
+    }
+    (Responder::new(DnsSettings::from_parts(DnsConfig::default(), "dc1"), 7), state)
+}
 
 fn answer(choice: &[u8; 8]) -> Answer {
     let record = |number: usize, kind: u8| {
