@@ -88,13 +88,13 @@ fn services(edge: &Rc<Edge>, request: &Request) -> Handled {
         if meta.is_empty() {
             w.object(|w| {
                 for (name, tags) in state.services() {
-                    w.key(name).array(tags, |w, tag| w.text(tag));
+                    w.entry(name).array(tags, |w, tag| w.text(tag));
                 }
             });
         } else {
             w.object(|w| {
                 for (name, tags) in services_on(state, &meta) {
-                    w.key(name).array(tags, |w, tag| w.text(tag));
+                    w.entry(name).array(tags, |w, tag| w.text(tag));
                 }
             });
         }
@@ -174,7 +174,8 @@ fn node(edge: &Rc<Edge>, request: &Request) -> Handled {
                 let services = state.node_services(&name).filter(|service| chosen.takes(&***service));
                 let by_id: BTreeMap<&str, &Arc<Service>> =
                     services.map(|service| (service.id.as_str(), service)).collect();
-                w.key("Services").object(|w| by_id.iter().for_each(|(id, service)| service.write(w.key(id))));
+                w.key("Services")
+                    .object(|w| by_id.iter().for_each(|(id, service)| service.write(w.entry(id))));
             }),
         }
         Response::json_bytes(w.finish())

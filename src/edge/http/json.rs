@@ -47,12 +47,20 @@ impl JsonWriter {
         });
     }
 
-    /// A field of an object: its name; the value is to follow.
-    pub fn key(&mut self, name: &str) -> &mut JsonWriter {
+    /// A field of an object: its name, which needs no escapes; the value is to follow.
+    pub fn key(&mut self, name: &'static str) -> &mut JsonWriter {
         self.next();
-        self.text(name);
-        self.out.extend_from_slice(if self.pretty { b": " } else { b":" });
-        self
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.push(b'"');
+        self.colon()
+    }
+
+    /// An entry of a map: its key, any text; the value is to follow.
+    pub fn entry(&mut self, key: &str) -> &mut JsonWriter {
+        self.next();
+        self.text(key);
+        self.colon()
     }
 
     /// `null`.
@@ -67,10 +75,11 @@ impl JsonWriter {
 
     /// A whole number.
     pub fn number(&mut self, value: impl Into<i128>) {
-        let mut digits = [0u8; 40];
-        let mut at = digits.len();
         let value: i128 = value.into();
-        let mut rest = value.unsigned_abs();
+        assert!(value.unsigned_abs() <= u128::from(u64::MAX), "numbers of the API have 64 bits");
+        let mut rest = value.unsigned_abs() as u64;
+        let mut digits = [0u8; 20];
+        let mut at = digits.len();
         loop {
             at -= 1;
             digits[at] = b'0' + (rest % 10) as u8;
@@ -87,7 +96,9 @@ impl JsonWriter {
 
     /// Text, escaped as Go's `encoding/json` does for HTML.
     pub fn text(&mut self, text: &str) {
-        self.octets(text.as_bytes());
+        self.out.push(b'"');
+        self.escaped(text);
+        self.out.push(b'"');
     }
 
     /// Octets as text; what is not UTF-8 becomes `\ufffd`.
@@ -127,6 +138,11 @@ impl JsonWriter {
         }
         self.fresh = false;
         self.out.push(close);
+    }
+
+    fn colon(&mut self) -> &mut JsonWriter {
+        self.out.extend_from_slice(if self.pretty { b": " } else { b":" });
+        self
     }
 
     fn next(&mut self) {
@@ -236,7 +252,7 @@ impl<T: Json> Json for [T] {
 
 impl Json for StringMap {
     fn write(&self, w: &mut JsonWriter) {
-        w.object(|w| self.iter().for_each(|(key, value)| w.key(key).text(value)));
+        w.object(|w| self.iter().for_each(|(key, value)| w.entry(key).text(value)));
     }
 }
 
@@ -398,8 +414,9 @@ impl Json for CheckDefinition {
                 w.key("TLSSkipVerify").flag(true);
             }
             if !self.header.is_empty() {
-                w.key("Header")
-                    .object(|w| self.header.iter().for_each(|(name, values)| values[..].write(w.key(name))));
+                w.key("Header").object(|w| {
+                    self.header.iter().for_each(|(name, values)| values[..].write(w.entry(name)))
+                });
             }
             optional(w, "Method", &self.method);
             optional(w, "Body", &self.body);
@@ -408,20 +425,20 @@ impl Json for CheckDefinition {
     }
 }
 
-fn optional(w: &mut JsonWriter, name: &str, text: &str) {
+fn optional(w: &mut JsonWriter, name: &'static str, text: &str) {
     if !text.is_empty() {
         w.key(name).text(text);
     }
 }
 
-fn tagged_addresses(w: &mut JsonWriter, name: &str, service: &Service) {
+fn tagged_addresses(w: &mut JsonWriter, name: &'static str, service: &Service) {
     if let Some(addresses) = service.tagged_addresses.as_ref().filter(|addresses| !addresses.is_empty()) {
-        w.key(name).object(|w| addresses.iter().for_each(|(tag, address)| address.write(w.key(tag))));
+        w.key(name).object(|w| addresses.iter().for_each(|(tag, address)| address.write(w.entry(tag))));
     }
 }
 
 /// The objects of the service mesh, which every service shows and ours leave unset.
-fn mesh(w: &mut JsonWriter, proxy: &str, connect: &str) {
+fn mesh(w: &mut JsonWriter, proxy: &'static str, connect: &'static str) {
     w.key(proxy).object(|w| {
         w.key("MeshGateway").object(|_| ());
         w.key("Expose").object(|_| ());
