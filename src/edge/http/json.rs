@@ -9,6 +9,14 @@ use crate::store::model::{
     Check, CheckDefinition, KvEntry, Node, Service, ServiceAddress, StringMap, Weights,
 };
 
+/// Frames the name of a field for [`JsonWriter::key`], at compile time. The name must need no escapes.
+macro_rules! name {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
+pub(crate) use name;
+
 /// Writes one JSON document.
 pub struct JsonWriter {
     out: Vec<u8>,
@@ -47,20 +55,26 @@ impl JsonWriter {
         });
     }
 
-    /// A field of an object: its name, which needs no escapes; the value is to follow.
-    pub fn key(&mut self, name: &'static str) -> &mut JsonWriter {
-        self.next();
-        self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.push(b'"');
-        self.colon()
+    /// A field of an object: its name, framed by [`name!`]; the value is to follow.
+    pub fn key(&mut self, framed: &'static str) -> &mut JsonWriter {
+        let framed = framed.as_bytes();
+        if self.pretty {
+            self.next();
+            self.out.extend_from_slice(&framed[1..]);
+            self.out.push(b' ');
+        } else {
+            self.out.extend_from_slice(&framed[usize::from(self.fresh)..]);
+            self.fresh = false;
+        }
+        self
     }
 
     /// An entry of a map: its key, any text; the value is to follow.
     pub fn entry(&mut self, key: &str) -> &mut JsonWriter {
         self.next();
         self.text(key);
-        self.colon()
+        self.out.extend_from_slice(if self.pretty { b": " } else { b":" });
+        self
     }
 
     /// `null`.
@@ -140,11 +154,6 @@ impl JsonWriter {
         self.out.push(close);
     }
 
-    fn colon(&mut self) -> &mut JsonWriter {
-        self.out.extend_from_slice(if self.pretty { b": " } else { b":" });
-        self
-    }
-
     fn next(&mut self) {
         if !self.fresh {
             self.out.push(b',');
@@ -163,7 +172,7 @@ impl JsonWriter {
     fn escaped(&mut self, text: &str) {
         let bytes = text.as_bytes();
         let mut start = 0;
-        for (at, &byte) in bytes.iter().enumerate() {
+        for (at, &byte) in bytes.iter().enumerate().skip(plain_blocks(bytes)) {
             if PLAIN[byte as usize] {
                 continue;
             }
@@ -194,6 +203,24 @@ impl JsonWriter {
         }
         self.out.extend_from_slice(&bytes[start..]);
     }
+}
+
+/// How many bytes at the start need no escapes, in whole blocks that are looked at in one go.
+fn plain_blocks(bytes: &[u8]) -> usize {
+    const BLOCK: usize = 16;
+    let plain = |block: &&[u8]| {
+        !block.iter().fold(false, |found, &byte| {
+            found
+                | (byte < 0x20)
+                | (byte == b'"')
+                | (byte == b'\\')
+                | (byte == b'<')
+                | (byte == b'>')
+                | (byte == b'&')
+                | (byte == 0xe2)
+        })
+    };
+    BLOCK * bytes.chunks_exact(BLOCK).take_while(plain).count()
 }
 
 /// Bytes that need no second look inside a string.
@@ -269,12 +296,12 @@ impl<T: Json> Json for Option<T> {
 impl Json for KvEntry {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key("LockIndex").number(self.lock_index);
-            w.key("Key").octets(&self.key);
-            w.key("Flags").number(self.flags);
-            w.key("Value").base64(&self.value);
+            w.key(name!("LockIndex")).number(self.lock_index);
+            w.key(name!("Key")).octets(&self.key);
+            w.key(name!("Flags")).number(self.flags);
+            w.key(name!("Value")).base64(&self.value);
             if !self.session.is_empty() {
-                w.key("Session").text(&self.session);
+                w.key(name!("Session")).text(&self.session);
             }
             indexes(w, self.create_index, self.modify_index);
         });
@@ -284,12 +311,12 @@ impl Json for KvEntry {
 impl Json for Node {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key("ID").text(&self.id);
-            w.key("Node").text(&self.node);
-            w.key("Address").text(&self.address);
-            w.key("Datacenter").text(&self.datacenter);
-            self.tagged_addresses.write(w.key("TaggedAddresses"));
-            self.meta.write(w.key("Meta"));
+            w.key(name!("ID")).text(&self.id);
+            w.key(name!("Node")).text(&self.node);
+            w.key(name!("Address")).text(&self.address);
+            w.key(name!("Datacenter")).text(&self.datacenter);
+            self.tagged_addresses.write(w.key(name!("TaggedAddresses")));
+            self.meta.write(w.key(name!("Meta")));
             indexes(w, self.create_index, self.modify_index);
         });
     }
@@ -298,8 +325,8 @@ impl Json for Node {
 impl Json for ServiceAddress {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key("Address").text(&self.address);
-            w.key("Port").number(self.port);
+            w.key(name!("Address")).text(&self.address);
+            w.key(name!("Port")).number(self.port);
         });
     }
 }
@@ -307,8 +334,8 @@ impl Json for ServiceAddress {
 impl Json for Weights {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key("Passing").number(self.passing);
-            w.key("Warning").number(self.warning);
+            w.key(name!("Passing")).number(self.passing);
+            w.key(name!("Warning")).number(self.warning);
         });
     }
 }
@@ -318,18 +345,18 @@ impl Json for Service {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
             if !self.kind.is_empty() {
-                w.key("Kind").text(&self.kind);
+                w.key(name!("Kind")).text(&self.kind);
             }
-            w.key("ID").text(&self.id);
-            w.key("Service").text(&self.name);
-            self.tags[..].write(w.key("Tags"));
-            w.key("Address").text(&self.address);
-            tagged_addresses(w, "TaggedAddresses", self);
-            self.meta.write(w.key("Meta"));
-            w.key("Port").number(self.port);
-            self.weights.write(w.key("Weights"));
-            w.key("EnableTagOverride").flag(self.enable_tag_override);
-            mesh(w, "Proxy", "Connect");
+            w.key(name!("ID")).text(&self.id);
+            w.key(name!("Service")).text(&self.name);
+            self.tags[..].write(w.key(name!("Tags")));
+            w.key(name!("Address")).text(&self.address);
+            tagged_addresses(w, name!("TaggedAddresses"), self);
+            self.meta.write(w.key(name!("Meta")));
+            w.key(name!("Port")).number(self.port);
+            self.weights.write(w.key(name!("Weights")));
+            w.key(name!("EnableTagOverride")).flag(self.enable_tag_override);
+            mesh(w, name!("Proxy"), name!("Connect"));
             indexes(w, self.create_index, self.modify_index);
         });
     }
@@ -338,27 +365,27 @@ impl Json for Service {
 /// A row of `/v1/catalog/service/:service`.
 pub fn catalog_service(w: &mut JsonWriter, node: &Node, service: &Service) {
     w.object(|w| {
-        w.key("ID").text(&node.id);
-        w.key("Node").text(&node.node);
-        w.key("Address").text(&node.address);
-        w.key("Datacenter").text(&node.datacenter);
-        node.tagged_addresses.write(w.key("TaggedAddresses"));
-        node.meta.write(w.key("NodeMeta"));
-        w.key("ServiceKind").text(&service.kind);
-        w.key("ServiceID").text(&service.id);
-        w.key("ServiceName").text(&service.name);
-        service.tags[..].write(w.key("ServiceTags"));
-        w.key("ServiceAddress").text(&service.address);
-        tagged_addresses(w, "ServiceTaggedAddresses", service);
-        service.weights.write(w.key("ServiceWeights"));
+        w.key(name!("ID")).text(&node.id);
+        w.key(name!("Node")).text(&node.node);
+        w.key(name!("Address")).text(&node.address);
+        w.key(name!("Datacenter")).text(&node.datacenter);
+        node.tagged_addresses.write(w.key(name!("TaggedAddresses")));
+        node.meta.write(w.key(name!("NodeMeta")));
+        w.key(name!("ServiceKind")).text(&service.kind);
+        w.key(name!("ServiceID")).text(&service.id);
+        w.key(name!("ServiceName")).text(&service.name);
+        service.tags[..].write(w.key(name!("ServiceTags")));
+        w.key(name!("ServiceAddress")).text(&service.address);
+        tagged_addresses(w, name!("ServiceTaggedAddresses"), service);
+        service.weights.write(w.key(name!("ServiceWeights")));
         match &service.meta {
-            Some(meta) => meta.write(w.key("ServiceMeta")),
+            Some(meta) => meta.write(w.key(name!("ServiceMeta"))),
             // Unlike a node's, an absent map of a service is shown empty here.
-            None => w.key("ServiceMeta").object(|_| ()),
+            None => w.key(name!("ServiceMeta")).object(|_| ()),
         }
-        w.key("ServicePort").number(service.port);
-        w.key("ServiceEnableTagOverride").flag(service.enable_tag_override);
-        mesh(w, "ServiceProxy", "ServiceConnect");
+        w.key(name!("ServicePort")).number(service.port);
+        w.key(name!("ServiceEnableTagOverride")).flag(service.enable_tag_override);
+        mesh(w, name!("ServiceProxy"), name!("ServiceConnect"));
         indexes(w, service.create_index, service.modify_index);
     });
 }
@@ -371,26 +398,26 @@ pub fn service_entry<'a>(
     checks: impl IntoIterator<Item = &'a Check>,
 ) {
     w.object(|w| {
-        node.write(w.key("Node"));
-        service.write(w.key("Service"));
-        w.key("Checks").array(checks, |w, check| check.write(w));
+        node.write(w.key(name!("Node")));
+        service.write(w.key(name!("Service")));
+        w.key(name!("Checks")).array(checks, |w, check| check.write(w));
     });
 }
 
 impl Json for Check {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key("Node").text(&self.node);
-            w.key("CheckID").text(&self.check_id);
-            w.key("Name").text(&self.name);
-            w.key("Status").text(self.status.as_str());
-            w.key("Notes").text(&self.notes);
-            w.key("Output").text(&self.output);
-            w.key("ServiceID").text(&self.service_id);
-            w.key("ServiceName").text(&self.service_name);
-            self.service_tags[..].write(w.key("ServiceTags"));
-            w.key("Type").text(&self.kind);
-            self.definition.write(w.key("Definition"));
+            w.key(name!("Node")).text(&self.node);
+            w.key(name!("CheckID")).text(&self.check_id);
+            w.key(name!("Name")).text(&self.name);
+            w.key(name!("Status")).text(self.status.as_str());
+            w.key(name!("Notes")).text(&self.notes);
+            w.key(name!("Output")).text(&self.output);
+            w.key(name!("ServiceID")).text(&self.service_id);
+            w.key(name!("ServiceName")).text(&self.service_name);
+            self.service_tags[..].write(w.key(name!("ServiceTags")));
+            w.key(name!("Type")).text(&self.kind);
+            self.definition.write(w.key(name!("Definition")));
             indexes(w, self.create_index, self.modify_index);
         });
     }
@@ -401,26 +428,26 @@ impl Json for CheckDefinition {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
             for (name, ns) in [
-                ("Interval", self.interval_ns),
-                ("Timeout", self.timeout_ns),
-                ("DeregisterCriticalServiceAfter", self.deregister_critical_service_after_ns),
+                (name!("Interval"), self.interval_ns),
+                (name!("Timeout"), self.timeout_ns),
+                (name!("DeregisterCriticalServiceAfter"), self.deregister_critical_service_after_ns),
             ] {
                 if ns != 0 {
                     w.key(name).text(&duration::format(ns));
                 }
             }
-            optional(w, "HTTP", &self.http);
+            optional(w, name!("HTTP"), &self.http);
             if self.tls_skip_verify {
-                w.key("TLSSkipVerify").flag(true);
+                w.key(name!("TLSSkipVerify")).flag(true);
             }
             if !self.header.is_empty() {
-                w.key("Header").object(|w| {
+                w.key(name!("Header")).object(|w| {
                     self.header.iter().for_each(|(name, values)| values[..].write(w.entry(name)))
                 });
             }
-            optional(w, "Method", &self.method);
-            optional(w, "Body", &self.body);
-            optional(w, "TCP", &self.tcp);
+            optional(w, name!("Method"), &self.method);
+            optional(w, name!("Body"), &self.body);
+            optional(w, name!("TCP"), &self.tcp);
         });
     }
 }
@@ -440,15 +467,15 @@ fn tagged_addresses(w: &mut JsonWriter, name: &'static str, service: &Service) {
 /// The objects of the service mesh, which every service shows and ours leave unset.
 fn mesh(w: &mut JsonWriter, proxy: &'static str, connect: &'static str) {
     w.key(proxy).object(|w| {
-        w.key("MeshGateway").object(|_| ());
-        w.key("Expose").object(|_| ());
+        w.key(name!("MeshGateway")).object(|_| ());
+        w.key(name!("Expose")).object(|_| ());
     });
     w.key(connect).object(|_| ());
 }
 
 fn indexes(w: &mut JsonWriter, create: u64, modify: u64) {
-    w.key("CreateIndex").number(create);
-    w.key("ModifyIndex").number(modify);
+    w.key(name!("CreateIndex")).number(create);
+    w.key(name!("ModifyIndex")).number(modify);
 }
 
 #[cfg(test)]
@@ -475,8 +502,8 @@ mod tests {
     fn pretty_layout() {
         let mut w = JsonWriter::new(true);
         w.object(|w| {
-            w.key("consul").array([0u8; 0], |w, n| w.number(n));
-            w.key("b").array([1i64, -2], |w, n| w.number(n));
+            w.key(name!("consul")).array([0u8; 0], |w, n| w.number(n));
+            w.key(name!("b")).array([1i64, -2], |w, n| w.number(n));
         });
         let expected = "{\n    \"consul\": [],\n    \"b\": [\n        1,\n        -2\n    ]\n}\n";
         assert_eq!(String::from_utf8(w.finish()).as_deref(), Ok(expected));
