@@ -4,6 +4,8 @@
 //! goes through [`policy`] (what the configuration says about it) and [`router`] to an area's handler, which gives
 //! an [`exchange::Outcome`]. Answers of reads are remembered by the bytes of the request ([`cache`]).
 
+pub mod agent_check;
+pub mod agent_service;
 pub mod area;
 pub mod cached;
 pub mod catalog;
@@ -26,8 +28,10 @@ pub mod ui;
 
 use std::sync::Arc;
 
+use crate::agent::{Door, LocalState};
 use crate::config::Config;
 use crate::consensus::Proposals;
+use crate::runtime::publish::Published;
 use crate::store::State;
 
 /// What handlers work with: one for each edge core.
@@ -35,6 +39,8 @@ pub struct Edge {
     config: Arc<Config>,
     state: Arc<State>,
     proposals: Proposals,
+    local: Published<LocalState>,
+    agent: Door,
 }
 
 impl Edge {
@@ -47,6 +53,16 @@ impl Edge {
     /// so again.
     pub fn state(&self) -> Arc<State> {
         self.state.clone()
+    }
+
+    /// What the local agent knows of itself.
+    pub fn local(&self) -> Arc<LocalState> {
+        self.local.load_full()
+    }
+
+    /// The door to the local agent.
+    pub fn agent(&self) -> &Door {
+        &self.agent
     }
 
     /// The door for writes.
