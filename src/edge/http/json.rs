@@ -9,7 +9,7 @@ use crate::store::model::{
     Check, CheckDefinition, KvEntry, Node, Service, ServiceAddress, StringMap, Weights,
 };
 
-/// Frames the name of a field for [`JsonWriter::key`], at compile time. The name must need no escapes.
+/// Frames the name of a field for [`JsonWriter::field`], at compile time. The name must need no escapes.
 macro_rules! name {
     ($name:literal) => {
         concat!(",\"", $name, "\":")
@@ -56,7 +56,8 @@ impl JsonWriter {
     }
 
     /// A field of an object: its name, framed by [`name!`]; the value is to follow.
-    pub fn key(&mut self, framed: &'static str) -> &mut JsonWriter {
+    pub fn field(&mut self, framed: &'static str) -> &mut JsonWriter {
+        debug_assert!(framed.starts_with(",\""), "{framed} is not framed by name!");
         let framed = framed.as_bytes();
         if self.pretty {
             self.next();
@@ -69,8 +70,8 @@ impl JsonWriter {
         self
     }
 
-    /// An entry of a map: its key, any text; the value is to follow.
-    pub fn entry(&mut self, key: &str) -> &mut JsonWriter {
+    /// An entry of an object by a key that is any text; the value is to follow.
+    pub fn key(&mut self, key: &str) -> &mut JsonWriter {
         self.next();
         self.text(key);
         self.out.extend_from_slice(if self.pretty { b": " } else { b":" });
@@ -279,7 +280,7 @@ impl<T: Json> Json for [T] {
 
 impl Json for StringMap {
     fn write(&self, w: &mut JsonWriter) {
-        w.object(|w| self.iter().for_each(|(key, value)| w.entry(key).text(value)));
+        w.object(|w| self.iter().for_each(|(key, value)| w.key(key).text(value)));
     }
 }
 
@@ -296,12 +297,12 @@ impl<T: Json> Json for Option<T> {
 impl Json for KvEntry {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key(name!("LockIndex")).number(self.lock_index);
-            w.key(name!("Key")).octets(&self.key);
-            w.key(name!("Flags")).number(self.flags);
-            w.key(name!("Value")).base64(&self.value);
+            w.field(name!("LockIndex")).number(self.lock_index);
+            w.field(name!("Key")).octets(&self.key);
+            w.field(name!("Flags")).number(self.flags);
+            w.field(name!("Value")).base64(&self.value);
             if !self.session.is_empty() {
-                w.key(name!("Session")).text(&self.session);
+                w.field(name!("Session")).text(&self.session);
             }
             indexes(w, self.create_index, self.modify_index);
         });
@@ -311,12 +312,12 @@ impl Json for KvEntry {
 impl Json for Node {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key(name!("ID")).text(&self.id);
-            w.key(name!("Node")).text(&self.node);
-            w.key(name!("Address")).text(&self.address);
-            w.key(name!("Datacenter")).text(&self.datacenter);
-            self.tagged_addresses.write(w.key(name!("TaggedAddresses")));
-            self.meta.write(w.key(name!("Meta")));
+            w.field(name!("ID")).text(&self.id);
+            w.field(name!("Node")).text(&self.node);
+            w.field(name!("Address")).text(&self.address);
+            w.field(name!("Datacenter")).text(&self.datacenter);
+            self.tagged_addresses.write(w.field(name!("TaggedAddresses")));
+            self.meta.write(w.field(name!("Meta")));
             indexes(w, self.create_index, self.modify_index);
         });
     }
@@ -325,8 +326,8 @@ impl Json for Node {
 impl Json for ServiceAddress {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key(name!("Address")).text(&self.address);
-            w.key(name!("Port")).number(self.port);
+            w.field(name!("Address")).text(&self.address);
+            w.field(name!("Port")).number(self.port);
         });
     }
 }
@@ -334,8 +335,8 @@ impl Json for ServiceAddress {
 impl Json for Weights {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key(name!("Passing")).number(self.passing);
-            w.key(name!("Warning")).number(self.warning);
+            w.field(name!("Passing")).number(self.passing);
+            w.field(name!("Warning")).number(self.warning);
         });
     }
 }
@@ -345,17 +346,17 @@ impl Json for Service {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
             if !self.kind.is_empty() {
-                w.key(name!("Kind")).text(&self.kind);
+                w.field(name!("Kind")).text(&self.kind);
             }
-            w.key(name!("ID")).text(&self.id);
-            w.key(name!("Service")).text(&self.name);
-            self.tags[..].write(w.key(name!("Tags")));
-            w.key(name!("Address")).text(&self.address);
+            w.field(name!("ID")).text(&self.id);
+            w.field(name!("Service")).text(&self.name);
+            self.tags[..].write(w.field(name!("Tags")));
+            w.field(name!("Address")).text(&self.address);
             tagged_addresses(w, name!("TaggedAddresses"), self);
-            self.meta.write(w.key(name!("Meta")));
-            w.key(name!("Port")).number(self.port);
-            self.weights.write(w.key(name!("Weights")));
-            w.key(name!("EnableTagOverride")).flag(self.enable_tag_override);
+            self.meta.write(w.field(name!("Meta")));
+            w.field(name!("Port")).number(self.port);
+            self.weights.write(w.field(name!("Weights")));
+            w.field(name!("EnableTagOverride")).flag(self.enable_tag_override);
             mesh(w, name!("Proxy"), name!("Connect"));
             indexes(w, self.create_index, self.modify_index);
         });
@@ -365,26 +366,26 @@ impl Json for Service {
 /// A row of `/v1/catalog/service/:service`.
 pub fn catalog_service(w: &mut JsonWriter, node: &Node, service: &Service) {
     w.object(|w| {
-        w.key(name!("ID")).text(&node.id);
-        w.key(name!("Node")).text(&node.node);
-        w.key(name!("Address")).text(&node.address);
-        w.key(name!("Datacenter")).text(&node.datacenter);
-        node.tagged_addresses.write(w.key(name!("TaggedAddresses")));
-        node.meta.write(w.key(name!("NodeMeta")));
-        w.key(name!("ServiceKind")).text(&service.kind);
-        w.key(name!("ServiceID")).text(&service.id);
-        w.key(name!("ServiceName")).text(&service.name);
-        service.tags[..].write(w.key(name!("ServiceTags")));
-        w.key(name!("ServiceAddress")).text(&service.address);
+        w.field(name!("ID")).text(&node.id);
+        w.field(name!("Node")).text(&node.node);
+        w.field(name!("Address")).text(&node.address);
+        w.field(name!("Datacenter")).text(&node.datacenter);
+        node.tagged_addresses.write(w.field(name!("TaggedAddresses")));
+        node.meta.write(w.field(name!("NodeMeta")));
+        w.field(name!("ServiceKind")).text(&service.kind);
+        w.field(name!("ServiceID")).text(&service.id);
+        w.field(name!("ServiceName")).text(&service.name);
+        service.tags[..].write(w.field(name!("ServiceTags")));
+        w.field(name!("ServiceAddress")).text(&service.address);
         tagged_addresses(w, name!("ServiceTaggedAddresses"), service);
-        service.weights.write(w.key(name!("ServiceWeights")));
+        service.weights.write(w.field(name!("ServiceWeights")));
         match &service.meta {
-            Some(meta) => meta.write(w.key(name!("ServiceMeta"))),
+            Some(meta) => meta.write(w.field(name!("ServiceMeta"))),
             // Unlike a node's, an absent map of a service is shown empty here.
-            None => w.key(name!("ServiceMeta")).object(|_| ()),
+            None => w.field(name!("ServiceMeta")).object(|_| ()),
         }
-        w.key(name!("ServicePort")).number(service.port);
-        w.key(name!("ServiceEnableTagOverride")).flag(service.enable_tag_override);
+        w.field(name!("ServicePort")).number(service.port);
+        w.field(name!("ServiceEnableTagOverride")).flag(service.enable_tag_override);
         mesh(w, name!("ServiceProxy"), name!("ServiceConnect"));
         indexes(w, service.create_index, service.modify_index);
     });
@@ -398,26 +399,26 @@ pub fn service_entry<'a>(
     checks: impl IntoIterator<Item = &'a Check>,
 ) {
     w.object(|w| {
-        node.write(w.key(name!("Node")));
-        service.write(w.key(name!("Service")));
-        w.key(name!("Checks")).array(checks, |w, check| check.write(w));
+        node.write(w.field(name!("Node")));
+        service.write(w.field(name!("Service")));
+        w.field(name!("Checks")).array(checks, |w, check| check.write(w));
     });
 }
 
 impl Json for Check {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key(name!("Node")).text(&self.node);
-            w.key(name!("CheckID")).text(&self.check_id);
-            w.key(name!("Name")).text(&self.name);
-            w.key(name!("Status")).text(self.status.as_str());
-            w.key(name!("Notes")).text(&self.notes);
-            w.key(name!("Output")).text(&self.output);
-            w.key(name!("ServiceID")).text(&self.service_id);
-            w.key(name!("ServiceName")).text(&self.service_name);
-            self.service_tags[..].write(w.key(name!("ServiceTags")));
-            w.key(name!("Type")).text(&self.kind);
-            self.definition.write(w.key(name!("Definition")));
+            w.field(name!("Node")).text(&self.node);
+            w.field(name!("CheckID")).text(&self.check_id);
+            w.field(name!("Name")).text(&self.name);
+            w.field(name!("Status")).text(self.status.as_str());
+            w.field(name!("Notes")).text(&self.notes);
+            w.field(name!("Output")).text(&self.output);
+            w.field(name!("ServiceID")).text(&self.service_id);
+            w.field(name!("ServiceName")).text(&self.service_name);
+            self.service_tags[..].write(w.field(name!("ServiceTags")));
+            w.field(name!("Type")).text(&self.kind);
+            self.definition.write(w.field(name!("Definition")));
             indexes(w, self.create_index, self.modify_index);
         });
     }
@@ -433,17 +434,16 @@ impl Json for CheckDefinition {
                 (name!("DeregisterCriticalServiceAfter"), self.deregister_critical_service_after_ns),
             ] {
                 if ns != 0 {
-                    w.key(name).text(&duration::format(ns));
+                    w.field(name).text(&duration::format(ns));
                 }
             }
             optional(w, name!("HTTP"), &self.http);
             if self.tls_skip_verify {
-                w.key(name!("TLSSkipVerify")).flag(true);
+                w.field(name!("TLSSkipVerify")).flag(true);
             }
             if !self.header.is_empty() {
-                w.key(name!("Header")).object(|w| {
-                    self.header.iter().for_each(|(name, values)| values[..].write(w.entry(name)))
-                });
+                w.field(name!("Header"))
+                    .object(|w| self.header.iter().for_each(|(name, values)| values[..].write(w.key(name))));
             }
             optional(w, name!("Method"), &self.method);
             optional(w, name!("Body"), &self.body);
@@ -454,28 +454,28 @@ impl Json for CheckDefinition {
 
 fn optional(w: &mut JsonWriter, name: &'static str, text: &str) {
     if !text.is_empty() {
-        w.key(name).text(text);
+        w.field(name).text(text);
     }
 }
 
 fn tagged_addresses(w: &mut JsonWriter, name: &'static str, service: &Service) {
     if let Some(addresses) = service.tagged_addresses.as_ref().filter(|addresses| !addresses.is_empty()) {
-        w.key(name).object(|w| addresses.iter().for_each(|(tag, address)| address.write(w.entry(tag))));
+        w.field(name).object(|w| addresses.iter().for_each(|(tag, address)| address.write(w.key(tag))));
     }
 }
 
 /// The objects of the service mesh, which every service shows and ours leave unset.
 fn mesh(w: &mut JsonWriter, proxy: &'static str, connect: &'static str) {
-    w.key(proxy).object(|w| {
-        w.key(name!("MeshGateway")).object(|_| ());
-        w.key(name!("Expose")).object(|_| ());
+    w.field(proxy).object(|w| {
+        w.field(name!("MeshGateway")).object(|_| ());
+        w.field(name!("Expose")).object(|_| ());
     });
-    w.key(connect).object(|_| ());
+    w.field(connect).object(|_| ());
 }
 
 fn indexes(w: &mut JsonWriter, create: u64, modify: u64) {
-    w.key(name!("CreateIndex")).number(create);
-    w.key(name!("ModifyIndex")).number(modify);
+    w.field(name!("CreateIndex")).number(create);
+    w.field(name!("ModifyIndex")).number(modify);
 }
 
 #[cfg(test)]
@@ -502,8 +502,8 @@ mod tests {
     fn pretty_layout() {
         let mut w = JsonWriter::new(true);
         w.object(|w| {
-            w.key(name!("consul")).array([0u8; 0], |w, n| w.number(n));
-            w.key(name!("b")).array([1i64, -2], |w, n| w.number(n));
+            w.field(name!("consul")).array([0u8; 0], |w, n| w.number(n));
+            w.field(name!("b")).array([1i64, -2], |w, n| w.number(n));
         });
         let expected = "{\n    \"consul\": [],\n    \"b\": [\n        1,\n        -2\n    ]\n}\n";
         assert_eq!(String::from_utf8(w.finish()).as_deref(), Ok(expected));
