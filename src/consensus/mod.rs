@@ -1,9 +1,25 @@
-//! The one door through which writes reach the replicated state.
+//! The one door through which writes reach the replicated state. A [`Proposals`] is held by whoever accepts writes,
+//! on any core; a [`Runner`] orders and applies them on the control core.
+//!
+//! Today one voter sequences alone and in memory ([`sequencer`]). A replicated log comes in behind the same door: nothing
+//! above may know more of consensus than this face.
+//!
+//! Order is law: a batch is applied, its state published, what it touched sent to every edge core, and only
+//! then are its writers told. So a write that was acknowledged is visible on every core.
 
 mod encoded;
 mod error;
+mod limits;
+mod proposals;
+mod runner;
+mod sequencer;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use encoded::{Damaged, Encoded};
 pub use error::ProposeError;
+pub use limits::{BATCH_MAX, COMMAND_LENGTH_MAX, QUEUE_BYTES_MAX, QUEUE_MAX};
+pub use proposals::{Proposals, open};
+pub use runner::Runner;
 pub use status::Status;

@@ -96,6 +96,27 @@ pub async fn list(path: impl Into<PathBuf>) -> io::Result<Vec<PathBuf>> {
     .await
 }
 
+/// Renames a file within its folder, durably.
+///
+/// # Errors
+/// Names the file.
+pub async fn rename(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> io::Result<()> {
+    let to = to.into();
+    off_the_executor(from.into(), move |from| {
+        let renamed = fs::rename(from, &to).and_then(|()| sync_parent(&to));
+        renamed.map_err(|error| name("cannot rename", from, &error))
+    })
+    .await
+}
+
+/// Makes a folder and those above it. Blocking; for start-up.
+///
+/// # Errors
+/// Names the folder.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path).map_err(|error| name("cannot make", path, &error))
+}
+
 const UNFINISHED: &str = "unfinished";
 
 fn write_now(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {

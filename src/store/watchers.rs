@@ -1,7 +1,7 @@
 //! Parked queries by topic: finds those that a batch concerns in time that depends on what was touched, not on how
 //! many are parked. A plain data structure; each edge core has its own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::topic::Topic;
@@ -13,11 +13,11 @@ pub struct WatchId(u64);
 
 /// Parked queries by topic.
 ///
-/// Order is deterministic: by topic and, within one, by age; the hash maps are looked up, never walked.
+/// The order of waking is that of topics and, within one, of age.
 #[derive(Debug)]
 pub struct Watchers<T> {
-    by_topic: HashMap<Rc<Topic>, BTreeMap<WatchId, T>>,
-    topics: HashMap<WatchId, Rc<Topic>>,
+    by_topic: BTreeMap<Rc<Topic>, BTreeMap<WatchId, T>>,
+    topics: BTreeMap<WatchId, Rc<Topic>>,
     /// How many distinct prefixes of each length are watched.
     prefix_lengths: BTreeMap<usize, usize>,
     next: u64,
@@ -27,8 +27,8 @@ impl<T> Watchers<T> {
     /// An empty registry.
     pub fn new() -> Watchers<T> {
         Watchers {
-            by_topic: HashMap::new(),
-            topics: HashMap::new(),
+            by_topic: BTreeMap::new(),
+            topics: BTreeMap::new(),
             prefix_lengths: BTreeMap::new(),
             next: 0,
         }
@@ -95,8 +95,7 @@ impl<T> Watchers<T> {
 
     /// Moves all into `woken`, oldest first: the state was replaced, or the server stops.
     pub fn wake_all(&mut self, woken: &mut Vec<T>) {
-        let mut ids: Vec<WatchId> = self.topics.keys().copied().collect();
-        ids.sort_unstable();
+        let ids: Vec<WatchId> = self.topics.keys().copied().collect();
         woken.extend(ids.into_iter().filter_map(|id| self.remove(id)));
     }
 

@@ -147,18 +147,21 @@ impl State {
         }
         check.create_index = index;
         check.modify_index = index;
-        if let Some(old) = entry.checks.get(&id).cloned() {
+        let old = entry.checks.get(&id).cloned();
+        if let Some(old) = &old {
             check.create_index = old.create_index;
             check.modify_index = old.modify_index;
-            if *old == check {
+            if **old == check {
                 return;
             }
             check.modify_index = index;
-            self.unlink_check(index, node_key, &id, &old, touched);
         }
         let row = Arc::new(check);
-        self.checks_in(row.status).insert((node_key.clone(), id.clone()), row.clone());
-        self.node_mut(node_key).checks.insert(id, row.clone());
+        self.node_mut(node_key).checks.insert(id.clone(), row.clone());
+        if let Some(old) = &old {
+            self.unlink_check(index, node_key, &id, old, touched);
+        }
+        self.checks_in(row.status).insert((node_key.clone(), id), row.clone());
         self.check_changed(index, node_key, &row, touched);
     }
 

@@ -98,6 +98,45 @@ pub fn put(port: u16, path: &str, body: impl Into<Vec<u8>>) -> io::Result<Reply>
     Request::new("PUT", path).body(body).send(port)
 }
 
+/// A kept-alive connection.
+pub struct Connection {
+    reader: BufReader<TcpStream>,
+    host: String,
+}
+
+impl Connection {
+    pub fn open(port: u16) -> io::Result<Connection> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(READ_TIMEOUT))?;
+        stream.set_nodelay(true)?;
+        Ok(Connection { reader: BufReader::new(stream), host: format!("127.0.0.1:{port}") })
+    }
+
+    /// Sends a request and does not wait for its reply.
+    pub fn send(&mut self, request: &Request) -> io::Result<()> {
+        self.reader.get_mut().write_all(&request.encode(&self.host))
+    }
+
+    /// Reads the next reply, to a request of `method`.
+    pub fn receive(&mut self, method: &str) -> io::Result<Reply> {
+        read_reply(&mut self.reader, method)
+    }
+
+    pub fn exchange(&mut self, request: &Request) -> io::Result<Reply> {
+        self.send(request)?;
+        self.receive(&request.method)
+    }
+
+    /// Whether nothing has arrived: no reply, no end of the connection.
+    pub fn is_silent(&mut self) -> bool {
+        let stream = self.reader.get_mut();
+        stream.set_nonblocking(true).expect("a socket's mode can be set");
+        let looked = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).expect("a socket's mode can be set");
+        looked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+}
+
 /// A whole reply.
 #[derive(Clone, Debug, Default)]
 pub struct Reply {

@@ -155,6 +155,16 @@ impl<'a> Query<'a> {
         self.edns.is_some_and(|edns| edns.udp_size as usize > UDP_PLAIN_SIZE_MAX)
     }
 
+    /// Writes a reply that holds the question alone, without EDNS, and returns its length. `flags` are added to
+    /// [`Query::reply_flags`]. `out` holds at least the packet's length.
+    pub fn render_bare(&self, flags: u16, out: &mut [u8]) -> usize {
+        let len = HEADER_LEN + self.question().len();
+        out[..len].copy_from_slice(&self.packet[..len]);
+        out[2..4].copy_from_slice(&(self.reply_flags() | flags).to_be_bytes());
+        out[4..12].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
+        len
+    }
+
     /// What answers are cached under: lower-cased name, type, and whether EDNS was used. Everything else a
     /// query says (id, flags, class, sizes, letter case) is patched into the answer when it is sent.
     pub fn key<'b>(&self, buffer: &'b mut [u8; KEY_LEN_MAX]) -> &'b [u8] {

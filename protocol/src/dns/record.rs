@@ -104,6 +104,8 @@ pub struct Answer {
     pub shuffled: bool,
     /// Most groups in one answer, chosen at random; `None` for all.
     pub groups_max: Option<usize>,
+    /// Whether the limit on the number of answers over plain UDP holds for it.
+    pub udp_limited: bool,
     /// The authority section.
     pub authority: Vec<Record>,
     /// Records of the additional section that belong to no group.

@@ -60,6 +60,7 @@ pub struct Template {
     order: Box<[u16]>,
     shuffled: bool,
     shown_max: usize,
+    udp_limited: bool,
     /// Size of everything but header, question and OPT: on the wire, and with all names written out.
     total: Size,
     /// All answers are A records of [`A_LEN`] bytes at the start of `bytes`, without extras.
@@ -162,6 +163,7 @@ impl Template {
             order: (0..groups.len() as u16).collect(),
             shuffled: answer.shuffled && groups.len() > 1,
             shown_max: answer.groups_max.unwrap_or(GROUPS_MAX).min(GROUPS_MAX),
+            udp_limited: answer.udp_limited,
             groups: groups.into(),
             extras: extras.into(),
             authority,
@@ -206,7 +208,7 @@ impl Template {
         let opt_len = query.edns.map_or(0, |edns| edns.reply_len());
         let around = HEADER_LEN + query.question().len() + opt_len;
         let answers_max = terms.udp_answers_max.min(UDP_ANSWERS_MAX);
-        let few = !terms.tcp && !query.takes_large_udp() && shown > answers_max;
+        let few = self.udp_limited && !terms.tcp && !query.takes_large_udp() && shown > answers_max;
         if !few && around + self.total.wire <= limit && around + self.total.wire <= POINTER_MAX {
             return Cut { shown, truncated: false, reduced: false, tight: false };
         }

@@ -1,1 +1,151 @@
-//! UDP and TCP front, lookups, answer cache, recursion.
+//! DNS: the names of Consul's catalog, over UDP and TCP, and recursion for everything else.
+//!
+//! A core serves its own sockets with its own answer cache; nothing is shared but the published state and
+//! configuration. A query that is in the cache costs a hash, a copy, a shuffle and an id
+//! ([`muster_protocol::dns::template`]); one that is not is looked up in the state ([`lookup`]) and compiled; one that
+//! needs recursors becomes a task of its own, so the UDP loop never waits.
+
+mod cache;
+mod front;
+pub mod lookup;
+pub mod names;
+mod recursion;
+pub mod responder;
+pub mod settings;
+mod tcp;
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::runtime::net::{Listener, Udp};
+use crate::runtime::publish::Published;
+use crate::runtime::task::{self, Task};
+use crate::runtime::{random, time};
+use crate::store::State;
+use lookup::External;
+use responder::{Circumstances, Later, Responder};
+use settings::DnsSettings;
+
+/// Most queries of a core that wait for recursors; further ones fail at once (SERVFAIL).
+pub const RECURSIONS_MAX: usize = 512;
+
+/// The sockets of one core, bound before.
+pub struct Sockets {
+    /// One for each address.
+    pub udp: Vec<Udp>,
+    /// One for each address.
+    pub tcp: Vec<Listener>,
+}
+
+/// Serves DNS on this core until `stop` ends; then all its sockets are closed.
+pub async fn serve(
+    config: Published<Config>,
+    state: Published<State>,
+    sockets: Sockets,
+    stop: impl Future<Output = ()>,
+) {
+    let service = Rc::new(Service::new(config, state));
+    let mut tasks: Vec<Task<()>> = Vec::new();
+    for socket in sockets.udp {
+        let service = service.clone();
+        let socket = Rc::new(socket);
+        tasks.push(task::spawn(async move {
+            let address = socket.local_address();
+            if let Err(error) = front::serve(service, socket).await {
+                report_broken(address, &error);
+            }
+        }));
+    }
+    for listener in sockets.tcp {
+        tasks.push(task::spawn(tcp::serve(service.clone(), listener)));
+    }
+    stop.await;
+}
+
+fn report_broken(address: io::Result<std::net::SocketAddr>, error: &io::Error) {
+    let address = address.map_or_else(|_| "an unknown address".to_owned(), |address| address.to_string());
+    tracing::error!("DNS over UDP on {address} ended: {error}; restart the agent to have it back");
+}
+
+/// What the fronts of a core share.
+pub(crate) struct Service {
+    config: Published<Config>,
+    /// The configuration that `responder` works by.
+    seen: RefCell<Arc<Config>>,
+    responder: RefCell<Responder>,
+    state: Published<State>,
+    /// Queries that wait for recursors.
+    recursions: Cell<usize>,
+}
+
+impl Service {
+    fn new(config: Published<Config>, state: Published<State>) -> Service {
+        let seen = config.load_full();
+        let responder = RefCell::new(Responder::new(DnsSettings::new(&seen), random::seed()));
+        Service { config, seen: RefCell::new(seen), responder, state, recursions: Cell::new(0) }
+    }
+
+    /// Takes up a configuration that was published since.
+    fn refresh(&self) {
+        let is_new = !Arc::ptr_eq(&self.config.load(), &self.seen.borrow());
+        if is_new {
+            let config = self.config.load_full();
+            self.responder.borrow_mut().configure(DnsSettings::new(&config));
+            *self.seen.borrow_mut() = config;
+        }
+    }
+
+    /// Asks the recursors what `later` waits for; the reply, if one is due.
+    async fn complete(&self, later: &Later, tcp: bool) -> Option<Vec<u8>> {
+        let how = || Circumstances { tcp, unix_time: time::unix_now().as_secs() as u32 };
+        let Some(_turn) = Turn::take(&self.recursions) else {
+            tracing::debug!("{RECURSIONS_MAX} queries wait for recursors; one more was refused");
+            return self.responder.borrow_mut().respond_failure(later, how());
+        };
+        if later.wanted.is_empty() {
+            return match recursion::forward(&later.packet, &later.settings, tcp).await {
+                Some(reply) => Some(reply),
+                None => {
+                    tracing::debug!("no recursor answered a query: it gets SERVFAIL");
+                    self.responder.borrow_mut().respond_failure(later, how())
+                }
+            };
+        }
+        let asked = later.wanted.iter().map(|name| {
+            let (name, settings) = (name.clone(), later.settings.clone());
+            task::spawn(async move {
+                let records = recursion::addresses(&name, &settings).await;
+                (name, records)
+            })
+        });
+        let mut external = External::new();
+        for answered in asked.collect::<Vec<_>>() {
+            if let Some((name, records)) = answered.await {
+                external.insert(name, records);
+            }
+        }
+        self.responder.borrow_mut().respond_with(&self.state.load(), later, &external, how())
+    }
+}
+
+/// A place among the queries that wait for recursors.
+struct Turn<'a>(&'a Cell<usize>);
+
+impl Turn<'_> {
+    fn take(count: &Cell<usize>) -> Option<Turn<'_>> {
+        (count.get() < RECURSIONS_MAX).then(|| {
+            count.set(count.get() + 1);
+            Turn(count)
+        })
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}

@@ -3,6 +3,7 @@
 mod catalog_rules;
 mod histories;
 mod kv_rules;
+mod naive;
 mod watch_rules;
 
 use rkyv::rancor;

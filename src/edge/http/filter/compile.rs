@@ -220,13 +220,26 @@ fn pattern(value: &str) -> Result<Regex, String> {
     RegexBuilder::new(value).size_limit(FILTER_REGEX_BYTES_MAX).build().map_err(|reason| {
         // The library's message spans lines and draws arrows; its last line says what is wrong.
         let reason = reason.to_string();
-        let last = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        let last = reason.lines().last().unwrap_or_default();
+        let said = GO_REGEX_WORDS.iter().find(|(ours, _)| last.contains(ours)).map_or(last, |(_, go)| go);
         format!(
-            "Failed to compile regular expression {}: error parsing regexp: {last}: `{value}`",
-            quoted(value)
+            "Failed to compile regular expression {}: error parsing regexp: {}: `{value}`",
+            quoted(value),
+            said.trim_start_matches("error: ")
         )
     })
 }
+
+/// The commonest mistakes in the words of Go's `regexp`.
+const GO_REGEX_WORDS: &[(&str, &str)] = &[
+    ("unclosed group", "missing closing )"),
+    ("unopened group", "unexpected )"),
+    ("unclosed character class", "missing closing ]"),
+    ("repetition operator missing expression", "missing argument to repetition operator"),
+    ("unrecognized escape sequence", "invalid escape sequence"),
+    ("incomplete escape sequence", "trailing backslash at end of expression"),
+    ("exceeds size limit", "expression too large"),
+];
 
 /// The value as the field's kind needs it, or Go's complaint.
 fn coerce(value: &str, kind: &Kind) -> Result<Operand, String> {

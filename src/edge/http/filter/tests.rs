@@ -185,6 +185,98 @@ fn messages() {
     }
 }
 
+/// Expressions for `/v1/catalog/nodes` and what Consul 1.8.7 said of them; `None` where it took them.
+const RECORDED: &[(&str, Option<&str>)] = &[
+    (
+        "(",
+        Some(
+            "1:2 (1): no match found, expected: \"(\", \"-\", \"0\", \"\\\"\", \"`\", \"not\", [ \\t\\r\\n], [1-9] or [a-zA-Z]",
+        ),
+    ),
+    ("a == b", Some("Selector \"a\" is not valid")),
+    ("Node == \"x\" and", Some("1:16 (15): no match found, expected: [ \\t\\r\\n]")),
+    (
+        "Meta[\"k",
+        Some("1:8 (7): rule \"string\": Unterminated string literal\n1:6 (5): rule \"index\": Invalid index"),
+    ),
+    ("Meta[\"k\"] == 1", None),
+    ("Meta[\"k\"", Some("1:9 (8): rule \"index\": Unclosed index expression")),
+    ("Meta[`k`]==1", None),
+    ("Meta[\"k\"].x == 1", Some("Selector \"Meta.k.x\" is not valid")),
+    ("Node is", Some("1:8 (7): no match found, expected: [ \\t\\r\\n]")),
+    ("Node is not", Some("1:12 (11): no match found, expected: [ \\t\\r\\n]")),
+    ("Node not", Some("1:9 (8): no match found, expected: [ \\t\\r\\n]")),
+    ("Node not in", Some("1:12 (11): no match found, expected: [ \\t\\r\\n]")),
+    (
+        "x not in Meta and (y in Meta or z in Meta",
+        Some("1:42 (41): rule \"grouping\": Unmatched parentheses"),
+    ),
+    ("((Node == a)", Some("1:13 (12): rule \"grouping\": Unmatched parentheses")),
+    ("(Node == a))", Some("1:12 (11): no match found, expected: [ \\t\\r\\n] or EOF")),
+    ("not (Node == a)", None),
+    (
+        "not(Node == a)",
+        Some("1:4 (3): no match found, expected: \"!=\", \".\", \"==\", \"[\", [ \\t\\r\\n] or [a-zA-Z0-9_]"),
+    ),
+    ("not  not Node == a", None),
+    (
+        "Node matches `[`",
+        Some("Failed to compile regular expression \"[\": error parsing regexp: missing closing ]: `[`"),
+    ),
+    ("Node == \"é\" x", Some("1:13 (13): no match found, expected: \"and\", \"or\", [ \\t\\r\\n] or EOF")),
+    ("Node == a\n b", Some("2:2 (11): no match found, expected: \"and\", \"or\", [ \\t\\r\\n] or EOF")),
+    (
+        "\nNode",
+        Some("2:5 (5): no match found, expected: \"!=\", \".\", \"==\", \"[\", [ \\t\\r\\n] or [a-zA-Z0-9_]"),
+    ),
+    ("Node == -", Some("1:10 (9): no match found, expected: \"0\" or [1-9]")),
+    ("Node == -1a", Some("1:11 (10): rule \"number\": Invalid number literal")),
+    ("Node == 1.", Some("1:10 (9): rule \"number\": Invalid number literal")),
+    ("Node == 1.2 ", None),
+    ("Node==1and", Some("1:8 (7): rule \"number\": Invalid number literal")),
+    ("Node == 1)", Some("1:10 (9): no match found, expected: \".\", [ \\t\\r\\n], [0-9] or EOF")),
+    ("\"Node\" == a", Some("1:8 (7): no match found, expected: \"in\", \"not\" or [ \\t\\r\\n]")),
+    ("1 == 2", Some("1:3 (2): no match found, expected: \"in\", \"not\" or [ \\t\\r\\n]")),
+    ("1 in Meta", None),
+    ("-1 not in Meta", None),
+    ("\"a\" in Meta.k", None),
+    ("Meta contains \"a\" or \"b\"", Some("1:25 (24): no match found, expected: [ \\t\\r\\n]")),
+    ("Meta contains a or b in Meta", None),
+    ("Node==\"a\"and Node==\"b\"", Some("1:10 (9): no match found, expected: [ \\t\\r\\n] or EOF")),
+    (
+        "Node==\"a\" and Node==\"b\"or Node==c",
+        Some("1:24 (23): no match found, expected: [ \\t\\r\\n] or EOF"),
+    ),
+    ("Node != `a", Some("1:11 (10): rule \"string\": Unterminated string literal")),
+    ("\"a\" is empty", Some("1:5 (4): no match found, expected: \"in\", \"not\" or [ \\t\\r\\n]")),
+    ("\"a\\q\" in Meta", Some("1:1 (0): rule \"string\": invalid syntax")),
+    (
+        "\"a\\q\" in Meta and \"b\\z\" in Meta",
+        Some("1:1 (0): rule \"string\": invalid syntax\n1:19 (18): rule \"string\": invalid syntax"),
+    ),
+    (
+        "[",
+        Some(
+            "1:1 (0): no match found, expected: \"(\", \"-\", \"0\", \"\\\"\", \"`\", \"not\", [ \\t\\r\\n], [1-9] or [a-zA-Z]",
+        ),
+    ),
+    ("Node.", Some("1:6 (5): no match found, expected: [a-zA-Z]")),
+    ("Node..a == 1", Some("1:6 (5): no match found, expected: [a-zA-Z]")),
+    ("Node == a.b.c", None),
+    ("Node == a[\"x\"]", None),
+    ("ID == \"\\u00e9\"", None),
+];
+
+#[test]
+fn recorded_outcomes() {
+    for (expression, outcome) in RECORDED {
+        let message = Filter::compile(expression, NODE).err().map(|error| error.to_string());
+        let expected =
+            outcome.map(|message| format!("Failed to create boolean expression evaluator: {message}"));
+        assert_eq!(message, expected, "{expression}");
+    }
+}
+
 #[test]
 fn limits_are_named() {
     let long = format!("Service == \"{}\"", "x".repeat(FILTER_BYTES_MAX));

@@ -1,0 +1,267 @@
+//! Drives the registry on the control core: answers the door, runs checks, writes changes to the catalog, keeps files.
+//!
+//! One task each for the door, the clock, the catalog and the files; they share the registry by a `RefCell` that is
+//! never held across an await.
+
+mod catalog;
+mod clock;
+mod requests;
+mod start;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::bell::Bell;
+use super::door::Doorway;
+use super::error::AgentError;
+use super::files::Files;
+use super::local::LocalState;
+use super::persist::StoredState;
+use super::registry::{FileChange, Registry, Rules};
+use crate::config::Config;
+use crate::config::definition::{CheckDefinition, ServiceDefinition};
+use crate::consensus::Proposals;
+use crate::health::alias;
+use crate::health::tls::TlsConfigs;
+use crate::runtime::publish::Published;
+use crate::runtime::{mesh, task, time};
+use crate::store::State;
+use crate::store::model::Node;
+
+/// Most `?hash=` queries that wait at a time; further ones are answered at once with what there is.
+pub const HASH_WAITERS_MAX: usize = 4096;
+/// States of TTL checks are written at most this often: they only matter after a restart.
+const STATES_INTERVAL: Duration = Duration::from_secs(1);
+/// How often aliases of other nodes are looked at.
+const REMOTE_ALIAS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A future that stays on its core.
+pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// What the agent asks of the process it lives in.
+pub struct Hooks {
+    /// Reads and validates the configuration again. The error is for the operator.
+    pub reload: Box<dyn Fn() -> LocalFuture<Result<Arc<Config>, String>>>,
+    /// Starts leaving the cluster and ending the process; returns at once.
+    pub leave: Box<dyn Fn()>,
+}
+
+/// What the agent is made of.
+pub struct Parts {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The node's row, with its ID.
+    pub node: Node,
+    /// Where the view of the registry goes.
+    pub local: Published<LocalState>,
+    /// What the servers hold.
+    pub state: Published<State>,
+    /// The way to change it.
+    pub proposals: Proposals,
+    /// The process around.
+    pub hooks: Hooks,
+}
+
+/// A started agent. Make it with [`Agent::start`], then await [`Agent::run`].
+pub struct Agent(Rc<Inner>);
+
+/// Requests that wait for the catalog: the change they wait for, and the way back.
+type CatalogWaiter = (u64, mesh::OneSender<Result<(), AgentError>>);
+
+struct Inner {
+    node: Node,
+    registry: RefCell<Registry>,
+    from_files: RefCell<FromFiles>,
+    files: Option<Files>,
+    local: Published<LocalState>,
+    state: Published<State>,
+    proposals: Proposals,
+    hooks: Hooks,
+    tls: TlsConfigs,
+    /// The clock has to look at its next deadline again.
+    clock: Bell,
+    /// The catalog lacks something.
+    dirty: Bell,
+    waiters: RefCell<Vec<CatalogWaiter>>,
+    hash_waiters: RefCell<Vec<HashWaiter>>,
+    states: RefCell<BTreeMap<String, StoredState>>,
+    states_bell: Bell,
+    server: bool,
+    ae_interval: Duration,
+}
+
+struct HashWaiter {
+    id: String,
+    hash: String,
+    deadline: Instant,
+    reply: mesh::OneSender<Result<(), AgentError>>,
+}
+
+/// What the configuration registered, to be compared with the next one.
+#[derive(Default)]
+struct FromFiles {
+    services: BTreeMap<String, ServiceDefinition>,
+    checks: BTreeMap<String, CheckDefinition>,
+}
+
+impl Agent {
+    /// The view as of now.
+    pub fn view(&self) -> LocalState {
+        self.0.registry.borrow().view().clone()
+    }
+
+    /// Runs until the door closes.
+    pub async fn run(self, doorway: Doorway) {
+        let inner = self.0;
+        let tasks = [
+            task::spawn(clock::run(inner.clone())),
+            task::spawn(catalog::run(inner.clone())),
+            task::spawn(write_states(inner.clone())),
+            task::spawn(follow_remote_aliases(inner.clone())),
+        ];
+        requests::run(inner.clone(), doorway).await;
+        drop(tasks);
+        inner.flush_states().await;
+    }
+}
+
+impl Inner {
+    /// After each change of the registry: evaluates aliases, publishes the view, wakes whoever has to act.
+    fn changed(&self) {
+        self.follow_local_aliases();
+        let view = self.registry.borrow_mut().take_view();
+        if let Some(view) = view {
+            self.local.store(view);
+            self.answer_hash_waiters();
+        }
+        self.clock.ring();
+        self.dirty.ring();
+    }
+
+    /// Aliases of our own services follow at once. An alias may follow an alias: a few rounds settle them.
+    fn follow_local_aliases(&self) {
+        const ROUNDS_MAX: usize = 8;
+        let now = time::now();
+        for _ in 0..ROUNDS_MAX {
+            let mut registry = self.registry.borrow_mut();
+            let view = registry.view().clone();
+            let own = |node: &str| node.is_empty() || node.eq_ignore_ascii_case(&view.node_name);
+            let findings: Vec<_> = registry
+                .aliases()
+                .filter(|(_, node, _)| own(node))
+                .map(|(id, node, service)| {
+                    let exists = view.services.contains_key(service);
+                    let checks = view.checks.values().map(|check| check.row.as_ref());
+                    (id.to_owned(), alias::evaluate(node, service, exists, checks))
+                })
+                .collect();
+            let before = registry.last_change();
+            for (id, finding) in findings {
+                registry.set_alias(now, &id, finding);
+            }
+            if registry.last_change() == before {
+                return;
+            }
+        }
+    }
+
+    fn answer_hash_waiters(&self) {
+        let now = time::now();
+        let mut waiters = self.hash_waiters.borrow_mut();
+        if waiters.is_empty() {
+            return;
+        }
+        let registry = self.registry.borrow();
+        let (waiting, done): (Vec<_>, Vec<_>) = waiters.drain(..).partition(|waiter| {
+            let present = registry.view().services.get(&waiter.id).map(|service| service.hash.as_str());
+            present == Some(waiter.hash.as_str()) && waiter.deadline > now && !waiter.reply.is_closed()
+        });
+        *waiters = waiting;
+        for waiter in done {
+            let _ = waiter.reply.send(Ok(()));
+        }
+    }
+
+    /// Writes what the registry wants written. States of TTL checks are gathered and written now and then.
+    async fn persist(&self) {
+        let changes = self.registry.borrow_mut().take_files();
+        let Some(files) = &self.files else { return };
+        let mut now = Vec::new();
+        for change in changes {
+            match change {
+                FileChange::PutState(state) => {
+                    self.states.borrow_mut().insert(state.check_id.clone(), state);
+                    self.states_bell.ring();
+                }
+                FileChange::DropCheck(id) => {
+                    self.states.borrow_mut().remove(&id);
+                    now.push(FileChange::DropCheck(id));
+                }
+                other => now.push(other),
+            }
+        }
+        files.apply(now).await;
+    }
+
+    async fn flush_states(&self) {
+        let states = std::mem::take(&mut *self.states.borrow_mut());
+        if let Some(files) = &self.files {
+            files.apply(states.into_values().map(FileChange::PutState).collect()).await;
+        }
+    }
+}
+
+async fn write_states(inner: Rc<Inner>) {
+    loop {
+        inner.states_bell.heard().await;
+        time::sleep(STATES_INTERVAL).await;
+        inner.flush_states().await;
+    }
+}
+
+/// Aliases of other nodes follow the catalog.
+async fn follow_remote_aliases(inner: Rc<Inner>) {
+    let mut seen = 0;
+    loop {
+        time::sleep(REMOTE_ALIAS_INTERVAL).await;
+        let state = inner.state.load_full();
+        let aliases: Vec<_> = {
+            let registry = inner.registry.borrow();
+            let own = registry.view().node_name.clone();
+            let others = |node: &str| !node.is_empty() && !node.eq_ignore_ascii_case(&own);
+            let all = registry.aliases().filter(|(_, node, _)| others(node));
+            all.map(|(id, node, service)| (id.to_owned(), node.to_owned(), service.to_owned())).collect()
+        };
+        if aliases.is_empty() || state.index() == seen {
+            continue;
+        }
+        seen = state.index();
+        let now = time::now();
+        for (id, node, service) in aliases {
+            let exists = state.node_service(&node, &service).is_some();
+            let checks: Vec<_> = state.node_checks(&node).cloned().collect();
+            let finding = alias::evaluate(&node, &service, exists, checks.iter().map(AsRef::as_ref));
+            inner.registry.borrow_mut().set_alias(now, &id, finding);
+        }
+        inner.changed();
+    }
+}
+
+/// The rules of a configuration.
+pub fn rules(config: &Config) -> Rules {
+    let check = &config.check;
+    Rules {
+        node_name: config.node_name.clone(),
+        scripts_from_api: check.enable_remote_script_checks,
+        scripts_from_files: check.enable_local_script_checks || check.enable_remote_script_checks,
+        output_max: check.output_max_size,
+        update_interval: check.update_interval,
+        discard_output: check.discard_output,
+        deregister_after_min: check.deregister_interval_min,
+        reap_interval: check.reap_interval,
+    }
+}

@@ -1,0 +1,188 @@
+//! The catalog: writes what it lacks as soon as it lacks it, and compares all of it now and then.
+//!
+//! One write is in flight at a time; whatever changes meanwhile goes together with the next one. Edges within a few
+//! milliseconds of each other travel together, unless a client waits.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::Inner;
+use crate::agent::registry::{Batch, Repair};
+use crate::agent::sync::Held;
+use crate::consensus::ProposeError;
+use crate::runtime::{cores, random, time};
+use crate::store::State;
+use crate::store::command::{Applied, CatalogOp, Command};
+
+/// Edges that follow one another faster than this share a command.
+const COALESCE: Duration = Duration::from_millis(5);
+/// How long one write may take before its waiters are answered without it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(7);
+/// How long a server's first write waits for the leader to have registered the node.
+const LEADER_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause before a failed write is tried again; grows up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(250);
+/// The longest such pause.
+const RETRY_MAX: Duration = Duration::from_secs(15);
+
+pub(super) async fn run(inner: Rc<Inner>) {
+    inner.await_leader().await;
+    let mut compare_at = time::now();
+    let mut last_write: Option<Instant> = None;
+    let mut pause = RETRY_MIN;
+    loop {
+        if time::now() >= compare_at {
+            inner.compare();
+            compare_at = time::now() + jittered(inner.ae_interval);
+        }
+        let batch = inner.registry.borrow().collect(&inner.node);
+        if batch.is_empty() {
+            inner.answer_waiters(u64::MAX);
+            let _ = cores::either(time::sleep_until(compare_at), inner.dirty.heard()).await;
+            if inner.waiters.borrow().is_empty()
+                && let Some(last) = last_write
+            {
+                time::sleep_until(last + COALESCE).await;
+            }
+            continue;
+        }
+        last_write = Some(time::now());
+        let upto = inner.registry.borrow().last_change();
+        match inner.write(batch).await {
+            Ok(more) => {
+                pause = RETRY_MIN;
+                if !more {
+                    inner.answer_waiters(upto);
+                }
+            }
+            Err(why) => {
+                tracing::warn!(
+                    "the catalog does not know the latest of this agent's services and checks: {why}; \
+                     trying again in {pause:?}"
+                );
+                // Clients are not kept waiting for servers: anti-entropy goes on trying.
+                inner.answer_waiters(u64::MAX);
+                let _ = cores::either(time::sleep(pause), inner.waited_for()).await;
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+        }
+    }
+}
+
+fn jittered(interval: Duration) -> Duration {
+    interval + interval.mul_f64(random::Rng::seeded().fraction() / 16.0)
+}
+
+impl Inner {
+    /// On a server the leader registers the node first; so the catalog's history reads as it should.
+    async fn await_leader(&self) {
+        if !self.server {
+            return;
+        }
+        let patience = time::now() + LEADER_PATIENCE;
+        while self.state.load().node(&self.node.node).is_none() && time::now() < patience {
+            time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Ends when a client waits for the catalog: its patience decides, not the pause between attempts.
+    async fn waited_for(&self) {
+        while self.waiters.borrow().is_empty() {
+            self.dirty.heard().await;
+        }
+    }
+
+    fn answer_waiters(&self, upto: u64) {
+        let waiters = std::mem::take(&mut *self.waiters.borrow_mut());
+        let (ready, waiting): (Vec<_>, Vec<_>) = waiters.into_iter().partition(|(change, _)| *change <= upto);
+        self.waiters.borrow_mut().extend(waiting);
+        for (_, reply) in ready {
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    /// Writes a batch. Returns whether more waits than fitted into it.
+    async fn write(&self, mut batch: Batch) -> Result<bool, String> {
+        let ops = std::mem::take(&mut batch.ops);
+        if !ops.is_empty() {
+            match self.propose(&as_command(ops.clone())).await? {
+                Applied::Refused(why) => self.write_singly(ops, &why).await?,
+                Applied::Done | Applied::Condition(_) => {}
+            }
+        }
+        self.registry.borrow_mut().settle(&batch);
+        Ok(batch.more)
+    }
+
+    /// A refused batch is written piece by piece, so that one bad row does not hold up the others.
+    async fn write_singly(&self, ops: Vec<CatalogOp>, why: &str) -> Result<(), String> {
+        if ops.len() == 1 {
+            tracing::error!("the catalog refused a write of this agent: {why}");
+            return Ok(());
+        }
+        for op in ops {
+            if let Applied::Refused(why) = self.propose(&Command::Catalog(op)).await? {
+                tracing::error!("the catalog refused a write of this agent: {why}");
+            }
+        }
+        Ok(())
+    }
+
+    async fn propose(&self, command: &Command) -> Result<Applied, String> {
+        let writing = time::timeout(WRITE_TIMEOUT, self.proposals.propose(command));
+        match writing.await {
+            Some(Ok(applied)) => Ok(applied),
+            Some(Err(ProposeError::NoLeader)) => Err("No cluster leader".to_owned()),
+            Some(Err(why)) => Err(why.to_string()),
+            None => Err(format!("no confirmation within {WRITE_TIMEOUT:?}")),
+        }
+    }
+
+    /// The full compare. What differs is marked and written by the loop; the log says what and why.
+    fn compare(&self) {
+        let state = self.state.load_full();
+        let repair = self.registry.borrow_mut().compare(&self.node, &held(&state, &self.node.node));
+        if !repair.is_empty() {
+            log_repair(&repair);
+        }
+        self.changed();
+    }
+}
+
+/// One operation needs no batch around it.
+fn as_command(mut ops: Vec<CatalogOp>) -> Command {
+    match (ops.len(), ops.pop()) {
+        (1, Some(op)) => Command::Catalog(op),
+        (_, last) => {
+            ops.extend(last);
+            Command::CatalogBatch(ops)
+        }
+    }
+}
+
+fn held<'a>(state: &'a State, node: &str) -> Held<'a> {
+    Held {
+        node: state.node(node).map(AsRef::as_ref),
+        services: state.node_services(node).map(|row| (row.id.as_str(), row.as_ref())).collect(),
+        checks: state.node_checks(node).map(|row| (row.check_id.as_str(), row.as_ref())).collect(),
+    }
+}
+
+fn log_repair(repair: &Repair) {
+    if repair.node {
+        tracing::info!(
+            "anti-entropy: the catalog's row of this node differs or is missing, writing it again"
+        );
+    }
+    let lists = [
+        ("services the catalog lacks or holds differently are registered again", &repair.services),
+        ("checks the catalog lacks or holds differently are registered again", &repair.checks),
+        ("services unknown to this agent are deregistered", &repair.strange_services),
+        ("checks unknown to this agent are deregistered", &repair.strange_checks),
+    ];
+    for (what, ids) in lists {
+        if !ids.is_empty() {
+            tracing::info!(?ids, "anti-entropy: {what}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The door: requests of the API, in the order in which they came.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{HASH_WAITERS_MAX, HashWaiter, Inner};
+use crate::agent::door::{Doorway, Envelope, Request};
+use crate::agent::error::AgentError;
+use crate::agent::local::Source;
+use crate::runtime::{mesh, task, time};
+
+/// Requests handled before their files are written and the others get a turn.
+const REQUESTS_AT_ONCE: usize = 256;
+
+pub(super) async fn run(inner: Rc<Inner>, mut doorway: Doorway) {
+    let mut waiting = Vec::new();
+    while doorway.requests.recv_batch(&mut waiting, REQUESTS_AT_ONCE).await {
+        let mut done = Vec::new();
+        for Envelope { request, reply } in waiting.drain(..) {
+            handle(&inner, request, reply, &mut done);
+        }
+        inner.changed();
+        // On disk before it is promised; the catalog is written meanwhile.
+        inner.persist().await;
+        inner.wait_for_catalog(done);
+    }
+}
+
+type Reply = mesh::OneSender<Result<(), AgentError>>;
+
+/// Does what is asked. Refusals are answered at once; what has to reach the catalog goes to `done`.
+fn handle(inner: &Rc<Inner>, request: Request, reply: Reply, done: &mut Vec<(u64, Reply)>) {
+    match request {
+        Request::AwaitService { id, hash, wait } => await_service(inner, id, hash, wait, reply),
+        Request::Reload => {
+            let inner = inner.clone();
+            task::spawn(async move {
+                let _ = reply.send(inner.reload().await);
+            })
+            .detach();
+        }
+        Request::Leave => {
+            (inner.hooks.leave)();
+            let _ = reply.send(Ok(()));
+        }
+        change => match inner.change(change) {
+            Ok(()) => done.push((inner.registry.borrow().last_change(), reply)),
+            Err(refusal) => {
+                let _ = reply.send(Err(refusal));
+            }
+        },
+    }
+}
+
+fn await_service(inner: &Inner, id: String, hash: String, wait: Duration, reply: Reply) {
+    let mut waiters = inner.hash_waiters.borrow_mut();
+    if waiters.len() >= HASH_WAITERS_MAX {
+        let _ = reply.send(Ok(()));
+        return;
+    }
+    // The caller looked at the published view; what changed since is answered by `changed` right after this.
+    waiters.push(HashWaiter { id, hash, deadline: time::now() + wait, reply });
+}
+
+impl Inner {
+    fn change(&self, request: Request) -> Result<(), AgentError> {
+        let now = time::now();
+        let mut registry = self.registry.borrow_mut();
+        match request {
+            Request::RegisterService { definition, replace_checks } => {
+                registry.put_service(now, &definition, Source::Remote, replace_checks)
+            }
+            Request::DeregisterService { id } => registry.remove_service(&id),
+            Request::RegisterCheck { definition } => registry.put_check(now, &definition, Source::Remote),
+            Request::DeregisterCheck { id } => registry.remove_check(&id),
+            Request::UpdateTtl { check_id, status, output } => {
+                registry.tell(now, time::unix_now(), &check_id, status, output)
+            }
+            Request::ServiceMaintenance { id, enable, reason } => {
+                registry.set_service_maintenance(now, &id, enable, &reason)
+            }
+            Request::NodeMaintenance { enable, reason } => {
+                registry.set_node_maintenance(now, enable, &reason);
+                Ok(())
+            }
+            // Not changes of the registry; see `handle`.
+            Request::AwaitService { .. } | Request::Reload | Request::Leave => Ok(()),
+        }
+    }
+
+    /// Lets requests wait until the catalog holds what they changed.
+    fn wait_for_catalog(&self, done: Vec<(u64, Reply)>) {
+        if done.is_empty() {
+            return;
+        }
+        self.waiters.borrow_mut().extend(done);
+        self.dirty.ring();
+    }
+}

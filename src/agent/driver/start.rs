@@ -1,0 +1,175 @@
+//! Start and reload: the configuration's services and checks, and those found on disk.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::{Agent, FromFiles, Inner, Parts, rules};
+use crate::agent::error::AgentError;
+use crate::agent::files::{Files, Found};
+use crate::agent::local::Source;
+use crate::agent::plan::plan_of;
+use crate::agent::registry::{Prepared, Registry, Restored};
+use crate::config::Config;
+use crate::runtime::{random, time};
+
+impl Agent {
+    /// Registers what the configuration defines and what the data folder holds, and publishes the first view.
+    ///
+    /// # Errors
+    /// A definition of the configuration is refused, or the data folder cannot be read. The text is for the operator.
+    pub async fn start(parts: Parts) -> Result<Agent, String> {
+        let Parts { config, node, local, state, proposals, hooks } = parts;
+        let registry = Registry::new(rules(&config), time::now(), random::seed());
+        let inner = Rc::new(Inner {
+            node,
+            registry: RefCell::new(registry),
+            from_files: RefCell::default(),
+            files: config.data_dir.clone().map(Files::new),
+            local,
+            state,
+            proposals,
+            hooks,
+            tls: Default::default(),
+            clock: Default::default(),
+            dirty: Default::default(),
+            waiters: RefCell::default(),
+            hash_waiters: RefCell::default(),
+            states: RefCell::default(),
+            states_bell: Default::default(),
+            server: config.server,
+            ae_interval: AE_INTERVAL,
+        });
+        let found = match &inner.files {
+            Some(files) => files.load().await.map_err(|e| e.to_string())?,
+            None => Found::default(),
+        };
+        inner.register_from_files(&config, &found)?;
+        inner.restore(found);
+        inner.persist().await;
+        inner.changed();
+        Ok(Agent(inner))
+    }
+}
+
+/// How often everything is compared with the catalog, below 128 nodes.
+const AE_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
+
+impl Inner {
+    fn register_from_files(&self, config: &Config, found: &Found) -> Result<(), String> {
+        let now = time::now();
+        let mut registry = self.registry.borrow_mut();
+        let mut from_files = self.from_files.borrow_mut();
+        for service in &config.services {
+            registry
+                .put_service(now, service, Source::Local, true)
+                .map_err(|e| format!("Failed to register service {:?}: {e}", service.name))?;
+            from_files.services.insert(service.effective_id().to_owned(), service.clone());
+        }
+        for check in &config.checks {
+            registry
+                .put_check(now, check, Source::Local)
+                .map_err(|e| format!("Failed to register check {:?}: {e}", check.name))?;
+            from_files.checks.insert(check.effective_id().to_owned(), check.clone());
+        }
+        let wall = time::unix_now();
+        for state in found.states.values() {
+            registry.restore_state(now, wall, state);
+        }
+        Ok(())
+    }
+
+    /// Registers what the data folder holds, unless the configuration defines the same ID: that one is newer.
+    fn restore(&self, found: Found) {
+        let (now, wall) = (time::now(), time::unix_now());
+        let mut registry = self.registry.borrow_mut();
+        for stored in found.services {
+            let id = stored.row.id.clone();
+            if registry.service_source(&id) == Some(Source::Local) {
+                tracing::info!(service = id, "the configuration replaces the persisted registration");
+                registry.forget_file_of_service(&id);
+                continue;
+            }
+            let row = crate::store::model::Service { node: self.node.node.clone(), ..stored.row };
+            registry.insert_service(row, stored.source, stored.token);
+        }
+        for stored in found.checks {
+            let id = stored.row.check_id.clone();
+            if registry.view().checks.get(&id).is_some_and(|check| check.source == Source::Local) {
+                registry.forget_file_of_check(&id);
+                continue;
+            }
+            let service_id = stored.row.service_id.as_str();
+            if !service_id.is_empty() && !registry.view().services.contains_key(service_id) {
+                tracing::warn!(
+                    check = id,
+                    service = service_id,
+                    "a persisted check is dropped: its service is gone"
+                );
+                registry.forget_file_of_check(&id);
+                continue;
+            }
+            let mut row = stored.row;
+            row.node.clone_from(&self.node.node);
+            let output_max = registry.rules().output_max;
+            let restored = match found.states.get(&id) {
+                Some(state) if state.expires_unix > wall.as_secs() as i64 => {
+                    Restored::State(state.status, state.output.clone())
+                }
+                _ => Restored::Nothing,
+            };
+            let prepared = Prepared {
+                row,
+                plan: stored.definition.as_ref().map(|definition| plan_of(definition, output_max)),
+                deregister_after: stored.definition.as_ref().and_then(|d| registry.deregister_after(d)),
+                definition: stored.definition,
+                token: stored.token,
+                source: stored.source,
+            };
+            if let Err(refusal) = registry.allow(&prepared) {
+                tracing::warn!(check = id, "a persisted check is not run: {refusal}");
+                continue;
+            }
+            registry.insert_check(now, prepared, restored);
+        }
+    }
+
+    /// Takes a new configuration: services and checks of files are compared with those of the last one; what the API
+    /// registered stays.
+    pub(super) async fn reload(&self) -> Result<(), AgentError> {
+        let config = (self.hooks.reload)().await.map_err(AgentError::failed)?;
+        let result = self.take_config(&config);
+        self.changed();
+        self.persist().await;
+        result
+    }
+
+    fn take_config(&self, config: &Config) -> Result<(), AgentError> {
+        let now = time::now();
+        let mut registry = self.registry.borrow_mut();
+        registry.set_rules(rules(config));
+        let services: BTreeMap<_, _> =
+            config.services.iter().map(|s| (s.effective_id().to_owned(), s.clone())).collect();
+        let checks: BTreeMap<_, _> =
+            config.checks.iter().map(|c| (c.effective_id().to_owned(), c.clone())).collect();
+        let old = std::mem::take(&mut *self.from_files.borrow_mut());
+        for id in old.checks.keys().filter(|id| !checks.contains_key(*id)) {
+            registry.remove_check(id)?;
+        }
+        for id in old.services.keys().filter(|id| !services.contains_key(*id)) {
+            registry.remove_service(id)?;
+        }
+        for (id, service) in &services {
+            if old.services.get(id) != Some(service) {
+                registry.put_service(now, service, Source::Local, true)?;
+            }
+        }
+        for (id, check) in &checks {
+            if old.checks.get(id) != Some(check) || !registry.view().checks.contains_key(id) {
+                registry.put_check(now, check, Source::Local)?;
+            }
+        }
+        *self.from_files.borrow_mut() = FromFiles { services, checks };
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! The writers' side of the door.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::runtime::mesh::{self, Full, OneSender, Sender};
+use crate::runtime::publish::Published;
+use crate::store::State;
+use crate::store::command::{Applied, Command};
+
+use super::encoded::Encoded;
+use super::error::ProposeError;
+use super::limits::{COMMAND_LENGTH_MAX, QUEUE_BYTES_MAX, QUEUE_MAX};
+use super::runner::Runner;
+use super::status::Status;
+
+/// Term of a voter that has bootstrapped itself and then elected itself.
+const LONE_VOTER_TERM: u64 = 2;
+
+/// A handle to propose writes from any core, and to ask who leads.
+#[derive(Clone)]
+pub struct Proposals(Option<Arc<Handle>>);
+
+struct Handle {
+    queue: Sender<Proposal>,
+    waiting: Arc<AtomicUsize>,
+    state: Published<State>,
+    address: String,
+}
+
+/// A write on its way to the control core.
+pub(super) struct Proposal {
+    pub encoded: Encoded,
+    pub answer: OneSender<Applied>,
+    pub room: Room,
+}
+
+/// A share of [`QUEUE_BYTES_MAX`], given back when dropped.
+pub(super) struct Room {
+    waiting: Arc<AtomicUsize>,
+    length: usize,
+}
+
+/// Opens consensus with a lone voter known by `address` (`ip:port` of its server port): the handle for
+/// writers, the state for readers, and what must run on the control core for anything to happen.
+pub fn open(address: String) -> (Proposals, Published<State>, Runner) {
+    let (queue, proposed) = mesh::channel(QUEUE_MAX);
+    let state = Published::new(State::new());
+    let handle = Handle { queue, waiting: Arc::default(), state: state.clone(), address };
+    (Proposals(Some(Arc::new(handle))), state.clone(), Runner::new(proposed, state))
+}
+
+impl Proposals {
+    /// The handle of an agent that knows no server: each write ends as [`ProposeError::NoLeader`].
+    pub fn without_server() -> Proposals {
+        Proposals(None)
+    }
+
+    /// Proposes a write; resolves once it is applied and visible on every core.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn propose(&self, command: &Command) -> Result<Applied, ProposeError> {
+        let handle = self.0.as_deref().ok_or(ProposeError::NoLeader)?;
+        let encoded = Encoded::of(command);
+        let length = encoded.bytes().len();
+        if length > COMMAND_LENGTH_MAX {
+            return Err(ProposeError::TooLarge { length, max: COMMAND_LENGTH_MAX });
+        }
+        let room = Room::take(&handle.waiting, length).ok_or(ProposeError::TooBusy)?;
+        let (answer, applied) = mesh::oneshot();
+        match handle.queue.try_send(Proposal { encoded, answer, room }) {
+            Ok(()) => applied.await.ok_or(ProposeError::Stopping),
+            Err(Full::Full(_)) => Err(ProposeError::TooBusy),
+            Err(Full::Closed(_)) => Err(ProposeError::Stopping),
+        }
+    }
+
+    /// What is known about leadership and the log.
+    pub fn status(&self) -> Status {
+        let Some(handle) = self.0.as_deref() else { return Status::default() };
+        let index = handle.state.load().index();
+        Status {
+            is_leader: true,
+            leader: Some(handle.address.clone()),
+            peers: vec![handle.address.clone()],
+            term: LONE_VOTER_TERM,
+            last_log_index: index,
+            last_log_term: LONE_VOTER_TERM,
+            commit_index: index,
+            applied_index: index,
+        }
+    }
+}
+
+impl Room {
+    fn take(waiting: &Arc<AtomicUsize>, length: usize) -> Option<Room> {
+        let before = waiting.fetch_add(length, Ordering::Relaxed);
+        let room = Room { waiting: waiting.clone(), length };
+        (before + length <= QUEUE_BYTES_MAX).then_some(room)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.length, Ordering::Relaxed);
+    }
+}

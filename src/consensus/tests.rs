@@ -1,0 +1,161 @@
+//! The door with a real runner behind it, on cores of the runtime.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+
+use futures_lite::future::{self, FutureExt};
+use rkyv::util::AlignedVec;
+
+use crate::runtime::cores::{self, CoreId, Driver, PerCore};
+use crate::runtime::{mesh, task};
+use crate::store::command::{Applied, Command, KvOp};
+use crate::store::model::KvEntry;
+use crate::store::topic::Topic;
+
+use super::*;
+
+fn set(key: &str, value: usize) -> Command {
+    let value = vec![b'x'; value];
+    Command::Kv(KvOp::Set(KvEntry { key: key.into(), value, ..KvEntry::default() }))
+}
+
+/// Runs `body` on one core.
+fn on_a_core<F: Future<Output = ()> + 'static>(body: impl Fn() -> F + Send + Clone + 'static) {
+    cores::run(Driver::Epoll, 1, move |_| body().boxed_local()).expect("the core runs to its end");
+}
+
+#[test]
+fn an_acknowledged_write_is_published_and_told_to_the_edges() {
+    on_a_core(async || {
+        let (proposals, state, runner) = open("10.0.0.1:8300".into());
+        let (edge, mut woken) = mesh::channel(1);
+        let running = task::spawn(runner.run(vec![edge]));
+        assert_eq!(proposals.propose(&set("a", 1)).await, Ok(Applied::Done));
+        assert_eq!(state.load().kv(b"a").map(|row| row.modify_index), Some(1));
+        let touched = woken.try_recv().expect("the edge hears before the writer");
+        assert!(touched.touches(&Topic::Key(b"a"[..].into())));
+        assert_eq!(proposals.propose(&set("a", 1)).await, Ok(Applied::Done));
+        assert!(woken.try_recv().is_none(), "nothing changed, nobody is told");
+        let status = proposals.status();
+        assert_eq!((status.applied_index, status.leader.as_deref()), (2, Some("10.0.0.1:8300")));
+        drop(proposals);
+        running.await.expect("the runner ends with the last handle");
+    });
+}
+
+#[test]
+fn a_full_edge_holds_back_the_acknowledgement_not_the_state() {
+    on_a_core(async || {
+        let (proposals, state, runner) = open(String::new());
+        let (edge, mut woken) = mesh::channel(1);
+        task::spawn(runner.run(vec![edge])).detach();
+        proposals.propose(&set("a", 1)).await.expect("the edge has room for one");
+        let second = set("b", 1);
+        let mut second = Box::pin(proposals.propose(&second));
+        assert!(future::poll_once(&mut second).await.is_none());
+        while state.load().kv(b"b").is_none() {
+            task::yield_now().await;
+        }
+        assert!(future::poll_once(&mut second).await.is_none());
+        assert!(woken.recv().await.is_some());
+        assert_eq!(second.await, Ok(Applied::Done));
+    });
+}
+
+#[test]
+fn writers_on_many_cores_are_put_in_one_order() {
+    const CORES: usize = 3;
+    const WRITES: usize = 300;
+    let (proposals, state, runner) = open(String::new());
+    let (edges, receivers): (Vec<_>, Vec<_>) = (0..CORES).map(|_| mesh::channel(8)).unzip();
+    let receivers = PerCore::new(receivers);
+    let control = Arc::new(Mutex::new(Some((runner, edges))));
+    let writers = PerCore::new((0..CORES).map(|_| proposals.clone()));
+    drop(proposals);
+    let seen = state.clone();
+    cores::run(Driver::Epoll, CORES, move |core: CoreId| {
+        let (control, receivers, writers, seen) =
+            (control.clone(), receivers.clone(), writers.clone(), seen.clone());
+        async move {
+            let work =
+                (core == CoreId(0)).then(|| control.lock().expect("one core takes it").take()).flatten();
+            let running = work.map(|(runner, edges)| task::spawn(runner.run(edges)));
+            let mut woken = receivers.take(core).expect("one for each core");
+            let listening = task::spawn(async move {
+                let mut keys = 0;
+                while let Some(touched) = woken.recv().await {
+                    touched.for_each_topic(|_| keys += 1);
+                }
+                keys
+            });
+            let proposals = writers.take(core).expect("one for each core");
+            for number in 0..WRITES {
+                let key = format!("{}/{number}", core.0);
+                assert_eq!(proposals.propose(&set(&key, 1)).await, Ok(Applied::Done));
+                assert!(seen.load().kv(key.as_bytes()).is_some());
+            }
+            drop(proposals);
+            if let Some(running) = running {
+                running.await.expect("it ends when all writers have");
+            }
+            assert_eq!(listening.await.expect("it ends with the runner"), CORES * WRITES);
+        }
+        .boxed_local()
+    })
+    .expect("all cores run to their end");
+    assert_eq!(state.load().index(), (CORES * WRITES) as u64);
+}
+
+#[test]
+fn refusals_say_why() {
+    on_a_core(async || {
+        let absent = Proposals::without_server().propose(&set("a", 1)).await;
+        assert_eq!(absent.map_err(|error| error.to_string()), Err("No cluster leader".into()));
+        let (proposals, _state, runner) = open(String::new());
+        let large = proposals.propose(&set("a", COMMAND_LENGTH_MAX)).await;
+        assert!(matches!(large, Err(ProposeError::TooLarge { max: COMMAND_LENGTH_MAX, .. })));
+        let command = set("a", 1);
+        let mut waiting: Vec<_> = (0..QUEUE_MAX).map(|_| Box::pin(proposals.propose(&command))).collect();
+        for write in &mut waiting {
+            assert!(future::poll_once(write).await.is_none());
+        }
+        assert_eq!(proposals.propose(&command).await, Err(ProposeError::TooBusy));
+        drop(runner);
+        assert_eq!(waiting.remove(0).await, Err(ProposeError::Stopping));
+        assert_eq!(proposals.propose(&command).await, Err(ProposeError::Stopping));
+    });
+}
+
+#[test]
+fn waiting_bytes_are_bounded_and_given_back() {
+    on_a_core(async || {
+        let (proposals, _state, runner) = open(String::new());
+        let command = set("a", COMMAND_LENGTH_MAX / 2);
+        let mut waiting = Vec::new();
+        let refused = loop {
+            let mut write = Box::pin(proposals.propose(&command));
+            match future::poll_once(&mut write).await {
+                None => waiting.push(write),
+                Some(refused) => break refused,
+            }
+        };
+        assert_eq!(refused, Err(ProposeError::TooBusy));
+        assert!((8..QUEUE_MAX).contains(&waiting.len()));
+        task::spawn(runner.run(Vec::new())).detach();
+        for write in waiting {
+            assert_eq!(write.await, Ok(Applied::Done));
+        }
+        assert_eq!(proposals.propose(&command).await, Ok(Applied::Done));
+    });
+}
+
+#[test]
+fn bytes_from_outside_are_checked() {
+    let encoded = Encoded::of(&set("a", 3));
+    let mut bytes = AlignedVec::<16>::new();
+    bytes.extend_from_slice(encoded.bytes());
+    assert!(Encoded::check(bytes.clone()).is_ok());
+    bytes.fill(0xff);
+    assert!(Encoded::check(bytes).is_err());
+    assert!(Encoded::check(AlignedVec::new()).is_err());
+}

@@ -1,0 +1,168 @@
+//! One packet in, one reply out: from the answer cache, else from the state, else later (when recursors have to be
+//! asked). It never waits and does no I/O; a core has one, shared by its UDP and TCP fronts.
+
+use std::sync::Arc;
+
+use muster_protocol::dns::name::Name;
+use muster_protocol::dns::question::{KEY_LEN_MAX, Parsed, Query, parse};
+use muster_protocol::dns::record::Answer;
+use muster_protocol::dns::template::{Template, Terms, size_limit};
+use muster_protocol::dns::{MESSAGE_SIZE_MAX, rcode};
+
+use super::cache::AnswerCache;
+use super::lookup::{External, Found, Local, look_up};
+use super::settings::DnsSettings;
+use crate::runtime::random::Rng;
+use crate::store::State;
+
+/// What becomes of a packet.
+#[derive(Debug)]
+pub enum Reply {
+    /// The reply has this many bytes.
+    Now(usize),
+    /// Recursors have to be asked first.
+    Later(Later),
+    /// None is due.
+    Silence,
+    /// The client takes more than there is room for: answer it again into [`MESSAGE_SIZE_MAX`] bytes.
+    Larger,
+}
+
+/// A query that waits for recursors.
+#[derive(Debug)]
+pub struct Later {
+    /// The packet.
+    pub packet: Box<[u8]>,
+    /// What to ask them: these names' addresses, or the query itself when there are none.
+    pub wanted: Vec<Name>,
+    /// Settings as of the question.
+    pub settings: Arc<DnsSettings>,
+}
+
+/// When and over what a query came.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// Over TCP.
+    pub tcp: bool,
+    /// Unix time, seconds.
+    pub unix_time: u32,
+}
+
+/// See the module's text.
+pub struct Responder {
+    settings: Arc<DnsSettings>,
+    cache: AnswerCache,
+    random: Rng,
+}
+
+impl Responder {
+    /// A responder with an empty cache.
+    pub fn new(settings: DnsSettings, seed: u64) -> Responder {
+        let mut random = Rng::new(seed);
+        let cache = AnswerCache::new(random.next_u64());
+        Responder { settings: Arc::new(settings), cache, random }
+    }
+
+    /// Takes up another configuration.
+    pub fn configure(&mut self, settings: DnsSettings) {
+        self.settings = Arc::new(settings);
+        self.cache.clear();
+    }
+
+    /// Answers `packet` into `out`, which holds at least the packet's length and a plain UDP message.
+    pub fn respond(&mut self, state: &State, packet: &[u8], how: Circumstances, out: &mut [u8]) -> Reply {
+        let query = match parse(packet) {
+            Parsed::Query(query) => query,
+            Parsed::Reject(reject) => return Reply::Now(reject.render(out)),
+            Parsed::Drop => return Reply::Silence,
+        };
+        if size_limit(&query, how.tcp) > out.len() {
+            return Reply::Larger;
+        }
+        let terms = terms(&self.settings, how);
+        let random = &mut self.random;
+        let mut buffer = [0; KEY_LEN_MAX];
+        let key = query.key(&mut buffer);
+        if let Some(template) = self.cache.get(key, state) {
+            return Reply::Now(template.render(&query, &terms, &mut || random.next_u64() as u32, out));
+        }
+        let found = look_up(&query, &self.settings, state, &External::new(), random.next_u64());
+        let local = match found {
+            Found::Here(local) => *local,
+            Found::Recurse if self.settings.recursion_available() => return self.later(packet, Vec::new()),
+            // Reverse names: nobody else to ask.
+            Found::Recurse => return Reply::Now(self.fail(&query, how, out)),
+            Found::Refused => return Reply::Now(query.render_bare(rcode::REFUSED.into(), out)),
+        };
+        let Local { answer, basis, wanted } = local;
+        if !wanted.is_empty() {
+            return self.later(packet, wanted);
+        }
+        let compressed = !self.settings.dns.disable_compression;
+        let mut template = Template::compile(&answer, query.name().len(), compressed);
+        let len = template.render(&query, &terms, &mut || random.next_u64() as u32, out);
+        self.cache.put(key, template, basis, state);
+        Reply::Now(len)
+    }
+
+    /// The reply to a query whose aliases recursors have answered for: `external` holds what they said.
+    pub fn respond_with(
+        &mut self,
+        state: &State,
+        later: &Later,
+        external: &External,
+        how: Circumstances,
+    ) -> Option<Vec<u8>> {
+        let Parsed::Query(query) = parse(&later.packet) else { return None };
+        let mut out = vec![0; MESSAGE_SIZE_MAX];
+        let len = match look_up(&query, &later.settings, state, external, self.random.next_u64()) {
+            Found::Here(local) => self.send_once(&local.answer, &query, &later.settings, how, &mut out),
+            Found::Recurse | Found::Refused => self.fail(&query, how, &mut out),
+        };
+        out.truncate(len);
+        Some(out)
+    }
+
+    /// The reply to a query that no recursor could answer.
+    pub fn respond_failure(&mut self, later: &Later, how: Circumstances) -> Option<Vec<u8>> {
+        let Parsed::Query(query) = parse(&later.packet) else { return None };
+        let mut out = vec![0; MESSAGE_SIZE_MAX];
+        let len = self.fail(&query, how, &mut out);
+        out.truncate(len);
+        Some(out)
+    }
+
+    fn later(&self, packet: &[u8], wanted: Vec<Name>) -> Reply {
+        Reply::Later(Later { packet: packet.into(), wanted, settings: self.settings.clone() })
+    }
+
+    /// SERVFAIL, as one who would recurse.
+    fn fail(&mut self, query: &Query<'_>, how: Circumstances, out: &mut [u8]) -> usize {
+        let answer = Answer { recursion_available: true, ..Answer::bare(rcode::SERVFAIL, false) };
+        let settings = self.settings.clone();
+        self.send_once(&answer, query, &settings, how, out)
+    }
+
+    fn send_once(
+        &mut self,
+        answer: &Answer,
+        query: &Query<'_>,
+        settings: &DnsSettings,
+        how: Circumstances,
+        out: &mut [u8],
+    ) -> usize {
+        let compressed = !settings.dns.disable_compression;
+        let random = &mut self.random;
+        let mut template = Template::compile(answer, query.name().len(), compressed);
+        template.render(query, &terms(settings, how), &mut || random.next_u64() as u32, out)
+    }
+}
+
+fn terms(settings: &DnsSettings, how: Circumstances) -> Terms {
+    Terms {
+        tcp: how.tcp,
+        udp_answers_max: settings.dns.udp_answer_limit,
+        mark_truncated: settings.dns.enable_truncate,
+        serial: how.unix_time,
+    }
+}
