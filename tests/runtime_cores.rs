@@ -94,9 +94,7 @@ fn dropping_a_task_cancels_it_and_detaching_does_not() {
 #[test]
 fn a_panic_in_the_entry_is_reported() {
     for driver in [Driver::Glommio, Driver::Epoll] {
-        let error = cores::run(driver, 2, |core| {
-            Box::pin(async move { assert!(core.0 != 1, "on purpose") })
-        });
+        let error = cores::run(driver, 2, |core| Box::pin(async move { assert!(core.0 != 1, "on purpose") }));
         assert!(error.expect_err("core 1 panics").to_string().contains("core 1"));
     }
 }

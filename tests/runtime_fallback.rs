@@ -17,7 +17,12 @@ fn deny_io_uring(errno: i32) {
     let jump_if_equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let deny = libc::SECCOMP_RET_ERRNO | errno.unsigned_abs();
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let deny_if = |call: i64, jump: u8| libc::sock_filter { code: jump_if_equal as u16, jt: jump, jf: 0, k: call as u32 };
+    let deny_if = |call: i64, jump: u8| libc::sock_filter {
+        code: jump_if_equal as u16,
+        jt: jump,
+        jf: 0,
+        k: call as u32,
+    };
     let mut program = [
         // The number is the first field of the data that a filter sees.
         statement(load_number, 0),

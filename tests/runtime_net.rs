@@ -5,7 +5,8 @@ mod runtime_support;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use muster::runtime::cores::{CoreId, Driver, PerCore};
 use muster::runtime::net::{
-    Endpoint, Event, Listener, Readiness, Socket, Stream, Udp, UdpBatch, UnixAccess, guard_bind, guard_bind_udp, resolve,
+    Endpoint, Event, Listener, Readiness, Socket, Stream, Udp, UdpBatch, UnixAccess, guard_bind,
+    guard_bind_udp, resolve,
 };
 use muster::runtime::{task, time};
 use runtime_support::{on_both, on_cores};
@@ -106,7 +107,8 @@ fn unix_sockets_serve_too_and_stale_ones_are_replaced() {
         drop(std::os::unix::net::UnixListener::bind(directory.path().join("api.sock")).expect("a new file"));
         let access = UnixAccess { mode: Some(0o660), ..UnixAccess::default() };
         let listener = guard_bind(&endpoint, 1, &access).expect("nobody listens").remove(0);
-        let mode = std::fs::metadata(directory.path().join("api.sock")).expect("it exists").permissions().mode();
+        let mode =
+            std::fs::metadata(directory.path().join("api.sock")).expect("it exists").permissions().mode();
         assert_eq!(mode & 0o777, 0o660);
         let second = guard_bind(&endpoint, 1, &access).err().expect("the first listens");
         assert!(second.to_string().contains("address already in use"), "{second}");
@@ -239,7 +241,8 @@ fn a_batch_refuses_what_does_not_fit() {
 fn the_second_agent_is_told_and_the_own_cores_share() {
     let mine = guard_bind(&Endpoint::Tcp(any_port()), 2, &UnixAccess::default()).expect("a free port");
     let endpoint = mine[0].endpoint().clone();
-    let error = guard_bind(&endpoint, 2, &UnixAccess::default()).err().expect("the port is taken").to_string();
+    let error =
+        guard_bind(&endpoint, 2, &UnixAccess::default()).err().expect("the port is taken").to_string();
     assert!(error.contains("address already in use") && error.contains(&endpoint.to_string()), "{error}");
     let datagrams = guard_bind_udp(any_port(), 2).expect("a free port");
     let address = datagrams[0].local_address().expect("it is bound");
@@ -266,7 +269,8 @@ fn the_second_agent_is_told_and_the_own_cores_share() {
 #[test]
 fn listeners_of_one_port_serve_on_their_cores() {
     for driver in [Driver::Glommio, Driver::Epoll] {
-        let listeners = guard_bind(&Endpoint::Tcp(any_port()), 2, &UnixAccess::default()).expect("a free port");
+        let listeners =
+            guard_bind(&Endpoint::Tcp(any_port()), 2, &UnixAccess::default()).expect("a free port");
         let endpoint = listeners[0].endpoint().clone();
         let listeners = PerCore::new(listeners);
         on_cores(driver, 3, move |core| {
@@ -303,9 +307,14 @@ fn listeners_of_one_port_serve_on_their_cores() {
 #[test]
 fn names_and_addresses_resolve() {
     on_both(async || {
-        assert_eq!(resolve("127.0.0.9", 80).await.expect("an address"), [SocketAddr::from(([127, 0, 0, 9], 80))]);
+        assert_eq!(
+            resolve("127.0.0.9", 80).await.expect("an address"),
+            [SocketAddr::from(([127, 0, 0, 9], 80))]
+        );
         assert!(resolve("[::1]", 80).await.expect("an address")[0].is_ipv6());
-        assert!(resolve("localhost", 80).await.expect("in every hosts file").iter().all(|a| a.ip().is_loopback()));
+        assert!(
+            resolve("localhost", 80).await.expect("in every hosts file").iter().all(|a| a.ip().is_loopback())
+        );
         let error = resolve("no such host.invalid", 80).await.expect_err("not a name");
         assert!(error.to_string().contains("no such host.invalid"), "{error}");
     });

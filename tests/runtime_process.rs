@@ -128,7 +128,8 @@ fn signals_arrive_as_events() {
         on_both(async || {
             let program = std::env::current_exe().expect("this program").into_os_string();
             let arguments = ["--exact", "signals_arrive_as_events", "--nocapture", "--test-threads=1"];
-            let mut spec = Spec { argv: vec![program], env: vec![(ROLE.into(), "1".into())], ..Spec::default() };
+            let mut spec =
+                Spec { argv: vec![program], env: vec![(ROLE.into(), "1".into())], ..Spec::default() };
             spec.argv.extend(arguments.map(OsString::from));
             spec.output_max = 4096;
             let exit = process::run(spec).await.expect("this program runs");
@@ -139,8 +140,11 @@ fn signals_arrive_as_events() {
     signal::block_in_main();
     on_both(async || {
         let mut signals = signal::listen().expect("a descriptor is left");
-        let expectations =
-            [(libc::SIGHUP, Signal::Hangup), (libc::SIGINT, Signal::Interrupt), (libc::SIGTERM, Signal::Terminate)];
+        let expectations = [
+            (libc::SIGHUP, Signal::Hangup),
+            (libc::SIGINT, Signal::Interrupt),
+            (libc::SIGTERM, Signal::Terminate),
+        ];
         for (number, expected) in expectations {
             // SAFETY: takes no pointer. Directed at this very thread: the harness's main thread has not blocked it.
             assert_eq!(unsafe { libc::raise(number) }, 0);
@@ -157,7 +161,10 @@ fn files_are_replaced_whole_and_listed() {
         fs::write_atomically(path.clone(), b"one".to_vec(), 0o600).await.expect("it can be written");
         fs::write_atomically(path.clone(), b"two".to_vec(), 0o600).await.expect("it can be written");
         assert_eq!(fs::read(path.clone()).await.expect("it is there"), b"two");
-        assert_eq!(fs::list(directory.path().join("deep/down")).await.expect("it is there"), std::slice::from_ref(&path));
+        assert_eq!(
+            fs::list(directory.path().join("deep/down")).await.expect("it is there"),
+            std::slice::from_ref(&path)
+        );
         fs::remove(path.clone()).await.expect("it can be removed");
         fs::remove(path.clone()).await.expect("twice, too");
         let error = fs::read(path.clone()).await.expect_err("it is gone");
@@ -172,7 +179,10 @@ fn a_lock_excludes_others_until_it_is_dropped() {
     let path = directory.path().join("lock");
     let lock = fs::lock(&path).expect("nobody has it");
     let error = fs::lock(&path).expect_err("it is held");
-    assert!(error.kind() == std::io::ErrorKind::WouldBlock && error.to_string().contains("another agent"), "{error}");
+    assert!(
+        error.kind() == std::io::ErrorKind::WouldBlock && error.to_string().contains("another agent"),
+        "{error}"
+    );
     drop(lock);
     fs::lock(&path).expect("it is free again");
 }
