@@ -7,6 +7,8 @@
 pub mod agent_check;
 pub mod agent_service;
 pub mod area;
+#[cfg(test)]
+mod area_tests;
 pub mod cache;
 pub mod cached;
 pub mod catalog;
