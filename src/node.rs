@@ -7,25 +7,28 @@
 //! Stop: one flag is raised; edges close their listeners and connections, the control core closes the agent's files,
 //! then the cores end.
 
+mod doors;
+
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::agent::{self, Agent, AgentError, Door, Doorway, Hooks, LocalState, Parts, identity};
-use crate::config::{Config, ListenAddr, RuntimeChoice};
+use crate::config::{Config, RuntimeChoice};
 use crate::consensus::{self, Proposals, Runner};
 use crate::edge::{dns, http};
 use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError};
-use crate::runtime::net::{BindError, Endpoint, Listener, Udp, UnixAccess, guard_bind, guard_bind_udp};
+use crate::runtime::net::BindError;
 use crate::runtime::publish::Published;
 use crate::runtime::signal::{self, Signal};
-use crate::runtime::{fs, mesh, preflight, task, time};
-use crate::server;
+use crate::runtime::{blocking, mesh, preflight, task, time};
+use crate::server::leader;
 use crate::store::{State, Touched};
+use doors::Doors;
 
 /// Batches of changes that wait for an edge core; the control core waits for one that lags further behind.
 const CHANGES_WAITING_MAX: usize = 1024;
@@ -89,7 +92,7 @@ pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
     };
     let driver = choose_driver(config.runtime)?;
     let layout = Layout::of(&config);
-    let edges = Doors::open(&config, layout.edges)?;
+    let edges = doors::open(&config, layout.edges)?;
     let _pid_file = config.pid_file.clone().map(PidFile::write).transpose().map_err(Failure::PidFile)?;
     announce(&config, driver, &layout);
 
@@ -180,11 +183,11 @@ struct EdgeSeat {
 
 impl Plan {
     fn new(config: Config, reload: Reload, layout: Layout, doors: Vec<Doors>) -> Plan {
-        let (proposals, state, runner) = consensus::open(config.server_address().to_string());
+        let (proposals, state, runner) = consensus::open(SocketAddr::new(config.addresses.advertise, config.ports.server).to_string());
         let (door, doorway) = agent::door();
         let (senders, receivers): (Vec<_>, Vec<_>) = doors.iter().map(|_| mesh::channel(CHANGES_WAITING_MAX)).unzip();
         let seats = doors.into_iter().zip(receivers).map(|(doors, changes)| EdgeSeat { doors, changes });
-        let local = LocalState::new(&config.node_name);
+        let local = LocalState { node_name: config.node_name.as_str().into(), ..LocalState::default() };
         Plan {
             layout,
             config: Published::new(config),
@@ -196,7 +199,7 @@ impl Plan {
             shutdown: Shutdown::new(),
             ending: Ending::default(),
             control: PerCore::new(vec![Control { runner, doorway, changes: senders }]),
-            edges: PerCore::new(seats.collect()),
+            edges: PerCore::new(seats.collect::<Vec<_>>()),
         }
     }
 }
@@ -214,18 +217,18 @@ async fn core_main(plan: Plan, core: CoreId) {
 
 async fn run_edge(plan: Plan, seat: EdgeSeat) {
     let EdgeSeat { doors, changes } = seat;
-    let edge = Rc::new(http::Edge::new(http::Parts {
-        config: plan.config.clone(),
-        state: plan.state.clone(),
-        local: plan.local.clone(),
-        proposals: plan.proposals.clone(),
-        agent: plan.door.clone(),
-    }));
+    let edge = Rc::new(http::Edge::new(
+        plan.config.clone(),
+        plan.state.clone(),
+        plan.proposals.clone(),
+        plan.local.clone(),
+        plan.door.clone(),
+    ));
     let shutdown = plan.shutdown.clone();
     let dns = task::spawn(async move {
         dns::serve(plan.config, plan.state, doors.dns, async move { shutdown.raised().await }).await;
     });
-    http::Server::new(edge, http::routes(), doors.http).run(changes, plan.shutdown).await;
+    http::server::Server::new(edge, http::routes(), doors.http).run(changes, plan.shutdown).await;
     dns.await;
 }
 
@@ -250,7 +253,9 @@ async fn start_agent(plan: &Plan) -> Result<Agent, String> {
     let id = identity::node_id(&config).await.map_err(|error| format!("cannot settle the node's ID: {error}"))?;
     let node = identity::node_row(&config, id);
     if config.server {
-        server::register_self(&plan.proposals, &config, &node).await;
+        let (config, node, plan) = (config.clone(), node.clone(), plan.clone());
+        let duties = async move { leader::run(&config, &node, || plan.state.load_full(), &plan.proposals).await };
+        task::spawn(duties).detach();
     }
     let agent = Agent::start(Parts {
         config,
@@ -302,7 +307,7 @@ async fn obey_signals(plan: Plan) {
                 return;
             }
         };
-        tracing::info!(signal = signal.name(), "agent: Caught");
+        tracing::info!("agent: Caught signal: {signal}");
         match signal {
             Signal::Hangup => reload_on_signal(&plan),
             _ if leaving.replace(true) || !is_graceful(&plan.config.load(), signal) => {

@@ -14,7 +14,7 @@ use crate::runtime::net::{Endpoint, Listener, Udp, UnixAccess, guard_bind, guard
 #[derive(Default)]
 pub struct Doors {
     /// HTTP and HTTPS listeners.
-    pub http: Vec<http::Door>,
+    pub http: Vec<http::server::Door>,
     /// DNS sockets.
     pub dns: dns::Sockets,
 }
@@ -28,7 +28,7 @@ pub fn open(config: &Config, edges: usize) -> Result<Vec<Doors>, Failure> {
     let access = unix_access(&config.unix_sockets)?;
     for address in &config.listen.http {
         let listeners = listen(address, edges, &access)?;
-        deal(&mut doors, listeners, |edge, listener| edge.http.push(http::Door { listener, tls: None }));
+        deal(&mut doors, listeners, |edge, listener| edge.http.push(http::server::Door { listener, tls: None }));
     }
     if !config.listen.https.is_empty() {
         let tls = http::tls::server_config(&config.tls).map_err(Failure::Listener)?;
@@ -36,7 +36,7 @@ pub fn open(config: &Config, edges: usize) -> Result<Vec<Doors>, Failure> {
             let listeners = listen(address, edges, &access)?;
             let tls: Arc<_> = tls.clone();
             deal(&mut doors, listeners, |edge, listener| {
-                edge.http.push(http::Door { listener, tls: Some(tls.clone()) });
+                edge.http.push(http::server::Door { listener, tls: Some(tls.clone()) });
             });
         }
     }

@@ -32,6 +32,7 @@ pub mod services;
 pub mod status;
 pub mod stream;
 mod tags;
+pub mod tls;
 pub mod ui;
 
 use std::sync::Arc;
@@ -57,8 +58,14 @@ pub struct Edge {
 
 impl Edge {
     /// For one core, from what the control core publishes.
-    pub fn new(config: Published<Config>, state: Published<State>, proposals: Proposals) -> Edge {
-        Edge { config, state, proposals }
+    pub fn new(
+        config: Published<Config>,
+        state: Published<State>,
+        proposals: Proposals,
+        local: Published<LocalState>,
+        agent: Door,
+    ) -> Edge {
+        Edge { config, state, proposals, local, agent }
     }
 
     /// The configuration in force.
@@ -99,7 +106,7 @@ impl Edge {
 /// The table of all areas.
 pub fn routes() -> Router {
     let mut router = Router::new();
-    for area in [catalog::ROUTES, health::ROUTES, kv::ROUTES, services::ROUTES, status::ROUTES, ui::ROUTES] {
+    for area in [agent_check::ROUTES, agent_service::ROUTES, catalog::ROUTES, health::ROUTES, kv::ROUTES, services::ROUTES, status::ROUTES, ui::ROUTES] {
         router.add(area);
     }
     router
