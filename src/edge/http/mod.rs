@@ -106,7 +106,17 @@ impl Edge {
 /// The table of all areas.
 pub fn routes() -> Router {
     let mut router = Router::new();
-    for area in [agent_check::ROUTES, agent_service::ROUTES, catalog::ROUTES, health::ROUTES, kv::ROUTES, services::ROUTES, status::ROUTES, ui::ROUTES] {
+    let areas = [
+        agent_check::ROUTES,
+        agent_service::ROUTES,
+        catalog::ROUTES,
+        health::ROUTES,
+        kv::ROUTES,
+        services::ROUTES,
+        status::ROUTES,
+        ui::ROUTES,
+    ];
+    for area in areas {
         router.add(area);
     }
     router
