@@ -49,11 +49,21 @@ fn state() -> State {
     let mut state = State::new();
     for count in [1, 3, 50] {
         for i in 0..count {
-            register(&mut state, &format!("n-{count}-{i}"), &format!("10.0.{count}.{i}"), &format!("svc-{count}"));
+            register(
+                &mut state,
+                &format!("n-{count}-{i}"),
+                &format!("10.0.{count}.{i}"),
+                &format!("svc-{count}"),
+            );
         }
     }
     for i in 0..SERVICES {
-        register(&mut state, &format!("m-{i}"), &format!("10.1.{}.{}", i / 250, i % 250), &format!("many-{i}"));
+        register(
+            &mut state,
+            &format!("m-{i}"),
+            &format!("10.1.{}.{}", i / 250, i % 250),
+            &format!("many-{i}"),
+        );
     }
     state
 }
