@@ -13,6 +13,8 @@ mod recursion;
 pub mod responder;
 pub mod settings;
 mod tcp;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
