@@ -98,7 +98,8 @@ pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
 
     let plan = Plan::new(config, reload, layout, edges);
     let (ending, entry) = (plan.ending.clone(), plan);
-    cores::run(driver, layout.cores, move |core| Box::pin(core_main(entry.clone(), core))).map_err(Failure::Cores)?;
+    cores::run(driver, layout.cores, move |core| Box::pin(core_main(entry.clone(), core)))
+        .map_err(Failure::Cores)?;
     ending.outcome()
 }
 
@@ -142,7 +143,9 @@ fn announce(config: &Config, driver: Driver, layout: &Layout) {
         "agent: starting Muster"
     );
     if config.server && !config.dev_mode {
-        tracing::warn!("agent: the catalog and the KV store of this server live in memory: a restart empties them");
+        tracing::warn!(
+            "agent: the catalog and the KV store of this server live in memory: a restart empties them"
+        );
     }
     if !config.unsupported_keys.is_empty() {
         tracing::warn!(keys = %config.unsupported_keys.join(", "), "agent: keys accepted whose feature is not there yet");
@@ -183,9 +186,11 @@ struct EdgeSeat {
 
 impl Plan {
     fn new(config: Config, reload: Reload, layout: Layout, doors: Vec<Doors>) -> Plan {
-        let (proposals, state, runner) = consensus::open(SocketAddr::new(config.addresses.advertise, config.ports.server).to_string());
+        let (proposals, state, runner) =
+            consensus::open(SocketAddr::new(config.addresses.advertise, config.ports.server).to_string());
         let (door, doorway) = agent::door();
-        let (senders, receivers): (Vec<_>, Vec<_>) = doors.iter().map(|_| mesh::channel(CHANGES_WAITING_MAX)).unzip();
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            doors.iter().map(|_| mesh::channel(CHANGES_WAITING_MAX)).unzip();
         let seats = doors.into_iter().zip(receivers).map(|(doors, changes)| EdgeSeat { doors, changes });
         let local = LocalState { node_name: config.node_name.as_str().into(), ..LocalState::default() };
         Plan {
@@ -250,11 +255,13 @@ async fn run_control(plan: Plan, control: Control) {
 
 async fn start_agent(plan: &Plan) -> Result<Agent, String> {
     let config = plan.config.load_full();
-    let id = identity::node_id(&config).await.map_err(|error| format!("cannot settle the node's ID: {error}"))?;
+    let id =
+        identity::node_id(&config).await.map_err(|error| format!("cannot settle the node's ID: {error}"))?;
     let node = identity::node_row(&config, id);
     if config.server {
         let (config, node, plan) = (config.clone(), node.clone(), plan.clone());
-        let duties = async move { leader::run(&config, &node, || plan.state.load_full(), &plan.proposals).await };
+        let duties =
+            async move { leader::run(&config, &node, || plan.state.load_full(), &plan.proposals).await };
         task::spawn(duties).detach();
     }
     let agent = Agent::start(Parts {

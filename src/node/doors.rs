@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::Failure;
 use crate::config::{Config, ListenAddr, UnixSockets};
 use crate::edge::{dns, http};
-use crate::runtime::users;
 use crate::runtime::net::{Endpoint, Listener, Udp, UnixAccess, guard_bind, guard_bind_udp};
+use crate::runtime::users;
 
 /// What one edge core serves.
 #[derive(Default)]
@@ -28,7 +28,9 @@ pub fn open(config: &Config, edges: usize) -> Result<Vec<Doors>, Failure> {
     let access = unix_access(&config.unix_sockets)?;
     for address in &config.listen.http {
         let listeners = listen(address, edges, &access)?;
-        deal(&mut doors, listeners, |edge, listener| edge.http.push(http::server::Door { listener, tls: None }));
+        deal(&mut doors, listeners, |edge, listener| {
+            edge.http.push(http::server::Door { listener, tls: None })
+        });
     }
     if !config.listen.https.is_empty() {
         let tls = http::tls::server_config(&config.tls).map_err(Failure::Listener)?;

@@ -24,10 +24,12 @@ fn look_up(name: &str, file: &str, what: &str) -> io::Result<u32> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }
-    let text = fs::read_to_string(file)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot look up {what} {name:?} in {file}: {error}")))?;
-    find(&text, name)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{file} has no {what} {name:?}; give its number")))
+    let text = fs::read_to_string(file).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot look up {what} {name:?} in {file}: {error}"))
+    })?;
+    find(&text, name).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::NotFound, format!("{file} has no {what} {name:?}; give its number"))
+    })
 }
 
 /// Both files: name, password, number, and more, with colons between.
@@ -44,7 +46,10 @@ mod tests {
 
     #[test]
     fn names_and_numbers() {
-        assert_eq!(find("root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/:/bin/false\n", "www-data"), Some(33));
+        assert_eq!(
+            find("root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/:/bin/false\n", "www-data"),
+            Some(33)
+        );
         assert_eq!(find("root:x:0:0::/:/bin/sh\nbroken\n", "broken"), None);
         assert_eq!(user_id("1234").ok(), Some(1234));
         assert_eq!(user_id("root").ok(), Some(0));

@@ -18,17 +18,24 @@ use crate::config::TlsConfig;
 /// A file is missing or holds something else; the text names it.
 pub fn server_config(tls: &TlsConfig) -> Result<Arc<ServerConfig>, String> {
     let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) else {
-        return Err("the HTTPS port is on, but cert_file or key_file is not set: set both, or ports.https to -1".into());
+        return Err(
+            "the HTTPS port is on, but cert_file or key_file is not set: set both, or ports.https to -1"
+                .into(),
+        );
     };
     let chain = certificates(cert)?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| format!("key_file {}: {error}", key.display()))?;
+    let key =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| format!("key_file {}: {error}", key.display()))?;
     let builder = ServerConfig::builder();
     let builder = if tls.verify_incoming_https {
-        let ca = tls.ca_file.as_deref().ok_or("verify_incoming_https needs ca_file, to know whom to trust")?;
+        let ca =
+            tls.ca_file.as_deref().ok_or("verify_incoming_https needs ca_file, to know whom to trust")?;
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(certificates(ca)?);
         let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build();
-        builder.with_client_cert_verifier(verifier.map_err(|error| format!("ca_file {}: {error}", ca.display()))?)
+        builder.with_client_cert_verifier(
+            verifier.map_err(|error| format!("ca_file {}: {error}", ca.display()))?,
+        )
     } else {
         builder.with_no_client_auth()
     };
