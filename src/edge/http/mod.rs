@@ -34,6 +34,7 @@ pub mod services;
 pub mod status;
 pub mod stream;
 mod tags;
+pub mod tls;
 pub mod ui;
 
 use std::sync::Arc;
