@@ -1,5 +1,7 @@
 //! What the store costs: writes, indexes, the walk that answers a query, and waking few among many.
 
+#![allow(missing_docs)] // criterion's macro makes a public function
+
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};

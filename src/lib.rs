@@ -11,4 +11,5 @@ pub mod edge;
 pub mod health;
 pub mod node;
 pub mod runtime;
+pub mod server;
 pub mod store;

@@ -113,11 +113,11 @@ where
     let cores = u32::try_from(cores.clamp(1, 1024)).expect("clamped above");
     let cpus = if cores > 1 { sys::allowed_cpus() } else { Vec::new() };
     let watch = Arc::new(Watch::default());
-    let (report, reports) = mpsc::channel();
+    let (report, reports) = mpsc::sync_channel(cores as usize);
     let mut threads = Vec::new();
     for id in (0..cores).map(CoreId) {
         let cpu = if cpus.len() >= cores as usize { Some(cpus[id.0 as usize]) } else { None };
-        let (go, gate) = mpsc::channel();
+        let (go, gate) = mpsc::sync_channel(1);
         let seat = Seat { id, cpu, pulse: Arc::new(Pulse::new(&watch)), report: report.clone(), gate };
         let entry = entry.clone();
         let thread = thread::Builder::new()
@@ -139,7 +139,7 @@ where
     ended.into_iter().collect()
 }
 
-type Running = (CoreId, mpsc::Sender<()>, thread::JoinHandle<Result<(), StartError>>);
+type Running = (CoreId, mpsc::SyncSender<()>, thread::JoinHandle<Result<(), StartError>>);
 
 /// Lets the cores go when every one of them is ready; if one failed, none goes.
 fn open_gates(
@@ -164,7 +164,7 @@ struct Seat {
     id: CoreId,
     cpu: Option<usize>,
     pulse: Arc<Pulse>,
-    report: mpsc::Sender<Patient>,
+    report: mpsc::SyncSender<Patient>,
     gate: mpsc::Receiver<()>,
 }
 

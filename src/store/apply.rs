@@ -82,11 +82,8 @@ impl State {
 
     /// Decides what becomes of the node row, or why it cannot.
     fn plan_node(&self, node: &Node, key: &Name, skip_update: bool) -> Result<NodePlan, String> {
-        let by_name = self.nodes.get(key);
-        if let Some(entry) = by_name {
-            if skip_update || same_node(&entry.row, node) {
-                return Ok(NodePlan::Keep);
-            }
+        if self.nodes.get(key).is_some_and(|entry| skip_update || same_node(&entry.row, node)) {
+            return Ok(NodePlan::Keep);
         }
         if node.id.is_empty() {
             return Ok(NodePlan::Write { renamed_from: None });

@@ -13,7 +13,7 @@ use super::catalog_body;
 use super::exchange::{Handled, Outcome, Read, Request, Response};
 use super::filter::CatalogService;
 use super::filter::schema::{CATALOG_SERVICE, NODE, NODE_SERVICE};
-use super::json::{Json, JsonWriter, catalog_service};
+use super::json::{Json, JsonWriter, catalog_service, name as framed};
 use super::query;
 use super::router::Route;
 use super::tags::Tags;
@@ -170,11 +170,12 @@ fn node(edge: &Rc<Edge>, request: &Request) -> Handled {
         match state.node(&name) {
             None => w.null(),
             Some(node) => w.object(|w| {
-                node.write(w.key("Node"));
+                node.write(w.field(framed!("Node")));
                 let services = state.node_services(&name).filter(|service| chosen.takes(&***service));
                 let by_id: BTreeMap<&str, &Arc<Service>> =
                     services.map(|service| (service.id.as_str(), service)).collect();
-                w.key("Services").object(|w| by_id.iter().for_each(|(id, service)| service.write(w.key(id))));
+                w.field(framed!("Services"))
+                    .object(|w| by_id.iter().for_each(|(id, service)| service.write(w.key(id))));
             }),
         }
         Response::json_bytes(w.finish())
@@ -194,16 +195,16 @@ fn node_services(edge: &Rc<Edge>, request: &Request) -> Handled {
         w.object(|w| {
             let node = state.node(&name);
             match node {
-                Some(node) => node.write(w.key("Node")),
-                None => w.key("Node").null(),
+                Some(node) => node.write(w.field(framed!("Node"))),
+                None => w.field(framed!("Node")).null(),
             }
             let mut services = state.node_services(&name).peekable();
             // Consul shows a list that never was as null, and one that a filter emptied as empty.
             if services.peek().is_none() && (chosen.all() || node.is_none()) {
-                w.key("Services").null();
+                w.field(framed!("Services")).null();
             } else {
                 let services = services.filter(|service| chosen.takes(&***service));
-                w.key("Services").array(services, |w, service| service.write(w));
+                w.field(framed!("Services")).array(services, |w, service| service.write(w));
             }
         });
         Response::json_bytes(w.finish())

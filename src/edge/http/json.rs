@@ -9,6 +9,14 @@ use crate::store::model::{
     Check, CheckDefinition, KvEntry, Node, Service, ServiceAddress, StringMap, Weights,
 };
 
+/// Frames the name of a field for [`JsonWriter::field`], at compile time. The name must need no escapes.
+macro_rules! name {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
+pub(crate) use name;
+
 /// Writes one JSON document.
 pub struct JsonWriter {
     out: Vec<u8>,
@@ -47,10 +55,25 @@ impl JsonWriter {
         });
     }
 
-    /// A field of an object: its name; the value is to follow.
-    pub fn key(&mut self, name: &str) -> &mut JsonWriter {
+    /// A field of an object: its name, framed by [`name!`]; the value is to follow.
+    pub fn field(&mut self, framed: &'static str) -> &mut JsonWriter {
+        debug_assert!(framed.starts_with(",\""), "{framed} is not framed by name!");
+        let framed = framed.as_bytes();
+        if self.pretty {
+            self.next();
+            self.out.extend_from_slice(&framed[1..]);
+            self.out.push(b' ');
+        } else {
+            self.out.extend_from_slice(&framed[usize::from(self.fresh)..]);
+            self.fresh = false;
+        }
+        self
+    }
+
+    /// An entry of an object by a key that is any text; the value is to follow.
+    pub fn key(&mut self, key: &str) -> &mut JsonWriter {
         self.next();
-        self.text(name);
+        self.text(key);
         self.out.extend_from_slice(if self.pretty { b": " } else { b":" });
         self
     }
@@ -67,10 +90,11 @@ impl JsonWriter {
 
     /// A whole number.
     pub fn number(&mut self, value: impl Into<i128>) {
-        let mut digits = [0u8; 40];
-        let mut at = digits.len();
         let value: i128 = value.into();
-        let mut rest = value.unsigned_abs();
+        assert!(value.unsigned_abs() <= u128::from(u64::MAX), "numbers of the API have 64 bits");
+        let mut rest = value.unsigned_abs() as u64;
+        let mut digits = [0u8; 20];
+        let mut at = digits.len();
         loop {
             at -= 1;
             digits[at] = b'0' + (rest % 10) as u8;
@@ -87,7 +111,9 @@ impl JsonWriter {
 
     /// Text, escaped as Go's `encoding/json` does for HTML.
     pub fn text(&mut self, text: &str) {
-        self.octets(text.as_bytes());
+        self.out.push(b'"');
+        self.escaped(text);
+        self.out.push(b'"');
     }
 
     /// Octets as text; what is not UTF-8 becomes `\ufffd`.
@@ -147,7 +173,7 @@ impl JsonWriter {
     fn escaped(&mut self, text: &str) {
         let bytes = text.as_bytes();
         let mut start = 0;
-        for (at, &byte) in bytes.iter().enumerate() {
+        for (at, &byte) in bytes.iter().enumerate().skip(plain_blocks(bytes)) {
             if PLAIN[byte as usize] {
                 continue;
             }
@@ -178,6 +204,24 @@ impl JsonWriter {
         }
         self.out.extend_from_slice(&bytes[start..]);
     }
+}
+
+/// How many bytes at the start need no escapes, in whole blocks that are looked at in one go.
+fn plain_blocks(bytes: &[u8]) -> usize {
+    const BLOCK: usize = 16;
+    let plain = |block: &&[u8]| {
+        !block.iter().fold(false, |found, &byte| {
+            found
+                | (byte < 0x20)
+                | (byte == b'"')
+                | (byte == b'\\')
+                | (byte == b'<')
+                | (byte == b'>')
+                | (byte == b'&')
+                | (byte == 0xe2)
+        })
+    };
+    BLOCK * bytes.chunks_exact(BLOCK).take_while(plain).count()
 }
 
 /// Bytes that need no second look inside a string.
@@ -253,12 +297,12 @@ impl<T: Json> Json for Option<T> {
 impl Json for KvEntry {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key("LockIndex").number(self.lock_index);
-            w.key("Key").octets(&self.key);
-            w.key("Flags").number(self.flags);
-            w.key("Value").base64(&self.value);
+            w.field(name!("LockIndex")).number(self.lock_index);
+            w.field(name!("Key")).octets(&self.key);
+            w.field(name!("Flags")).number(self.flags);
+            w.field(name!("Value")).base64(&self.value);
             if !self.session.is_empty() {
-                w.key("Session").text(&self.session);
+                w.field(name!("Session")).text(&self.session);
             }
             indexes(w, self.create_index, self.modify_index);
         });
@@ -268,12 +312,12 @@ impl Json for KvEntry {
 impl Json for Node {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key("ID").text(&self.id);
-            w.key("Node").text(&self.node);
-            w.key("Address").text(&self.address);
-            w.key("Datacenter").text(&self.datacenter);
-            self.tagged_addresses.write(w.key("TaggedAddresses"));
-            self.meta.write(w.key("Meta"));
+            w.field(name!("ID")).text(&self.id);
+            w.field(name!("Node")).text(&self.node);
+            w.field(name!("Address")).text(&self.address);
+            w.field(name!("Datacenter")).text(&self.datacenter);
+            self.tagged_addresses.write(w.field(name!("TaggedAddresses")));
+            self.meta.write(w.field(name!("Meta")));
             indexes(w, self.create_index, self.modify_index);
         });
     }
@@ -282,8 +326,8 @@ impl Json for Node {
 impl Json for ServiceAddress {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key("Address").text(&self.address);
-            w.key("Port").number(self.port);
+            w.field(name!("Address")).text(&self.address);
+            w.field(name!("Port")).number(self.port);
         });
     }
 }
@@ -291,8 +335,8 @@ impl Json for ServiceAddress {
 impl Json for Weights {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key("Passing").number(self.passing);
-            w.key("Warning").number(self.warning);
+            w.field(name!("Passing")).number(self.passing);
+            w.field(name!("Warning")).number(self.warning);
         });
     }
 }
@@ -302,18 +346,18 @@ impl Json for Service {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
             if !self.kind.is_empty() {
-                w.key("Kind").text(&self.kind);
+                w.field(name!("Kind")).text(&self.kind);
             }
-            w.key("ID").text(&self.id);
-            w.key("Service").text(&self.name);
-            self.tags[..].write(w.key("Tags"));
-            w.key("Address").text(&self.address);
-            tagged_addresses(w, "TaggedAddresses", self);
-            self.meta.write(w.key("Meta"));
-            w.key("Port").number(self.port);
-            self.weights.write(w.key("Weights"));
-            w.key("EnableTagOverride").flag(self.enable_tag_override);
-            mesh(w, "Proxy", "Connect");
+            w.field(name!("ID")).text(&self.id);
+            w.field(name!("Service")).text(&self.name);
+            self.tags[..].write(w.field(name!("Tags")));
+            w.field(name!("Address")).text(&self.address);
+            tagged_addresses(w, name!("TaggedAddresses"), self);
+            self.meta.write(w.field(name!("Meta")));
+            w.field(name!("Port")).number(self.port);
+            self.weights.write(w.field(name!("Weights")));
+            w.field(name!("EnableTagOverride")).flag(self.enable_tag_override);
+            mesh(w, name!("Proxy"), name!("Connect"));
             indexes(w, self.create_index, self.modify_index);
         });
     }
@@ -322,27 +366,27 @@ impl Json for Service {
 /// A row of `/v1/catalog/service/:service`.
 pub fn catalog_service(w: &mut JsonWriter, node: &Node, service: &Service) {
     w.object(|w| {
-        w.key("ID").text(&node.id);
-        w.key("Node").text(&node.node);
-        w.key("Address").text(&node.address);
-        w.key("Datacenter").text(&node.datacenter);
-        node.tagged_addresses.write(w.key("TaggedAddresses"));
-        node.meta.write(w.key("NodeMeta"));
-        w.key("ServiceKind").text(&service.kind);
-        w.key("ServiceID").text(&service.id);
-        w.key("ServiceName").text(&service.name);
-        service.tags[..].write(w.key("ServiceTags"));
-        w.key("ServiceAddress").text(&service.address);
-        tagged_addresses(w, "ServiceTaggedAddresses", service);
-        service.weights.write(w.key("ServiceWeights"));
+        w.field(name!("ID")).text(&node.id);
+        w.field(name!("Node")).text(&node.node);
+        w.field(name!("Address")).text(&node.address);
+        w.field(name!("Datacenter")).text(&node.datacenter);
+        node.tagged_addresses.write(w.field(name!("TaggedAddresses")));
+        node.meta.write(w.field(name!("NodeMeta")));
+        w.field(name!("ServiceKind")).text(&service.kind);
+        w.field(name!("ServiceID")).text(&service.id);
+        w.field(name!("ServiceName")).text(&service.name);
+        service.tags[..].write(w.field(name!("ServiceTags")));
+        w.field(name!("ServiceAddress")).text(&service.address);
+        tagged_addresses(w, name!("ServiceTaggedAddresses"), service);
+        service.weights.write(w.field(name!("ServiceWeights")));
         match &service.meta {
-            Some(meta) => meta.write(w.key("ServiceMeta")),
+            Some(meta) => meta.write(w.field(name!("ServiceMeta"))),
             // Unlike a node's, an absent map of a service is shown empty here.
-            None => w.key("ServiceMeta").object(|_| ()),
+            None => w.field(name!("ServiceMeta")).object(|_| ()),
         }
-        w.key("ServicePort").number(service.port);
-        w.key("ServiceEnableTagOverride").flag(service.enable_tag_override);
-        mesh(w, "ServiceProxy", "ServiceConnect");
+        w.field(name!("ServicePort")).number(service.port);
+        w.field(name!("ServiceEnableTagOverride")).flag(service.enable_tag_override);
+        mesh(w, name!("ServiceProxy"), name!("ServiceConnect"));
         indexes(w, service.create_index, service.modify_index);
     });
 }
@@ -355,26 +399,26 @@ pub fn service_entry<'a>(
     checks: impl IntoIterator<Item = &'a Check>,
 ) {
     w.object(|w| {
-        node.write(w.key("Node"));
-        service.write(w.key("Service"));
-        w.key("Checks").array(checks, |w, check| check.write(w));
+        node.write(w.field(name!("Node")));
+        service.write(w.field(name!("Service")));
+        w.field(name!("Checks")).array(checks, |w, check| check.write(w));
     });
 }
 
 impl Json for Check {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key("Node").text(&self.node);
-            w.key("CheckID").text(&self.check_id);
-            w.key("Name").text(&self.name);
-            w.key("Status").text(self.status.as_str());
-            w.key("Notes").text(&self.notes);
-            w.key("Output").text(&self.output);
-            w.key("ServiceID").text(&self.service_id);
-            w.key("ServiceName").text(&self.service_name);
-            self.service_tags[..].write(w.key("ServiceTags"));
-            w.key("Type").text(&self.kind);
-            self.definition.write(w.key("Definition"));
+            w.field(name!("Node")).text(&self.node);
+            w.field(name!("CheckID")).text(&self.check_id);
+            w.field(name!("Name")).text(&self.name);
+            w.field(name!("Status")).text(self.status.as_str());
+            w.field(name!("Notes")).text(&self.notes);
+            w.field(name!("Output")).text(&self.output);
+            w.field(name!("ServiceID")).text(&self.service_id);
+            w.field(name!("ServiceName")).text(&self.service_name);
+            self.service_tags[..].write(w.field(name!("ServiceTags")));
+            w.field(name!("Type")).text(&self.kind);
+            self.definition.write(w.field(name!("Definition")));
             indexes(w, self.create_index, self.modify_index);
         });
     }
@@ -385,53 +429,53 @@ impl Json for CheckDefinition {
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
             for (name, ns) in [
-                ("Interval", self.interval_ns),
-                ("Timeout", self.timeout_ns),
-                ("DeregisterCriticalServiceAfter", self.deregister_critical_service_after_ns),
+                (name!("Interval"), self.interval_ns),
+                (name!("Timeout"), self.timeout_ns),
+                (name!("DeregisterCriticalServiceAfter"), self.deregister_critical_service_after_ns),
             ] {
                 if ns != 0 {
-                    w.key(name).text(&duration::format(ns));
+                    w.field(name).text(&duration::format(ns));
                 }
             }
-            optional(w, "HTTP", &self.http);
+            optional(w, name!("HTTP"), &self.http);
             if self.tls_skip_verify {
-                w.key("TLSSkipVerify").flag(true);
+                w.field(name!("TLSSkipVerify")).flag(true);
             }
             if !self.header.is_empty() {
-                w.key("Header")
+                w.field(name!("Header"))
                     .object(|w| self.header.iter().for_each(|(name, values)| values[..].write(w.key(name))));
             }
-            optional(w, "Method", &self.method);
-            optional(w, "Body", &self.body);
-            optional(w, "TCP", &self.tcp);
+            optional(w, name!("Method"), &self.method);
+            optional(w, name!("Body"), &self.body);
+            optional(w, name!("TCP"), &self.tcp);
         });
     }
 }
 
-fn optional(w: &mut JsonWriter, name: &str, text: &str) {
+fn optional(w: &mut JsonWriter, name: &'static str, text: &str) {
     if !text.is_empty() {
-        w.key(name).text(text);
+        w.field(name).text(text);
     }
 }
 
-fn tagged_addresses(w: &mut JsonWriter, name: &str, service: &Service) {
+fn tagged_addresses(w: &mut JsonWriter, name: &'static str, service: &Service) {
     if let Some(addresses) = service.tagged_addresses.as_ref().filter(|addresses| !addresses.is_empty()) {
-        w.key(name).object(|w| addresses.iter().for_each(|(tag, address)| address.write(w.key(tag))));
+        w.field(name).object(|w| addresses.iter().for_each(|(tag, address)| address.write(w.key(tag))));
     }
 }
 
 /// The objects of the service mesh, which every service shows and ours leave unset.
-fn mesh(w: &mut JsonWriter, proxy: &str, connect: &str) {
-    w.key(proxy).object(|w| {
-        w.key("MeshGateway").object(|_| ());
-        w.key("Expose").object(|_| ());
+fn mesh(w: &mut JsonWriter, proxy: &'static str, connect: &'static str) {
+    w.field(proxy).object(|w| {
+        w.field(name!("MeshGateway")).object(|_| ());
+        w.field(name!("Expose")).object(|_| ());
     });
-    w.key(connect).object(|_| ());
+    w.field(connect).object(|_| ());
 }
 
 fn indexes(w: &mut JsonWriter, create: u64, modify: u64) {
-    w.key("CreateIndex").number(create);
-    w.key("ModifyIndex").number(modify);
+    w.field(name!("CreateIndex")).number(create);
+    w.field(name!("ModifyIndex")).number(modify);
 }
 
 #[cfg(test)]
@@ -458,8 +502,8 @@ mod tests {
     fn pretty_layout() {
         let mut w = JsonWriter::new(true);
         w.object(|w| {
-            w.key("consul").array([0u8; 0], |w, n| w.number(n));
-            w.key("b").array([1i64, -2], |w, n| w.number(n));
+            w.field(name!("consul")).array([0u8; 0], |w, n| w.number(n));
+            w.field(name!("b")).array([1i64, -2], |w, n| w.number(n));
         });
         let expected = "{\n    \"consul\": [],\n    \"b\": [\n        1,\n        -2\n    ]\n}\n";
         assert_eq!(String::from_utf8(w.finish()).as_deref(), Ok(expected));

@@ -10,7 +10,7 @@ use super::area::{Chosen, name, rows};
 use super::exchange::{Handled, Outcome, Read, Request, Response};
 use super::filter::schema::{NODE_INFO, SERVICE_ENTRY};
 use super::filter::{NodeInfo, ServiceEntry};
-use super::json::{Json, JsonWriter};
+use super::json::{Json, JsonWriter, name as framed};
 use super::query;
 use super::router::Route;
 use crate::store::model::{Check, Node, Service, Status};
@@ -89,13 +89,13 @@ impl<'s> Whole<'s> {
 
     fn write(&self, w: &mut JsonWriter) {
         w.object(|w| {
-            w.key("ID").text(&self.node.id);
-            w.key("Node").text(&self.node.node);
-            w.key("Address").text(&self.node.address);
-            self.node.tagged_addresses.write(w.key("TaggedAddresses"));
-            self.node.meta.write(w.key("Meta"));
-            w.key("Services").array(&self.services, |w, service| service.write(w));
-            w.key("Checks").array(&self.checks, |w, check| check.write(w));
+            w.field(framed!("ID")).text(&self.node.id);
+            w.field(framed!("Node")).text(&self.node.node);
+            w.field(framed!("Address")).text(&self.node.address);
+            self.node.tagged_addresses.write(w.field(framed!("TaggedAddresses")));
+            self.node.meta.write(w.field(framed!("Meta")));
+            w.field(framed!("Services")).array(&self.services, |w, service| service.write(w));
+            w.field(framed!("Checks")).array(&self.checks, |w, check| check.write(w));
         });
     }
 }
@@ -136,23 +136,23 @@ impl<'s> Summary<'s> {
     fn write(&self, w: &mut JsonWriter, name: &str) {
         w.object(|w| {
             if !self.kind.is_empty() {
-                w.key("Kind").text(self.kind);
+                w.field(framed!("Kind")).text(self.kind);
             }
-            w.key("Name").text(name);
+            w.field(framed!("Name")).text(name);
             match self.tags.is_empty() {
-                true => w.key("Tags").null(),
-                false => w.key("Tags").array(&self.tags, |w, tag| w.text(tag)),
+                true => w.field(framed!("Tags")).null(),
+                false => w.field(framed!("Tags")).array(&self.tags, |w, tag| w.text(tag)),
             }
-            w.key("Nodes").array(&self.nodes, |w, node| w.text(node));
-            w.key("InstanceCount").number(self.nodes.len() as u64);
-            w.key("ChecksPassing").number(self.passing);
-            w.key("ChecksWarning").number(self.warning);
-            w.key("ChecksCritical").number(self.critical);
+            w.field(framed!("Nodes")).array(&self.nodes, |w, node| w.text(node));
+            w.field(framed!("InstanceCount")).number(self.nodes.len() as u64);
+            w.field(framed!("ChecksPassing")).number(self.passing);
+            w.field(framed!("ChecksWarning")).number(self.warning);
+            w.field(framed!("ChecksCritical")).number(self.critical);
             match self.sources.is_empty() {
-                true => w.key("ExternalSources").null(),
-                false => w.key("ExternalSources").array(&self.sources, |w, source| w.text(source)),
+                true => w.field(framed!("ExternalSources")).null(),
+                false => w.field(framed!("ExternalSources")).array(&self.sources, |w, source| w.text(source)),
             }
-            w.key("GatewayConfig").object(|_| ());
+            w.field(framed!("GatewayConfig")).object(|_| ());
         });
     }
 }

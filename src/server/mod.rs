@@ -1,0 +1,3 @@
+//! The server role: leader duties, and later RPC endpoints, forwarding, other datacenters.
+
+pub mod leader;
