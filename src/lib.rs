@@ -9,6 +9,7 @@ pub mod config;
 pub mod consensus;
 pub mod edge;
 pub mod health;
+pub mod logs;
 pub mod node;
 pub mod runtime;
 pub mod server;
