@@ -149,7 +149,7 @@ impl Inner {
         for _ in 0..ROUNDS_MAX {
             let mut registry = self.registry.borrow_mut();
             let view = registry.view().clone();
-            let own = |node: &str| node.is_empty() || node.eq_ignore_ascii_case(&view.node_name);
+            let own = |node: &str| node.is_empty() || node.eq_ignore_ascii_case(&view.node.node);
             let findings: Vec<_> = registry
                 .aliases()
                 .filter(|(_, node, _)| own(node))
@@ -231,7 +231,7 @@ async fn follow_remote_aliases(inner: Rc<Inner>) {
         let state = inner.state.load_full();
         let aliases: Vec<_> = {
             let registry = inner.registry.borrow();
-            let own = registry.view().node_name.clone();
+            let own = registry.view().node.node.clone();
             let others = |node: &str| !node.is_empty() && !node.eq_ignore_ascii_case(&own);
             let all = registry.aliases().filter(|(_, node, _)| others(node));
             all.map(|(id, node, service)| (id.to_owned(), node.to_owned(), service.to_owned())).collect()
@@ -255,7 +255,6 @@ async fn follow_remote_aliases(inner: Rc<Inner>) {
 pub fn rules(config: &Config) -> Rules {
     let check = &config.check;
     Rules {
-        node_name: config.node_name.clone(),
         scripts_from_api: check.enable_remote_script_checks,
         scripts_from_files: check.enable_local_script_checks || check.enable_remote_script_checks,
         output_max: check.output_max_size,
