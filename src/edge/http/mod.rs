@@ -9,6 +9,8 @@ pub mod agent_check;
 mod agent_self;
 pub mod agent_service;
 pub mod area;
+#[cfg(test)]
+mod area_tests;
 pub mod cache;
 pub mod cached;
 pub mod catalog;
@@ -34,6 +36,7 @@ pub mod services;
 pub mod status;
 pub mod stream;
 mod tags;
+pub mod tls;
 pub mod ui;
 
 use std::sync::Arc;
