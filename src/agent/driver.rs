@@ -28,7 +28,7 @@ use crate::consensus::Proposals;
 use crate::health::alias;
 use crate::health::tls::TlsConfigs;
 use crate::runtime::publish::Published;
-use crate::runtime::{mesh, task, time};
+use crate::runtime::{cores, mesh, task, time};
 use crate::store::State;
 use crate::store::model::Node;
 
@@ -114,8 +114,8 @@ impl Agent {
         self.0.registry.borrow().view().clone()
     }
 
-    /// Runs until the door closes.
-    pub async fn run(self, doorway: Doorway) {
+    /// Runs until the door closes or `stop` is over, then writes what waits to be written.
+    pub async fn run(self, doorway: Doorway, stop: impl Future<Output = ()>) {
         let inner = self.0;
         let tasks = [
             task::spawn(clock::run(inner.clone())),
@@ -123,7 +123,8 @@ impl Agent {
             task::spawn(write_states(inner.clone())),
             task::spawn(follow_remote_aliases(inner.clone())),
         ];
-        requests::run(inner.clone(), doorway).await;
+        // Either way it is the end.
+        let _ = cores::either(requests::run(inner.clone(), doorway), stop).await;
         drop(tasks);
         inner.flush_states().await;
     }

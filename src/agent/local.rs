@@ -101,6 +101,12 @@ impl Aggregate {
 }
 
 impl LocalState {
+    /// The view before the agent has started: nothing but its name.
+    pub fn of_node(name: &str) -> LocalState {
+        let node = Node { node: name.to_owned(), ..Node::default() };
+        LocalState { node: Arc::new(node), ..LocalState::default() }
+    }
+
     /// The checks that speak for a service: its own and those of the node, by check ID.
     pub fn checks_of<'a>(&'a self, service_id: &'a str) -> impl Iterator<Item = &'a Arc<LocalCheck>> {
         self.checks.values().filter(move |check| {
