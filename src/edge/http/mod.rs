@@ -18,6 +18,7 @@ pub mod exchange;
 pub mod filter;
 pub mod gzip;
 pub mod health;
+pub mod index;
 pub mod json;
 pub mod kv;
 pub mod limits;
@@ -110,6 +111,7 @@ pub fn routes() -> Router {
         agent_service::ROUTES,
         catalog::ROUTES,
         health::ROUTES,
+        index::ROUTES,
         kv::ROUTES,
         services::ROUTES,
         status::ROUTES,
