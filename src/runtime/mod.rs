@@ -11,6 +11,7 @@ pub mod cores;
 mod driver_epoll;
 mod driver_glommio;
 pub mod fs;
+pub mod interfaces;
 mod mailbox;
 pub mod mesh;
 pub mod net;
