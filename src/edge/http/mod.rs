@@ -33,6 +33,8 @@ pub mod services;
 pub mod status;
 pub mod stream;
 mod tags;
+#[cfg(test)]
+mod tests;
 pub mod ui;
 
 use std::sync::Arc;
