@@ -25,4 +25,5 @@ mod sys;
 pub mod task;
 pub mod time;
 mod timers;
+pub mod users;
 pub mod watchdog;

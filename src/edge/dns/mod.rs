@@ -36,6 +36,7 @@ use settings::DnsSettings;
 pub const RECURSIONS_MAX: usize = 512;
 
 /// The sockets of one core, bound before.
+#[derive(Default)]
 pub struct Sockets {
     /// One for each address.
     pub udp: Vec<Udp>,

@@ -7,6 +7,8 @@
 pub mod agent_check;
 pub mod agent_service;
 pub mod area;
+#[cfg(test)]
+mod area_tests;
 pub mod cache;
 pub mod cached;
 pub mod catalog;
@@ -35,6 +37,7 @@ pub mod stream;
 mod tags;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 pub mod ui;
 
 use std::sync::Arc;
