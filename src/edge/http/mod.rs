@@ -22,6 +22,7 @@ pub mod exchange;
 pub mod filter;
 pub mod gzip;
 pub mod health;
+pub mod index;
 pub mod json;
 pub mod kv;
 pub mod limits;
@@ -36,6 +37,8 @@ pub mod services;
 pub mod status;
 pub mod stream;
 mod tags;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 pub mod ui;
 
@@ -116,6 +119,7 @@ pub fn routes() -> Router {
         agent_service::ROUTES,
         catalog::ROUTES,
         health::ROUTES,
+        index::ROUTES,
         kv::ROUTES,
         services::ROUTES,
         status::ROUTES,
