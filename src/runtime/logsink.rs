@@ -13,6 +13,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
+
 /// Lines that may wait to be written.
 pub const QUEUE_MAX: usize = 8192;
 /// How long [`LogSink::flush`] waits at most.
@@ -48,7 +50,7 @@ pub struct Targets {
 #[derive(Clone, Debug)]
 pub struct SinkLine {
     /// The line with its newline.
-    pub text: String,
+    pub text: Bytes,
     /// Syslog severity, 0 to 7.
     pub severity: u8,
 }
@@ -135,7 +137,7 @@ fn run(shared: &Shared, outputs: &mut Outputs) {
         if dropped > 0 {
             let text =
                 format!("[WARN]  agent: log lines were dropped, the output is too slow: count={dropped}\n");
-            outputs.write(&SinkLine { text, severity: 4 });
+            outputs.write(&SinkLine { text: text.into(), severity: 4 });
         }
     }
 }
@@ -160,10 +162,10 @@ impl Outputs {
     fn write(&mut self, line: &SinkLine) {
         if self.stderr {
             let mut stderr = io::stderr().lock();
-            let _ = stderr.write_all(b"    ").and_then(|()| stderr.write_all(line.text.as_bytes()));
+            let _ = stderr.write_all(b"    ").and_then(|()| stderr.write_all(&line.text));
         }
         if let Some(file) = &mut self.file {
-            let _ = file.write(line.text.as_bytes());
+            let _ = file.write(&line.text);
         }
         if let Some(syslog) = &self.syslog {
             syslog.send(line);
@@ -273,7 +275,8 @@ impl Syslog {
     fn send(&self, line: &SinkLine) {
         let priority = u32::from(self.facility) * 8 + u32::from(line.severity);
         let pid = std::process::id();
-        let _ = self.socket.send(format!("<{priority}>consul[{pid}]: {}", line.text.trim_end()).as_bytes());
+        let text = String::from_utf8_lossy(&line.text);
+        let _ = self.socket.send(format!("<{priority}>consul[{pid}]: {}", text.trim_end()).as_bytes());
     }
 }
 
@@ -282,7 +285,7 @@ mod tests {
     use super::*;
 
     fn line(text: &str) -> SinkLine {
-        SinkLine { text: text.to_owned(), severity: 6 }
+        SinkLine { text: text.to_owned().into(), severity: 6 }
     }
 
     #[test]

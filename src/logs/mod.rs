@@ -5,12 +5,16 @@
 //! `@module`, `@timestamp` and the fields. The module is the event's target when that is not a Rust path, else it follows
 //! from the path (`muster::edge::http` is `agent.http`). Spans are not used.
 
-use std::fmt::Write as _;
+mod line;
+
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tracing::field::{Field, Visit};
+use bytes::Bytes;
+use futures_lite::{Stream, StreamExt};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber, span};
@@ -18,6 +22,9 @@ use tracing::{Event, Level, Metadata, Subscriber, span};
 use crate::config::{LogConfig, LogLevel, syslog_facility_number};
 use crate::runtime::logsink::{FileTarget, LogSink, SinkLine, Targets};
 use crate::runtime::{mesh, time};
+use line::{Record, Shown};
+
+pub use line::civil;
 
 /// Lines that may wait for one subscriber; further ones are dropped and counted.
 pub const SUBSCRIBER_QUEUE_MAX: usize = 512;
@@ -43,20 +50,21 @@ struct Inner {
 struct Tap {
     level: LogLevel,
     json: bool,
-    lines: mesh::Sender<Arc<str>>,
+    lines: mesh::Sender<Bytes>,
     dropped: u64,
 }
 
 /// Lines for one subscriber.
 pub struct Tail {
-    lines: mesh::Receiver<Arc<str>>,
+    lines: mesh::Receiver<Bytes>,
     logs: Logs,
 }
 
-impl Tail {
-    /// The next line, with its newline; `None` when the logs have ended.
-    pub async fn next(&mut self) -> Option<Arc<str>> {
-        self.lines.recv().await
+impl Stream for Tail {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.lines.poll_recv(cx)
     }
 }
 
@@ -72,6 +80,13 @@ static CURRENT: OnceLock<Logs> = OnceLock::new();
 /// The logs of this process, when started.
 pub fn current() -> Option<Logs> {
     CURRENT.get().cloned()
+}
+
+/// Lines of at least `level` from now on, for `/v1/agent/monitor`; empty when logs were not started or have
+/// [`SUBSCRIBERS_MAX`] listeners already. Ends when it is dropped.
+pub fn listen(level: LogLevel, json: bool) -> impl Stream<Item = Bytes> + 'static {
+    let tail = current().and_then(|logs| logs.subscribe(level, json));
+    futures_lite::stream::iter(tail).flatten()
 }
 
 /// Opens the targets and takes all events from now on.
@@ -155,13 +170,12 @@ impl Logs {
     fn deliver(&self, level: LogLevel, record: &Record) {
         let now = time::unix_now();
         let (mut text, mut json) = (None, None);
-        let mut line = |as_json: bool| -> Arc<str> {
+        let mut line = |as_json: bool| -> Bytes {
             let slot = if as_json { &mut json } else { &mut text };
-            let made = slot.get_or_insert_with(|| Arc::from(record.line(now, level, as_json)));
-            Arc::clone(made)
+            slot.get_or_insert_with(|| Bytes::from(record.line(now, level, as_json))).clone()
         };
         if level >= self.level() {
-            let text = line(self.0.json).to_string();
+            let text = line(self.0.json);
             self.0.sink.write(SinkLine { text, severity: syslog_severity(level) });
         }
         let mut taps = self.taps();
@@ -181,12 +195,12 @@ impl Logs {
 
 impl Tap {
     /// Sends a line, with word of those that were dropped before it.
-    fn offer(&mut self, line: Arc<str>, now: Duration) {
+    fn offer(&mut self, line: Bytes, now: Duration) {
         if self.dropped > 0 {
             let mut record = Record { module: "agent".to_owned(), ..Record::default() };
             "Dropped logs during monitor request".clone_into(&mut record.message);
             record.fields.push(("dropped_count".to_owned(), Shown::Plain(self.dropped.to_string())));
-            let notice = Arc::from(record.line(now, LogLevel::Warn, self.json));
+            let notice = Bytes::from(record.line(now, LogLevel::Warn, self.json));
             if self.lines.try_send(notice).is_ok() {
                 self.dropped = 0;
             }
@@ -287,138 +301,6 @@ fn module_of(target: &str) -> String {
     }
 }
 
-/// One event taken apart.
-#[derive(Default)]
-struct Record {
-    module: String,
-    message: String,
-    fields: Vec<(String, Shown)>,
-}
-
-/// A field's value.
-enum Shown {
-    /// A number or a boolean: bare in JSON.
-    Plain(String),
-    /// Anything else: text in JSON.
-    Text(String),
-}
-
-impl Record {
-    /// The line with its newline.
-    fn line(&self, now: Duration, level: LogLevel, json: bool) -> String {
-        if json { self.json(now, level) } else { self.text(now, level) }
-    }
-
-    /// Consul's text form.
-    fn text(&self, now: Duration, level: LogLevel) -> String {
-        let label = match level {
-            LogLevel::Trace => "[TRACE]",
-            LogLevel::Debug => "[DEBUG]",
-            LogLevel::Info => "[INFO] ",
-            LogLevel::Warn => "[WARN] ",
-            LogLevel::Error => "[ERROR]",
-        };
-        let mut out = format!("{} {label} {}: {}", timestamp(now, 3), self.module, self.message);
-        for (i, (name, value)) in self.fields.iter().enumerate() {
-            let between = if i == 0 { ": " } else { " " };
-            let (Shown::Plain(value) | Shown::Text(value)) = value;
-            let odd =
-                value.is_empty() || value.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '='));
-            // Writing to a String cannot fail.
-            let _ = if odd {
-                write!(out, "{between}{name}={value:?}")
-            } else {
-                write!(out, "{between}{name}={value}")
-            };
-        }
-        // One event is one line, whatever a message holds.
-        let mut out = out.replace('\n', "\\n");
-        out.push('\n');
-        out
-    }
-
-    /// Consul's JSON form: names in order.
-    fn json(&self, now: Duration, level: LogLevel) -> String {
-        let word = match level {
-            LogLevel::Trace => "trace",
-            LogLevel::Debug => "debug",
-            LogLevel::Info => "info",
-            LogLevel::Warn => "warn",
-            LogLevel::Error => "error",
-        };
-        let mut map = serde_json::Map::new();
-        for (name, text) in [("@level", word), ("@message", &self.message), ("@module", &self.module)] {
-            map.insert(name.to_owned(), text.into());
-        }
-        map.insert("@timestamp".to_owned(), timestamp(now, 6).into());
-        for (name, value) in &self.fields {
-            let value = match value {
-                Shown::Plain(text) => serde_json::from_str(text).unwrap_or_else(|_| text.clone().into()),
-                Shown::Text(text) => text.clone().into(),
-            };
-            map.insert(name.clone(), value);
-        }
-        format!("{}\n", serde_json::Value::Object(map))
-    }
-
-    /// Takes one field.
-    fn take(&mut self, field: &Field, value: Shown) {
-        let name = field.name();
-        match value {
-            Shown::Plain(text) | Shown::Text(text) if name == "message" => self.message = text,
-            value => self.fields.push((name.to_owned(), value)),
-        }
-    }
-}
-
-impl Visit for Record {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.take(field, Shown::Text(value.to_owned()));
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.take(field, Shown::Text(format!("{value:?}")));
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.take(field, Shown::Plain(value.to_string()));
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.take(field, Shown::Plain(value.to_string()));
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.take(field, Shown::Plain(value.to_string()));
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.take(field, Shown::Plain(value.to_string()));
-    }
-}
-
-/// A moment in RFC 3339 and UTC with that many digits of its second.
-fn timestamp(since_1970: Duration, digits: usize) -> String {
-    let seconds = since_1970.as_secs();
-    let (year, month, day) = civil_date(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let fraction = &format!("{:09}", since_1970.subsec_nanos())[..digits];
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction}Z")
-}
-
-/// Year, month and day of a day counted from 1970-01-01 (the Gregorian calendar, years from March).
-fn civil_date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let era = days / 146_097;
-    let of_era = days % 146_097;
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -440,13 +322,6 @@ mod tests {
     }
 
     #[test]
-    fn timestamps_are_civil() {
-        assert_eq!(timestamp(Duration::new(0, 0), 3), "1970-01-01T00:00:00.000Z");
-        assert_eq!(timestamp(Duration::new(951_827_696, 123_456_789), 6), "2000-02-29T12:34:56.123456Z");
-        assert_eq!(timestamp(Duration::new(4_107_542_399, 0), 3), "2100-02-28T23:59:59.000Z");
-    }
-
-    #[test]
     fn events_become_consuls_lines_and_levels_filter() {
         let dir = tempfile::tempdir().expect("folder");
         let logs = logs(dir.path(), LogLevel::Info);
@@ -465,10 +340,10 @@ mod tests {
             ["[INFO]  agent: Synced service: service=\"a b\" count=3"]
         );
         let first = futures_lite::future::block_on(tail.next()).expect("line");
-        let first: serde_json::Value = serde_json::from_str(&first).expect("JSON");
+        let first: serde_json::Value = serde_json::from_slice(&first).expect("JSON");
         assert_eq!((&first["@level"], &first["count"]), (&"info".into(), &3.into()));
         let second = futures_lite::future::block_on(tail.next()).expect("line");
-        assert!(second.contains("\"@module\":\"agent.http\""), "{second}");
+        assert!(String::from_utf8_lossy(&second).contains("\"@module\":\"agent.http\""), "{second:?}");
     }
 
     #[test]
@@ -484,11 +359,11 @@ mod tests {
             futures_lite::future::block_on(tail.next()).expect("line");
         }
         logs.deliver(LogLevel::Info, &record);
-        let mut last = Arc::from("");
+        let mut last = Bytes::new();
         for _ in 0..SUBSCRIBER_QUEUE_MAX - 1 {
             last = futures_lite::future::block_on(tail.next()).expect("line");
         }
-        assert!(last.contains("dropped_count=5"), "{last}");
+        assert!(String::from_utf8_lossy(&last).contains("dropped_count=5"), "{last:?}");
         drop(tail);
         logs.deliver(LogLevel::Info, &record);
         assert!(logs.taps().is_empty());
