@@ -194,7 +194,9 @@ fn token(flags: &Parsed) -> Result<Option<String>, String> {
 /// Where an address leads, and how URLs show it.
 fn target(addr: &str, ssl: bool) -> (Target, String) {
     match addr.split_once("://") {
-        Some(("unix", path)) => (Target::Unix(PathBuf::from(path)), format!("http://{path}")),
+        Some(("unix", path)) => {
+            (Target::Unix(PathBuf::from(path)), format!("http://{}", encoded(path, false)))
+        }
         Some(("https", rest)) => tcp(rest, true),
         Some((_, rest)) => tcp(rest, ssl),
         None => tcp(addr, ssl),

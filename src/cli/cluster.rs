@@ -139,8 +139,12 @@ impl Member {
 /// `members`.
 fn members(flags: &Parsed) -> Outcome {
     let pattern = flags.value("status").unwrap_or(".*");
-    let status =
-        regex::Regex::new(pattern).map_err(|why| format!("Failed to compile status regexp: {why}"))?;
+    let status = regex::Regex::new(pattern).map_err(|why| {
+        // The last line says what is wrong, those before show where.
+        let why = why.to_string();
+        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        format!("Failed to compile status regexp: error parsing regexp: {why}: `{pattern}`")
+    })?;
     let client = Client::new(flags).map_err(connecting)?;
     let wan = flags.is_on("wan");
     let segment = flags.value("segment").filter(|s| !s.is_empty()).unwrap_or("_all");

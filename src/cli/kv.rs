@@ -21,7 +21,7 @@ pub const GROUP: Group = Group {
     programs: &[DELETE, EXPORT, GET, IMPORT, PUT],
 };
 
-/// Unsigned numbers are checked by the commands: Go has a type of flag for them.
+/// Unsigned: checked by the commands.
 const MODIFY_INDEX: Flag = value("modify-index", "ModifyIndex of the key, for -cas.");
 
 const NAMESPACE: Flag = value("namespace", "Namespaces are not available; 'default' is accepted.");
@@ -54,10 +54,7 @@ const PUT: Program = Program {
     flags: &[
         switch("acquire", "Take the key's lock for -session."),
         switch("base64", "The data is base64 encoded."),
-        switch(
-            "cas",
-            "Write only if the key's ModifyIndex is still -modify-index; 0 only if it does not exist.",
-        ),
+        switch("cas", "Write only if the key's ModifyIndex is still -modify-index."),
         value("flags", "Number stored with the key."),
         MODIFY_INDEX,
         switch("release", "Give the key's lock back, held by -session."),
@@ -227,7 +224,7 @@ fn put(flags: &Parsed) -> Outcome {
         more => return Err(format!("Error! Too many arguments (expected 1 or 2, got {})", more.len())),
     };
     let data = if flags.is_on("base64") {
-        STANDARD.decode(data).map_err(|why| format!("Error! Cannot base 64 decode data: {why}"))?
+        decoded(&data).map_err(|why| format!("Error! Cannot base 64 decode data: {why}"))?
     } else {
         data
     };
@@ -281,12 +278,9 @@ fn delete(flags: &Parsed) -> Outcome {
     if cas && recurse {
         return Err("Cannot specify both -cas and -recurse!".to_owned());
     }
-    let index = cas_index(flags)?.filter(|_| cas);
+    let index = cas_index(flags)?;
     if !cas && unsigned(flags, "modify-index")?.unwrap_or(0) != 0 {
         return Err("Cannot specify -modify-index without -cas!".to_owned());
-    }
-    if cas && index == Some(0) {
-        return Err("Must specify -modify-index with -cas!".to_owned());
     }
     let client = Client::new(flags).map_err(connecting)?;
     let index = index.map(|n| n.to_string());
@@ -295,8 +289,10 @@ fn delete(flags: &Parsed) -> Outcome {
         None if recurse => vec![("recurse", "")],
         None => Vec::new(),
     };
-    let what = if recurse { "prefix" } else { "key" };
-    let failed = |why| format!("Error! Did not delete {what} {key}: {why}");
+    let failed = |why| match recurse {
+        true => format!("Error! Did not delete prefix {key}: {why}"),
+        false => format!("Error deleting key {key}: {why}"),
+    };
     let reply = client.request("DELETE", &format!("/v1/kv/{key}"), &query, &[]).map_err(failed)?;
     if !is_true(&reply.ok().map_err(failed)?) && cas {
         return Err(format!("Error! Did not delete key {key}: CAS failed"));
@@ -343,8 +339,7 @@ fn import(flags: &Parsed) -> Outcome {
         .map_err(|why| format!("Cannot unmarshal data: {}", gojson::error_text(&data, &why)))?;
     for entry in entries {
         let key = &entry.key;
-        let bytes = STANDARD
-            .decode(&entry.value)
+        let bytes = decoded(entry.value.as_bytes())
             .map_err(|why| format!("Error base 64 decoding value for key {key}: {why}"))?;
         let failed = |why| format!("Error! Failed writing data for key {key}: {why}");
         let number = entry.flags.to_string();
@@ -369,15 +364,25 @@ fn argument(text: &str) -> Result<Vec<u8>, String> {
     Ok(text.as_bytes().to_vec())
 }
 
-/// `-modify-index` when `-cas` is given. For `put`, 0 must be written out: it means "not there yet".
+/// `-modify-index` when `-cas` is given; it may not be 0 then, as in Consul.
 fn cas_index(flags: &Parsed) -> Result<Option<u64>, String> {
     if !flags.is_on("cas") {
         return Ok(None);
     }
-    match unsigned(flags, "modify-index")? {
-        Some(index) => Ok(Some(index)),
-        None => Err("Must specify -modify-index with -cas!".to_owned()),
-    }
+    let index = unsigned(flags, "modify-index")?.filter(|index| *index > 0);
+    index.map(Some).ok_or_else(|| "Must specify -modify-index with -cas!".to_owned())
+}
+
+/// Decodes base64; the error is Go's.
+fn decoded(text: &[u8]) -> Result<Vec<u8>, String> {
+    use base64::DecodeError::{InvalidByte, InvalidLastSymbol};
+    STANDARD.decode(text).map_err(|why| {
+        let at = match why {
+            InvalidByte(at, _) | InvalidLastSymbol(at, _) => at,
+            _ => text.len(),
+        };
+        format!("illegal base64 data at input byte {at}")
+    })
 }
 
 /// An unsigned number of a flag.
