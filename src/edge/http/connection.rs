@@ -1,0 +1,288 @@
+//! One connection: its socket, what was read and not used yet, what is to be written, and where it stands.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::net::Shutdown;
+
+use bytes::Bytes;
+use muster_protocol::http::Body;
+use rustls::ServerConnection;
+
+use super::exchange::Peer;
+use super::limits;
+use super::park::Ticket;
+use super::policy::Admitted;
+use super::respond::{Manner, Wire};
+use super::stream::Flow;
+use crate::runtime::net::Socket;
+
+/// An entry of the slab. It holds no buffer while nothing is half read or half written.
+pub struct Conn {
+    /// The socket.
+    pub socket: Socket,
+    /// TLS, on HTTPS listeners.
+    pub tls: Option<Box<ServerConnection>>,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Bytes read and not used: a partial head, or later requests.
+    pub input: Vec<u8>,
+    /// Bytes of `input` that were searched for the end of a head in vain.
+    pub searched: usize,
+    /// What is still to be written.
+    out: VecDeque<Bytes>,
+    /// The kernel may hold more input than was read.
+    pub readable: bool,
+    /// The client sends nothing more, as the kernel told.
+    pub hangup: bool,
+    /// The end of the client's input was read.
+    pub eof: bool,
+    /// How the answer under way is to be given.
+    pub manner: Manner,
+    /// When there was progress last, in ticks of the server's sweep clock.
+    pub progress: u32,
+}
+
+/// Where a connection stands.
+pub enum Phase {
+    /// Between requests, or within a head.
+    Head,
+    /// In a request's body.
+    Body(Box<Receiving>),
+    /// In a body that nobody wants, behind its answer.
+    Discard(Body),
+    /// Its query is parked.
+    Parked(Ticket),
+    /// A task works on its answer.
+    Busy,
+    /// Its answer is sent in chunks.
+    Streaming(Box<Flow>),
+    /// The last answer was given: waiting for the client to take it and to close.
+    Linger,
+}
+
+/// A request whose body is under way.
+pub struct Receiving {
+    /// The request.
+    pub admitted: Admitted,
+    /// Where in the body.
+    pub body: Body,
+    /// The body so far.
+    pub data: Vec<u8>,
+    /// Its raw query, for the key of its answer.
+    pub raw_query: Vec<u8>,
+}
+
+/// How far an attempt to write came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// All is written.
+    All,
+    /// The socket is full.
+    Blocked,
+    /// The connection is broken.
+    Broken,
+}
+
+impl Conn {
+    /// A fresh connection.
+    pub fn new(socket: Socket, peer: Peer, tls: Option<Box<ServerConnection>>, tick: u32) -> Conn {
+        Conn {
+            socket,
+            tls,
+            peer,
+            phase: Phase::Head,
+            input: Vec::new(),
+            searched: 0,
+            out: VecDeque::new(),
+            readable: true,
+            hangup: false,
+            eof: false,
+            manner: Manner::KEEP,
+            progress: tick,
+        }
+    }
+
+    /// Whether nothing waits to be written.
+    pub fn is_flushed(&self) -> bool {
+        self.out.is_empty() && !self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    }
+
+    /// Whether it may take input now: it is not in the middle of an answer.
+    pub fn wants_input(&self) -> bool {
+        let open = matches!(self.phase, Phase::Head | Phase::Body(_) | Phase::Discard(_) | Phase::Linger);
+        open && self.out.is_empty()
+    }
+
+    /// Reads once. `readable` falls when the kernel has no more.
+    ///
+    /// # Errors
+    /// The connection is broken. "Would block" is `Ok(None)`.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let read = match &mut self.tls {
+            None => self.socket.try_read(buffer),
+            Some(tls) => read_tls(tls, &self.socket, buffer),
+        };
+        match read {
+            Ok(0) => {
+                self.eof = true;
+                self.readable = false;
+                Ok(Some(0))
+            }
+            Ok(n) => {
+                // A short read emptied the socket; the end of input is told by its own event.
+                if n < buffer.len() && self.tls.is_none() && !self.hangup {
+                    self.readable = false;
+                }
+                Ok(Some(n))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                Ok(None)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes an answer, or keeps what the socket does not take now.
+    pub fn send(&mut self, wire: &Wire) -> Flushed {
+        if !self.is_flushed() || self.tls.is_some() {
+            self.push(Bytes::copy_from_slice(wire.front()));
+            self.push(wire.tail().clone());
+            return self.flush();
+        }
+        let written = if wire.tail().is_empty() {
+            self.socket.try_write(wire.front())
+        } else {
+            self.socket.try_writev(&[IoSlice::new(wire.front()), IoSlice::new(wire.tail())])
+        };
+        let written = match written {
+            Ok(written) => written,
+            Err(error) if is_temporary(&error) => 0,
+            Err(_) => return Flushed::Broken,
+        };
+        if written == wire.len() {
+            return Flushed::All;
+        }
+        let front = wire.front().len();
+        if written < front {
+            self.push(Bytes::copy_from_slice(&wire.front()[written..]));
+        }
+        self.push(wire.tail().slice(written.saturating_sub(front)..));
+        Flushed::Blocked
+    }
+
+    /// Queues bytes behind what is to be written.
+    pub fn push(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.out.push_back(bytes);
+        }
+    }
+
+    /// Writes what is queued.
+    pub fn flush(&mut self) -> Flushed {
+        let flushed = self.flush_out();
+        if flushed == Flushed::All && self.out.capacity() > 0 {
+            self.out = VecDeque::new();
+        }
+        flushed
+    }
+
+    fn flush_out(&mut self) -> Flushed {
+        loop {
+            if let Some(tls) = &mut self.tls {
+                match drain_tls(tls, &self.socket) {
+                    Flushed::All => {}
+                    other => return other,
+                }
+            }
+            let Some(front) = self.out.front_mut() else { return Flushed::All };
+            let written = match &mut self.tls {
+                None => self.socket.try_write(front),
+                Some(tls) => tls.writer().write(front),
+            };
+            match written {
+                Ok(written) if written < front.len() => *front = front.slice(written..),
+                Ok(_) => drop(self.out.pop_front()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flushed::Blocked,
+                Err(_) => return Flushed::Broken,
+            }
+        }
+    }
+
+    /// Says that nothing more will be written.
+    pub fn finish_writing(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            drain_tls(tls, &self.socket);
+        }
+        // The client may have closed already, which is just as well.
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Keeps unused input for later.
+    pub fn keep_input(&mut self, rest: &[u8]) {
+        self.input.extend_from_slice(rest);
+    }
+
+    /// Whether the buffer of later requests is full.
+    pub fn is_overfull(&self) -> bool {
+        self.input.len() > limits::PIPELINE_MAX && !matches!(self.phase, Phase::Head)
+    }
+}
+
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// A socket as rustls wants it.
+struct Raw<'a>(&'a Socket);
+
+impl io::Read for Raw<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+}
+
+impl io::Write for Raw<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.0.try_write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn read_tls(tls: &mut ServerConnection, socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match tls.reader().read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // A client that just closes without a goodbye has sent all it wanted: requests have their own framing.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+            read => return read,
+        }
+        if tls.read_tls(&mut Raw(socket))? == 0 {
+            return Ok(0);
+        }
+        let processed = tls.process_new_packets();
+        drain_tls(tls, socket);
+        processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    }
+}
+
+/// Writes the records that are ready.
+fn drain_tls(tls: &mut ServerConnection, socket: &Socket) -> Flushed {
+    while tls.wants_write() {
+        match tls.write_tls(&mut Raw(socket)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flushed::Blocked,
+            Err(_) => return Flushed::Broken,
+        }
+    }
+    Flushed::All
+}

@@ -1,0 +1,371 @@
+//! The reactor of one edge core: accepts, tells connections of their events, wakes parked queries, keeps time.
+//! What a connection does with its bytes is in [`super::serve`].
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use muster_protocol::http::Reject;
+use rustls::{ServerConfig, ServerConnection};
+
+use super::cache::{Cache, Group};
+use super::clock::Clock;
+use super::connection::{Conn, Phase};
+use super::exchange::Peer;
+use super::park::{ConnId, Park, Parked};
+use super::policy::Policy;
+use super::router::Router;
+use super::stream::{Inbox, News};
+use super::{Edge, limits};
+use crate::runtime::cores::Shutdown;
+use crate::runtime::mesh::Receiver;
+use crate::runtime::net::{self, Event, Listener, Readiness, Socket};
+use crate::runtime::random::Rng;
+use crate::runtime::task;
+use crate::store::Touched;
+
+/// Tokens from here on are listeners.
+const LISTENERS: u64 = 1 << 63;
+
+/// A listener and whether it speaks TLS.
+pub struct Door {
+    /// The listener, of this core alone.
+    pub listener: Listener,
+    /// For HTTPS.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// One edge core's HTTP server.
+pub struct Server {
+    pub(super) edge: Rc<Edge>,
+    pub(super) router: Rc<Router>,
+    pub(super) policy: Rc<Policy>,
+    pub(super) cache: Cache,
+    pub(super) park: Park,
+    pub(super) inbox: Inbox,
+    pub(super) rng: Rng,
+    readiness: Readiness,
+    doors: Vec<Door>,
+    pub(super) conns: Vec<Slot>,
+    free: Vec<u32>,
+    /// Connections of each client address.
+    clients: HashMap<IpAddr, usize>,
+    /// Connections that had more to do than their turn allowed.
+    pub(super) again: VecDeque<ConnId>,
+    /// Queries whose topic changed, to be answered.
+    woken: VecDeque<(Rc<Group>, Vec<Parked>)>,
+    pub(super) scratch: Vec<u8>,
+    pub(super) clock: Clock,
+    accept_rest: Option<Instant>,
+    stopping: bool,
+}
+
+/// A place of the slab.
+pub(super) struct Slot {
+    serial: u32,
+    pub(super) conn: Option<Conn>,
+}
+
+impl Server {
+    /// A server on this core.
+    pub fn new(edge: Rc<Edge>, router: Router, doors: Vec<Door>) -> Server {
+        let readiness = Readiness::new();
+        let inbox = Inbox::new(readiness.notifier());
+        let policy = Rc::new(Policy::new(edge.config()));
+        Server {
+            edge,
+            router: Rc::new(router),
+            policy,
+            cache: Cache::default(),
+            park: Park::default(),
+            inbox,
+            rng: Rng::seeded(),
+            readiness,
+            doors,
+            conns: Vec::new(),
+            free: Vec::new(),
+            clients: HashMap::new(),
+            again: VecDeque::new(),
+            woken: VecDeque::new(),
+            scratch: vec![0; limits::READ_BUFFER],
+            clock: Clock::start(),
+            accept_rest: None,
+            stopping: false,
+        }
+    }
+
+    /// Serves until `shutdown` is raised. `changes` are what the control core publishes.
+    pub async fn run(mut self, changes: Receiver<Arc<Touched>>, shutdown: Shutdown) {
+        let _changes = task::spawn(forward(changes, self.inbox.clone()));
+        let inbox = self.inbox.clone();
+        let _stop = task::spawn(async move {
+            shutdown.raised().await;
+            inbox.post(News::Stop);
+        });
+        for (number, door) in self.doors.iter().enumerate() {
+            if let Err(error) = self.readiness.register(&door.listener, LISTENERS + number as u64) {
+                tracing::error!("http: cannot watch {}: {error}; it is not served", door.listener.endpoint());
+            }
+        }
+        let mut events = Vec::new();
+        while !self.stopping {
+            let deadline = self.next_deadline();
+            self.readiness.ready(&mut events, deadline).await;
+            self.turn(&events);
+            if self.has_more() {
+                task::yield_now().await;
+            }
+        }
+    }
+
+    fn turn(&mut self, events: &[Event]) {
+        self.clock.turn();
+        self.look_at_config();
+        for event in events {
+            if event.token >= LISTENERS {
+                self.accept((event.token - LISTENERS) as usize);
+            } else {
+                self.on_event(event);
+            }
+        }
+        for _ in 0..self.again.len() {
+            let Some(id) = self.again.pop_front() else { break };
+            self.pump(id);
+        }
+        while let Some(news) = self.inbox.take() {
+            self.on_news(news);
+        }
+        self.answer_woken();
+        self.answer_due();
+        if self.clock.now >= self.clock.next_sweep {
+            self.sweep();
+        }
+        if self.accept_rest.is_some_and(|rest| rest <= self.clock.now) {
+            self.accept_rest = None;
+            (0..self.doors.len()).for_each(|door| self.accept(door));
+        }
+    }
+
+    fn has_more(&self) -> bool {
+        !self.again.is_empty() || !self.woken.is_empty()
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        if self.has_more() {
+            return Some(self.clock.now);
+        }
+        let sweep = (self.free.len() < self.conns.len()).then_some(self.clock.next_sweep);
+        [self.park.next_deadline(), sweep, self.accept_rest].into_iter().flatten().min()
+    }
+
+    /// Answers show the configuration and the leader too: what was built under others is not used again.
+    fn look_at_config(&mut self) {
+        let config = self.edge.config();
+        let known_leader = self.edge.known_leader();
+        if known_leader != self.clock.known_leader {
+            self.clock.known_leader = known_leader;
+            self.clock.epoch += 1;
+        }
+        if !Arc::ptr_eq(&config, &self.policy.config) {
+            self.policy = Rc::new(Policy::new(config));
+            self.clock.epoch += 1;
+            self.cache.clear();
+        }
+    }
+
+    fn accept(&mut self, door: usize) {
+        if self.accept_rest.is_some() {
+            return;
+        }
+        for _ in 0..limits::ACCEPTS_PER_TURN {
+            match self.doors[door].listener.try_accept() {
+                Ok(Some((socket, peer))) => self.welcome(door, socket, peer),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!("http: cannot accept a connection: {error}; trying again shortly");
+                    break;
+                }
+            }
+        }
+        // More may wait, and no event will say so.
+        self.accept_rest = Some(self.clock.now + limits::ACCEPT_REST);
+    }
+
+    fn welcome(&mut self, door: usize, socket: Socket, peer: net::Peer) {
+        let peer = peer.ip().map_or(Peer::Unix, |ip| Peer::Ip(ip.to_canonical()));
+        if self.conns.len() - self.free.len() >= limits::CONNECTIONS_MAX {
+            return;
+        }
+        if !self.count_client(peer) {
+            // The client's request is not read: whatever it is, this is the answer.
+            let _ = socket.try_write(TOO_MANY_CONNECTIONS);
+            return;
+        }
+        let tls = match self.doors[door].tls.clone().map(ServerConnection::new).transpose() {
+            Ok(tls) => tls.map(Box::new),
+            Err(error) => {
+                tracing::error!("http: cannot begin TLS: {error}");
+                return self.uncount_client(peer);
+            }
+        };
+        // A refusal leaves a dead client to the idle timeout.
+        let _ = socket.set_keepalive(limits::TCP_KEEPALIVE);
+        let conn = Conn::new(socket, peer, tls, self.clock.tick);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.conns.push(Slot { serial: 0, conn: None });
+            u32::try_from(self.conns.len() - 1).expect("a process has fewer than 2^32 descriptors")
+        });
+        let place = &mut self.conns[slot as usize];
+        place.serial = (place.serial + 1) & SERIAL_MASK;
+        let id = ConnId { slot, serial: place.serial };
+        let registered = self.readiness.register(&conn.socket, id.token());
+        place.conn = Some(conn);
+        if let Err(error) = registered {
+            tracing::warn!("http: cannot watch a connection: {error}; it is closed");
+            return self.close(id);
+        }
+        // Its first request is often there already.
+        self.pump(id);
+    }
+
+    /// Counts a connection for its client unless it has as many as it may.
+    fn count_client(&mut self, peer: Peer) -> bool {
+        let Peer::Ip(ip) = peer else { return true };
+        let count = self.clients.entry(ip).or_default();
+        if self.policy.config.limits.http_max_conns_per_client.is_some_and(|max| *count >= max) {
+            return false;
+        }
+        *count += 1;
+        true
+    }
+
+    fn uncount_client(&mut self, peer: Peer) {
+        if let Peer::Ip(ip) = peer
+            && let Some(count) = self.clients.get_mut(&ip)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.clients.remove(&ip);
+            }
+        }
+    }
+
+    /// The connection of this name, unless it is gone.
+    pub(super) fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(id.slot as usize).filter(|slot| slot.serial == id.serial)?.conn.as_mut()
+    }
+
+    /// Closes a connection and forgets all that waited for it.
+    pub(super) fn close(&mut self, id: ConnId) {
+        let Some(slot) = self.conns.get_mut(id.slot as usize).filter(|slot| slot.serial == id.serial) else {
+            return;
+        };
+        let Some(conn) = slot.conn.take() else { return };
+        self.free.push(id.slot);
+        if let Phase::Parked(ticket) = &conn.phase {
+            self.park.leave(ticket, id);
+        }
+        self.uncount_client(conn.peer);
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        let id = ConnId::from_token(event.token);
+        let Some(conn) = self.conn(id) else { return };
+        conn.readable |= event.readable;
+        conn.hangup |= event.hangup;
+        if event.hangup && matches!(conn.phase, Phase::Parked(_) | Phase::Streaming(_) | Phase::Linger) {
+            return self.close(id);
+        }
+        if event.writable && !conn.is_flushed() {
+            return self.on_writable(id);
+        }
+        if event.readable {
+            self.pump(id);
+        }
+    }
+
+    fn on_news(&mut self, news: News) {
+        match news {
+            News::Answer(id, response) => self.late_answer(id, &response),
+            News::Chunk(id, chunk) => self.stream_chunk(id, &chunk),
+            News::End(id) => self.stream_end(id),
+            News::Changes(touched) => {
+                let state = self.edge.state();
+                let mut woken = Vec::new();
+                self.park.wake(&touched, &state, &mut woken);
+                self.woken.extend(woken);
+            }
+            News::Stop => self.stopping = true,
+        }
+    }
+
+    /// Answers parked queries whose topic changed, a bounded number in one turn.
+    fn answer_woken(&mut self) {
+        let mut left = limits::WAKES_PER_TURN;
+        while left > 0
+            && let Some((group, mut row)) = self.woken.pop_front()
+        {
+            let rest = row.split_off(row.len().min(left));
+            left -= row.len();
+            self.answer_row(&group, &row);
+            if !rest.is_empty() {
+                self.woken.push_front((group, rest));
+            }
+        }
+    }
+
+    /// Answers parked queries whose time is up with what there is.
+    fn answer_due(&mut self) {
+        for _ in 0..limits::WAKES_PER_TURN {
+            let Some((conn, ticket)) = self.park.due(self.clock.now) else { return };
+            let Some(group) = self.conn(conn).and_then(|conn| match &conn.phase {
+                Phase::Parked(ticket) => Some(ticket.group().clone()),
+                _ => None,
+            }) else {
+                debug_assert!(false, "a parked query's connection holds its ticket");
+                return;
+            };
+            self.answer_row(&group, &[Parked { conn, index: 0, ticket }]);
+        }
+    }
+
+    /// Ends what takes longer than it may.
+    fn sweep(&mut self) {
+        self.clock.next_sweep = self.clock.now + limits::SWEEP_INTERVAL;
+        for slot in 0..self.conns.len() {
+            let Slot { serial, conn: Some(conn) } = &self.conns[slot] else { continue };
+            let id = ConnId { slot: slot as u32, serial: *serial };
+            let past = |limit| self.clock.is_past(conn.progress, limit);
+            let (overdue, answer) = match &conn.phase {
+                _ if !conn.is_flushed() => (past(limits::WRITE_STALL_TIMEOUT), false),
+                Phase::Head if conn.input.is_empty() => (past(limits::IDLE_TIMEOUT), false),
+                Phase::Head => (past(limits::HEAD_TIMEOUT), true),
+                Phase::Body(_) => (past(limits::BODY_STALL_TIMEOUT), true),
+                Phase::Discard(_) | Phase::Linger => (past(limits::LINGER_TIMEOUT), false),
+                Phase::Parked(_) | Phase::Busy | Phase::Streaming(_) => (false, false),
+            };
+            if overdue && answer {
+                self.reject(id, Reject::Timeout);
+            } else if overdue {
+                self.close(id);
+            }
+        }
+    }
+}
+
+/// Bits of a slot's serial that fit into an event token below the listeners' bit.
+const SERIAL_MASK: u32 = u32::MAX >> 1;
+
+/// As go-connlimit answers for later Consul versions.
+const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\n\
+    Content-Length: 79\r\nConnection: close\r\n\r\n\
+    Your IP is issuing too many concurrent connections, please rate limit your calls";
+
+/// Brings changes from the control core to the reactor.
+async fn forward(mut changes: Receiver<Arc<Touched>>, inbox: Inbox) {
+    while let Some(touched) = changes.recv().await {
+        inbox.post(News::Changes(touched));
+    }
+}
