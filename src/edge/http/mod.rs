@@ -4,7 +4,9 @@
 //! goes through [`policy`] (what the configuration says about it) and [`router`] to an area's handler, which gives
 //! an [`exchange::Outcome`]. Answers of reads are remembered by the bytes of the request ([`cache`]).
 
+pub mod agent;
 pub mod agent_check;
+mod agent_self;
 pub mod agent_service;
 pub mod area;
 #[cfg(test)]
@@ -20,6 +22,7 @@ pub mod exchange;
 pub mod filter;
 pub mod gzip;
 pub mod health;
+pub mod index;
 pub mod json;
 pub mod kv;
 pub mod limits;
@@ -34,6 +37,8 @@ pub mod services;
 pub mod status;
 pub mod stream;
 mod tags;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 pub mod ui;
 
@@ -109,10 +114,12 @@ impl Edge {
 pub fn routes() -> Router {
     let mut router = Router::new();
     let areas = [
+        agent::ROUTES,
         agent_check::ROUTES,
         agent_service::ROUTES,
         catalog::ROUTES,
         health::ROUTES,
+        index::ROUTES,
         kv::ROUTES,
         services::ROUTES,
         status::ROUTES,

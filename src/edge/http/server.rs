@@ -360,7 +360,7 @@ const SERIAL_MASK: u32 = u32::MAX >> 1;
 
 /// As go-connlimit answers for later Consul versions.
 const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\n\
-    Content-Length: 79\r\nConnection: close\r\n\r\n\
+    Content-Length: 80\r\nConnection: close\r\n\r\n\
     Your IP is issuing too many concurrent connections, please rate limit your calls";
 
 /// Brings changes from the control core to the reactor.
