@@ -35,7 +35,7 @@ pub(super) async fn run(inner: Rc<Inner>) {
             inner.compare();
             compare_at = time::now() + jittered(inner.ae_interval);
         }
-        let batch = inner.registry.borrow().collect(&inner.node);
+        let batch = inner.registry.borrow().collect();
         if batch.is_empty() {
             inner.answer_waiters(u64::MAX);
             let _ = cores::either(time::sleep_until(compare_at), inner.dirty.heard()).await;
@@ -141,7 +141,7 @@ impl Inner {
     /// The full compare. What differs is marked and written by the loop; the log says what and why.
     fn compare(&self) {
         let state = self.state.load_full();
-        let repair = self.registry.borrow_mut().compare(&self.node, &held(&state, &self.node.node));
+        let repair = self.registry.borrow_mut().compare(&held(&state, &self.node.node));
         if !repair.is_empty() {
             log_repair(&repair);
         }

@@ -4,7 +4,9 @@
 //! goes through [`policy`] (what the configuration says about it) and [`router`] to an area's handler, which gives
 //! an [`exchange::Outcome`]. Answers of reads are remembered by the bytes of the request ([`cache`]).
 
+pub mod agent;
 pub mod agent_check;
+mod agent_self;
 pub mod agent_service;
 pub mod area;
 #[cfg(test)]
@@ -117,6 +119,7 @@ impl Edge {
 pub fn routes() -> Router {
     let mut router = Router::new();
     let areas = [
+        agent::ROUTES,
         agent_check::ROUTES,
         agent_service::ROUTES,
         catalog::ROUTES,
