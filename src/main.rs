@@ -1,3 +1,7 @@
 //! The `muster` program: one binary for the agent and for every command that speaks to one.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    muster::cli::main(std::env::args().collect())
+}

@@ -1,1 +1,400 @@
 //! One running agent: which task on which core, start and stop order.
+//!
+//! Start: limits, data folder, addresses (all taken before anything runs, so that a second agent is refused
+//! cleanly), cores. Core 0 is *control*: consensus, the leader's duties, the agent's own services and checks, signals.
+//! The other cores are *edge*: HTTP and DNS. With one core, both roles share it.
+//!
+//! Stop: one flag is raised; edges close their listeners and connections, the control core closes the agent's files,
+//! then the cores end.
+
+mod doors;
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::agent::{self, Agent, AgentError, Door, Doorway, Hooks, LocalState, Parts, identity};
+use crate::config::{Config, RuntimeChoice};
+use crate::consensus::{self, Proposals, Runner};
+use crate::edge::{dns, http};
+use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError};
+use crate::runtime::net::BindError;
+use crate::runtime::publish::Published;
+use crate::runtime::signal::{self, Signal};
+use crate::runtime::{blocking, mesh, preflight, task, time};
+use crate::server::leader;
+use crate::store::{State, Touched};
+use doors::Doors;
+
+/// Batches of changes that wait for an edge core; the control core waits for one that lags further behind.
+const CHANGES_WAITING_MAX: usize = 1024;
+
+/// How long a graceful leave may take, as Consul's agent allows.
+const LEAVE_LIMIT: Duration = Duration::from_secs(15);
+
+/// How an agent ended, for its exit code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// It left: exit code 0.
+    Graceful,
+    /// It was told to stop without leaving: exit code 1, as Consul's.
+    Stopped,
+}
+
+/// Why an agent did not start, or ended early.
+#[derive(Debug)]
+pub enum Failure {
+    /// The data folder cannot be used.
+    DataDir(io::Error),
+    /// An address cannot be taken.
+    Bind(BindError),
+    /// A listener or its certificate cannot be set up.
+    Listener(String),
+    /// The pid file cannot be written.
+    PidFile(io::Error),
+    /// The cores did not start.
+    Cores(StartError),
+    /// The agent's services, checks or files are refused.
+    Agent(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::DataDir(error) => write!(f, "cannot use the data_dir: {error}"),
+            Failure::Bind(error) => error.fmt(f),
+            Failure::Listener(text) | Failure::Agent(text) => f.write_str(text),
+            Failure::PidFile(error) => write!(f, "cannot write the pid_file: {error}"),
+            Failure::Cores(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Reads the configuration again from where it came from. The error is for the operator.
+pub type Reload = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
+
+/// Runs an agent until it is told to stop.
+///
+/// # Errors
+/// See [`Failure`].
+pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
+    signal::block_in_main();
+    preflight::raise_limits();
+    let _data_dir = match &config.data_dir {
+        Some(folder) => Some(identity::lock_data_dir(folder).map_err(Failure::DataDir)?),
+        None => None,
+    };
+    let driver = choose_driver(config.runtime)?;
+    let layout = Layout::of(&config);
+    let edges = doors::open(&config, layout.edges)?;
+    let _pid_file = config.pid_file.clone().map(PidFile::write).transpose().map_err(Failure::PidFile)?;
+    announce(&config, driver, &layout);
+
+    let plan = Plan::new(config, reload, layout, edges);
+    let (ending, entry) = (plan.ending.clone(), plan);
+    cores::run(driver, layout.cores, move |core| Box::pin(core_main(entry.clone(), core)))
+        .map_err(Failure::Cores)?;
+    ending.outcome()
+}
+
+fn choose_driver(choice: RuntimeChoice) -> Result<Driver, Failure> {
+    let requested = match choice {
+        RuntimeChoice::Auto => None,
+        RuntimeChoice::Glommio => Some(Driver::Glommio),
+        RuntimeChoice::Epoll => Some(Driver::Epoll),
+    };
+    Driver::choose(requested).map_err(Failure::Cores)
+}
+
+/// How many cores there are and which of them are edges.
+#[derive(Clone, Copy)]
+struct Layout {
+    cores: usize,
+    edges: usize,
+}
+
+impl Layout {
+    /// Servers take all CPUs they may, clients one, unless the configuration says how many.
+    fn of(config: &Config) -> Layout {
+        let cores = config.cores.unwrap_or(if config.server { cores::available() } else { 1 }).max(1);
+        Layout { cores, edges: (cores - 1).max(1) }
+    }
+
+    /// The place of a core among the edges, if it is one.
+    fn edge_of(self, core: CoreId) -> Option<usize> {
+        let core = core.0 as usize;
+        if self.cores == 1 { Some(0) } else { core.checked_sub(1) }
+    }
+}
+
+fn announce(config: &Config, driver: Driver, layout: &Layout) {
+    tracing::info!(
+        node = %config.node_name,
+        datacenter = %config.datacenter,
+        server = config.server,
+        runtime = %driver,
+        cores = layout.cores,
+        "agent: starting Muster"
+    );
+    if config.server && !config.dev_mode {
+        tracing::warn!(
+            "agent: the catalog and the KV store of this server live in memory: a restart empties them"
+        );
+    }
+    if !config.unsupported_keys.is_empty() {
+        tracing::warn!(keys = %config.unsupported_keys.join(", "), "agent: keys accepted whose feature is not there yet");
+    }
+    for warning in &config.warnings {
+        tracing::warn!("agent: {warning}");
+    }
+}
+
+/// Everything the cores need, made before they run. Each core has a clone.
+#[derive(Clone)]
+struct Plan {
+    layout: Layout,
+    config: Published<Config>,
+    reload: Reload,
+    state: Published<State>,
+    local: Published<LocalState>,
+    proposals: Proposals,
+    door: Door,
+    shutdown: Shutdown,
+    ending: Ending,
+    control: PerCore<Control>,
+    edges: PerCore<EdgeSeat>,
+}
+
+/// What the control core alone owns.
+struct Control {
+    runner: Runner,
+    doorway: Doorway,
+    changes: Vec<mesh::Sender<Arc<Touched>>>,
+}
+
+/// What one edge core alone owns.
+struct EdgeSeat {
+    doors: Doors,
+    changes: mesh::Receiver<Arc<Touched>>,
+}
+
+impl Plan {
+    fn new(config: Config, reload: Reload, layout: Layout, doors: Vec<Doors>) -> Plan {
+        let (proposals, state, runner) =
+            consensus::open(SocketAddr::new(config.addresses.advertise, config.ports.server).to_string());
+        let (door, doorway) = agent::door();
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            doors.iter().map(|_| mesh::channel(CHANGES_WAITING_MAX)).unzip();
+        let seats = doors.into_iter().zip(receivers).map(|(doors, changes)| EdgeSeat { doors, changes });
+        let local = LocalState::of_node(&config.node_name);
+        Plan {
+            layout,
+            config: Published::new(config),
+            reload,
+            state,
+            local: Published::new(local),
+            proposals,
+            door,
+            shutdown: Shutdown::new(),
+            ending: Ending::default(),
+            control: PerCore::new(vec![Control { runner, doorway, changes: senders }]),
+            edges: PerCore::new(seats.collect::<Vec<_>>()),
+        }
+    }
+}
+
+async fn core_main(plan: Plan, core: CoreId) {
+    let edge = plan.layout.edge_of(core).and_then(|place| plan.edges.take(CoreId(place as u32)));
+    let edge = edge.map(|seat| task::spawn(run_edge(plan.clone(), seat)));
+    if let Some(control) = plan.control.take(core) {
+        run_control(plan, control).await;
+    }
+    if let Some(edge) = edge {
+        edge.await;
+    }
+}
+
+async fn run_edge(plan: Plan, seat: EdgeSeat) {
+    let EdgeSeat { doors, changes } = seat;
+    let edge = Rc::new(http::Edge::new(
+        plan.config.clone(),
+        plan.state.clone(),
+        plan.proposals.clone(),
+        plan.local.clone(),
+        plan.door.clone(),
+    ));
+    let shutdown = plan.shutdown.clone();
+    let dns = task::spawn(async move {
+        dns::serve(plan.config, plan.state, doors.dns, async move { shutdown.raised().await }).await;
+    });
+    http::server::Server::new(edge, http::routes(), doors.http).run(changes, plan.shutdown).await;
+    dns.await;
+}
+
+/// Runs consensus, the leader's duties and the agent until the order to stop, then closes the agent's files.
+async fn run_control(plan: Plan, control: Control) {
+    let _consensus = task::spawn(control.runner.run(control.changes));
+    let _signals = task::spawn(obey_signals(plan.clone()));
+    let agent = match start_agent(&plan).await {
+        Ok(agent) => agent,
+        Err(why) => {
+            plan.ending.failed(why);
+            plan.shutdown.raise();
+            return;
+        }
+    };
+    agent.run(control.doorway, plan.shutdown.raised()).await;
+}
+
+async fn start_agent(plan: &Plan) -> Result<Agent, String> {
+    let config = plan.config.load_full();
+    let id =
+        identity::node_id(&config).await.map_err(|error| format!("cannot settle the node's ID: {error}"))?;
+    let node = identity::node_row(&config, id);
+    if config.server {
+        let (config, node, plan) = (config.clone(), node.clone(), plan.clone());
+        let duties =
+            async move { leader::run(&config, &node, || plan.state.load_full(), &plan.proposals).await };
+        task::spawn(duties).detach();
+    }
+    let agent = Agent::start(Parts {
+        config,
+        node,
+        local: plan.local.clone(),
+        state: plan.state.clone(),
+        proposals: plan.proposals.clone(),
+        hooks: hooks(plan),
+    });
+    agent.await
+}
+
+fn hooks(plan: &Plan) -> Hooks {
+    let (reload, published) = (plan.reload.clone(), plan.config.clone());
+    let leaving = plan.clone();
+    Hooks {
+        reload: Box::new(move || {
+            let (reload, published) = (reload.clone(), published.clone());
+            Box::pin(async move {
+                let read = blocking::run(move || reload()).await.map_err(|panicked| panicked.to_string())?;
+                let config = Arc::new(read?);
+                published.store_arc(config.clone());
+                Ok(config)
+            })
+        }),
+        leave: Box::new(move || {
+            leaving.ending.graceful();
+            leaving.shutdown.raise();
+        }),
+    }
+}
+
+/// SIGHUP reloads. SIGINT and SIGTERM leave or just stop, as `skip_leave_on_interrupt` and `leave_on_terminate` say; a
+/// second one stops at once.
+async fn obey_signals(plan: Plan) {
+    let mut signals = match signal::listen() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!("agent: cannot listen for signals: {error}; stop it with `muster leave`");
+            return;
+        }
+    };
+    let leaving = Rc::new(Cell::new(false));
+    loop {
+        let signal = match signals.next().await {
+            Ok(signal) => signal,
+            Err(error) => {
+                tracing::error!("agent: signals are not heard any more: {error}");
+                return;
+            }
+        };
+        tracing::info!("agent: Caught signal: {signal}");
+        match signal {
+            Signal::Hangup => reload_on_signal(&plan),
+            _ if leaving.replace(true) || !is_graceful(&plan.config.load(), signal) => {
+                tracing::info!("agent: Graceful shutdown disabled. Exiting");
+                plan.shutdown.raise();
+                return;
+            }
+            _ => leave_on_signal(&plan),
+        }
+    }
+}
+
+fn is_graceful(config: &Config, signal: Signal) -> bool {
+    match signal {
+        Signal::Interrupt => !config.skip_leave_on_interrupt,
+        Signal::Terminate => config.leave_on_terminate,
+        Signal::Hangup => false,
+    }
+}
+
+fn reload_on_signal(plan: &Plan) {
+    let door = plan.door.clone();
+    task::spawn(async move {
+        if let Err(AgentError { text, .. }) = door.reload().await {
+            tracing::error!("agent: the configuration was not reloaded, the old one stays: {text}");
+        }
+    })
+    .detach();
+}
+
+fn leave_on_signal(plan: &Plan) {
+    tracing::info!("agent: Gracefully shutting down agent...");
+    let plan = plan.clone();
+    task::spawn(async move {
+        match time::timeout(LEAVE_LIMIT, plan.door.leave()).await {
+            Some(Ok(())) => tracing::info!("agent: Graceful exit completed"),
+            Some(Err(AgentError { text, .. })) => tracing::error!("agent: Error on leave: {text}"),
+            None => tracing::warn!("agent: Timeout on graceful leave. Exiting"),
+        }
+        plan.shutdown.raise();
+    })
+    .detach();
+}
+
+/// How it ends, told by whichever task knows.
+#[derive(Clone, Default)]
+struct Ending(Arc<Mutex<Option<Result<End, String>>>>);
+
+impl Ending {
+    fn graceful(&self) {
+        self.set(Ok(End::Graceful));
+    }
+
+    fn failed(&self, why: String) {
+        self.set(Err(why));
+    }
+
+    fn set(&self, how: Result<End, String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(how);
+    }
+
+    fn outcome(&self) -> Result<End, Failure> {
+        let told = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        told.unwrap_or(Ok(End::Stopped)).map_err(Failure::Agent)
+    }
+}
+
+/// The file with the process's number, removed when the agent ends.
+struct PidFile(std::path::PathBuf);
+
+impl PidFile {
+    fn write(path: std::path::PathBuf) -> io::Result<PidFile> {
+        std::fs::write(&path, std::process::id().to_string())
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        Ok(PidFile(path))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // The process ends; a file that stays behind is overwritten by the next one.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

@@ -2,8 +2,8 @@
 //!
 //! * [`Style::Api`] follows Go's JSON decoder: names without regard to case, strict types, unknown names refused, the
 //!   few snake_case aliases that Consul's API has, lengths of time as text or nanoseconds.
-//! * [`Style::File`] follows Consul's file reader: names without regard to case and underscores, weak types (`"80"` is
-//!   a number, one value is a list of one), `null` is absence.
+//! * [`Style::File`] follows Consul's file reader: names without regard to case and underscores, strict types, a list
+//!   of one object is that object (HCL writes blocks so), `null` is absence.
 
 use std::collections::BTreeMap;
 
@@ -372,35 +372,23 @@ struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// Text; in files numbers and booleans are text too.
+    /// Text.
     fn text(self) -> Result<String, Problem> {
-        match (self.value, self.style) {
-            (Value::String(text), _) => Ok(text.clone()),
-            (Value::Number(n), Style::File) => Ok(n.to_string()),
-            (Value::Bool(b), Style::File) => Ok(if *b { "1" } else { "0" }.to_owned()),
-            _ => Err(wrong_type("string", self.value)),
-        }
+        self.value.as_str().map(str::to_owned).ok_or_else(|| wrong_type("string", self.value))
     }
 
-    /// A whole number; in files text that holds one too.
+    /// A whole number; files may write it with a fraction, which is dropped.
     fn int(self) -> Result<i64, Problem> {
-        let weak = || match (self.value, self.style) {
-            (Value::String(text), Style::File) => text.trim().parse().ok(),
-            (Value::Number(n), Style::File) => n.as_f64().map(|f| f as i64),
-            (Value::Bool(b), Style::File) => Some(i64::from(*b)),
-            _ => None,
+        let dropped = || match self.style {
+            Style::File => self.value.as_f64().map(|f| f as i64),
+            Style::Api => None,
         };
-        self.value.as_i64().or_else(weak).ok_or_else(|| wrong_type("int", self.value))
+        self.value.as_i64().or_else(dropped).ok_or_else(|| wrong_type("int", self.value))
     }
 
-    /// A boolean; in files also its text and numbers.
+    /// A boolean.
     fn flag(self) -> Result<bool, Problem> {
-        let weak = || match (self.value, self.style) {
-            (Value::String(text), Style::File) => super::flags::go_bool(text),
-            (Value::Number(n), Style::File) => n.as_f64().map(|f| f != 0.0),
-            _ => None,
-        };
-        self.value.as_bool().or_else(weak).ok_or_else(|| wrong_type("bool", self.value))
+        self.value.as_bool().ok_or_else(|| wrong_type("bool", self.value))
     }
 
     /// A length of time in nanoseconds: Go's text, or a number of nanoseconds. Go ignores other types in API bodies.
@@ -414,11 +402,11 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A list; in files one value is a list of one.
+    /// A list; in files one object is a list of one.
     fn list(self, expected: &'static str) -> Result<Vec<&'a Value>, Problem> {
         match (self.value, self.style) {
             (Value::Array(items), _) => Ok(items.iter().collect()),
-            (_, Style::File) => Ok(vec![self.value]),
+            (Value::Object(_), Style::File) => Ok(vec![self.value]),
             _ => Err(wrong_type(expected, self.value)),
         }
     }
@@ -584,16 +572,18 @@ mod tests {
     }
 
     #[test]
-    fn files_are_weakly_typed_and_know_the_talks_script() {
+    fn files_may_write_blocks_and_know_the_talks_script() {
         let block = serde_json::json!({
-            "name": "web", "port": "8080", "tags": "one", "enable_tag_override": "true", "weights": {"warning": 3},
+            "Name": "web", "port": 8080.0, "tags": null, "enableTagOverride": true, "weights": [{"warning": 3}],
             "check": [{"script": "curl localhost", "interval": "10s", "failures_before_critical": 2.0}],
+            "checks": {"serviceID": "ignored", "ttl": 1000, "checkid": "x"},
         });
         let service = ServiceDefinition::from_config(&block).expect("decodes");
-        assert_eq!((service.port, service.tags.as_slice()), (8080, &["one".to_owned()][..]));
+        assert_eq!((service.port, service.tags.len()), (8080, 0));
         assert_eq!(service.weights, Some(Weights { passing: 1, warning: 3 }));
         assert_eq!(service.checks[0].script, "curl localhost");
         assert_eq!(service.checks[0].failures_before_critical, 2);
+        assert_eq!((service.checks[1].id.as_str(), service.checks[1].ttl_ns), ("x", 1000));
         assert!(service.enable_tag_override);
         assert_eq!(service.validate(), Ok(()));
     }
@@ -604,5 +594,7 @@ mod tests {
         assert_eq!(key(serde_json::json!({"name": "a", "bogus": 1})), "bogus");
         assert_eq!(key(serde_json::json!({"checks": [{}, {"ttl": "x"}]})), "checks[1].ttl");
         assert_eq!(key(serde_json::json!({"weights": {"other": 1}})), "weights.other");
+        assert_eq!(key(serde_json::json!({"port": "8080"})), "port");
+        assert_eq!(key(serde_json::json!({"tags": "one"})), "tags");
     }
 }

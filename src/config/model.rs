@@ -532,3 +532,12 @@ pub enum RuntimeChoice {
     /// The small epoll executor.
     Epoll,
 }
+
+/// Number of a syslog facility; `None` for an unknown name.
+pub fn syslog_facility_number(name: &str) -> Option<u8> {
+    const NAMES: [&str; 24] = [
+        "KERN", "USER", "MAIL", "DAEMON", "AUTH", "SYSLOG", "LPR", "NEWS", "UUCP", "CRON", "AUTHPRIV", "FTP",
+        "", "", "", "", "LOCAL0", "LOCAL1", "LOCAL2", "LOCAL3", "LOCAL4", "LOCAL5", "LOCAL6", "LOCAL7",
+    ];
+    NAMES.iter().position(|known| !name.is_empty() && *known == name).map(|n| n as u8)
+}

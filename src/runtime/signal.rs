@@ -2,6 +2,7 @@
 
 use super::reactor::{Interest, Io, READABLE};
 use super::sys;
+use std::fmt;
 use std::io;
 
 /// A signal of interest.
@@ -13,6 +14,16 @@ pub enum Signal {
     Interrupt,
     /// SIGTERM: stop.
     Terminate,
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Signal::Hangup => "hangup",
+            Signal::Interrupt => "interrupt",
+            Signal::Terminate => "terminated",
+        })
+    }
 }
 
 const WATCHED: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM];

@@ -13,6 +13,8 @@ mod recursion;
 pub mod responder;
 pub mod settings;
 mod tcp;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -34,6 +36,7 @@ use settings::DnsSettings;
 pub const RECURSIONS_MAX: usize = 512;
 
 /// The sockets of one core, bound before.
+#[derive(Default)]
 pub struct Sockets {
     /// One for each address.
     pub udp: Vec<Udp>,

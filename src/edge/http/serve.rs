@@ -306,6 +306,7 @@ impl Server {
             if waits {
                 self.unpark(parked.conn);
                 self.answer_read(parked.conn, group, &state);
+                self.resume(parked.conn);
             }
         }
     }
