@@ -227,7 +227,9 @@ fn a_busy_task_that_yields_delays_timers_little() {
 /// CPU time this thread has used, from the scheduler's own account.
 fn cpu_used() -> Duration {
     let account = std::fs::read_to_string("/proc/thread-self/schedstat").expect("proc is mounted");
-    Duration::from_nanos(account.split(' ').next().and_then(|ns| ns.parse().ok()).expect("a number comes first"))
+    Duration::from_nanos(
+        account.split(' ').next().and_then(|ns| ns.parse().ok()).expect("a number comes first"),
+    )
 }
 
 /// Once, giving up the wait for the ring on a kick woke the driver again, which gave up the wait again, and so on:
