@@ -9,6 +9,8 @@ pub mod config;
 pub mod consensus;
 pub mod edge;
 pub mod health;
+pub mod logs;
+pub mod metrics;
 pub mod node;
 pub mod runtime;
 pub mod server;

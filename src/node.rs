@@ -192,7 +192,7 @@ impl Plan {
         let (senders, receivers): (Vec<_>, Vec<_>) =
             doors.iter().map(|_| mesh::channel(CHANGES_WAITING_MAX)).unzip();
         let seats = doors.into_iter().zip(receivers).map(|(doors, changes)| EdgeSeat { doors, changes });
-        let local = LocalState { node_name: config.node_name.as_str().into(), ..LocalState::default() };
+        let local = LocalState::of_node(&config.node_name);
         Plan {
             layout,
             config: Published::new(config),
@@ -249,8 +249,7 @@ async fn run_control(plan: Plan, control: Control) {
             return;
         }
     };
-    // A failure to end in order shows as its own log line; there is nothing left to do about it here.
-    let _ = cores::either(agent.run(control.doorway), plan.shutdown.raised()).await;
+    agent.run(control.doorway, plan.shutdown.raised()).await;
 }
 
 async fn start_agent(plan: &Plan) -> Result<Agent, String> {

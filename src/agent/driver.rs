@@ -28,7 +28,7 @@ use crate::consensus::Proposals;
 use crate::health::alias;
 use crate::health::tls::TlsConfigs;
 use crate::runtime::publish::Published;
-use crate::runtime::{mesh, task, time};
+use crate::runtime::{cores, mesh, task, time};
 use crate::store::State;
 use crate::store::model::Node;
 
@@ -114,8 +114,8 @@ impl Agent {
         self.0.registry.borrow().view().clone()
     }
 
-    /// Runs until the door closes.
-    pub async fn run(self, doorway: Doorway) {
+    /// Runs until the door closes or `stop` is over, then writes what waits to be written.
+    pub async fn run(self, doorway: Doorway, stop: impl Future<Output = ()>) {
         let inner = self.0;
         let tasks = [
             task::spawn(clock::run(inner.clone())),
@@ -123,7 +123,8 @@ impl Agent {
             task::spawn(write_states(inner.clone())),
             task::spawn(follow_remote_aliases(inner.clone())),
         ];
-        requests::run(inner.clone(), doorway).await;
+        // Either way it is the end.
+        let _ = cores::either(requests::run(inner.clone(), doorway), stop).await;
         drop(tasks);
         inner.flush_states().await;
     }
@@ -149,7 +150,7 @@ impl Inner {
         for _ in 0..ROUNDS_MAX {
             let mut registry = self.registry.borrow_mut();
             let view = registry.view().clone();
-            let own = |node: &str| node.is_empty() || node.eq_ignore_ascii_case(&view.node_name);
+            let own = |node: &str| node.is_empty() || node.eq_ignore_ascii_case(&view.node.node);
             let findings: Vec<_> = registry
                 .aliases()
                 .filter(|(_, node, _)| own(node))
@@ -231,7 +232,7 @@ async fn follow_remote_aliases(inner: Rc<Inner>) {
         let state = inner.state.load_full();
         let aliases: Vec<_> = {
             let registry = inner.registry.borrow();
-            let own = registry.view().node_name.clone();
+            let own = registry.view().node.node.clone();
             let others = |node: &str| !node.is_empty() && !node.eq_ignore_ascii_case(&own);
             let all = registry.aliases().filter(|(_, node, _)| others(node));
             all.map(|(id, node, service)| (id.to_owned(), node.to_owned(), service.to_owned())).collect()
@@ -255,7 +256,6 @@ async fn follow_remote_aliases(inner: Rc<Inner>) {
 pub fn rules(config: &Config) -> Rules {
     let check = &config.check;
     Rules {
-        node_name: config.node_name.clone(),
         scripts_from_api: check.enable_remote_script_checks,
         scripts_from_files: check.enable_local_script_checks || check.enable_remote_script_checks,
         output_max: check.output_max_size,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use crate::store::model::{Check, Service, Status};
+use crate::store::model::{Check, Node, Service, Status};
 
 /// Where a registration came from: decides what a reload may replace, what is persisted and which scripts may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +58,8 @@ pub struct LocalCheck {
 /// The view. Cloning shares everything.
 #[derive(Clone, Debug, Default)]
 pub struct LocalState {
-    /// Name of this node.
-    pub node_name: Arc<str>,
+    /// The row that this node should have in the catalog, with the node's ID.
+    pub node: Arc<Node>,
     /// Services by ID.
     pub services: OrdMap<String, Arc<LocalService>>,
     /// Checks by ID.
@@ -101,6 +101,12 @@ impl Aggregate {
 }
 
 impl LocalState {
+    /// The view before the agent has started: nothing but its name.
+    pub fn of_node(name: &str) -> LocalState {
+        let node = Node { node: name.to_owned(), ..Node::default() };
+        LocalState { node: Arc::new(node), ..LocalState::default() }
+    }
+
     /// The checks that speak for a service: its own and those of the node, by check ID.
     pub fn checks_of<'a>(&'a self, service_id: &'a str) -> impl Iterator<Item = &'a Arc<LocalCheck>> {
         self.checks.values().filter(move |check| {

@@ -117,6 +117,14 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path).map_err(|error| name("cannot make", path, &error))
 }
 
+/// Bytes of the file system that a path lies on: all of them, and those free for us. Blocking.
+///
+/// # Errors
+/// Names the path.
+pub fn space(path: &Path) -> io::Result<(u64, u64)> {
+    super::sys::space(path).map_err(|error| name("cannot look at the file system of", path, &error))
+}
+
 const UNFINISHED: &str = "unfinished";
 
 fn write_now(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {

@@ -27,6 +27,11 @@ impl<T> Published<T> {
         self.0.store(Arc::new(value));
     }
 
+    /// Puts a value in place that is made from the one there, however many do so at once. `make` may run again.
+    pub fn update(&self, mut make: impl FnMut(&T) -> T) {
+        self.0.rcu(|old| Arc::new(make(old)));
+    }
+
     /// The same for a value that is shared already.
     pub fn store_arc(&self, value: Arc<T>) {
         self.0.store(value);

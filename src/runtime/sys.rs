@@ -187,3 +187,16 @@ pub(super) fn pin_to(cpu: usize) {
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set.as_ptr());
     }
 }
+
+/// Size and free bytes of the file system that a path lies on.
+pub(super) fn space(path: &std::path::Path) -> io::Result<(u64, u64)> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: `path` ends with a zero byte and `found` is valid for writing, both for the call.
+    check(unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, and all bytes were zeroed before it.
+    let found = unsafe { found.assume_init() };
+    let unit = found.f_frsize as u64;
+    Ok((found.f_blocks as u64 * unit, found.f_bavail as u64 * unit))
+}

@@ -10,6 +10,7 @@ use super::Inner;
 use crate::agent::registry::{Batch, Repair};
 use crate::agent::sync::Held;
 use crate::consensus::ProposeError;
+use crate::metrics::{self, Counter};
 use crate::runtime::{cores, random, time};
 use crate::store::State;
 use crate::store::command::{Applied, CatalogOp, Command};
@@ -35,7 +36,7 @@ pub(super) async fn run(inner: Rc<Inner>) {
             inner.compare();
             compare_at = time::now() + jittered(inner.ae_interval);
         }
-        let batch = inner.registry.borrow().collect(&inner.node);
+        let batch = inner.registry.borrow().collect();
         if batch.is_empty() {
             inner.answer_waiters(u64::MAX);
             let _ = cores::either(time::sleep_until(compare_at), inner.dirty.heard()).await;
@@ -129,6 +130,7 @@ impl Inner {
     }
 
     async fn propose(&self, command: &Command) -> Result<Applied, String> {
+        metrics::count(Counter::CatalogWrites, 1);
         let writing = time::timeout(WRITE_TIMEOUT, self.proposals.propose(command));
         match writing.await {
             Some(Ok(applied)) => Ok(applied),
@@ -141,7 +143,7 @@ impl Inner {
     /// The full compare. What differs is marked and written by the loop; the log says what and why.
     fn compare(&self) {
         let state = self.state.load_full();
-        let repair = self.registry.borrow_mut().compare(&self.node, &held(&state, &self.node.node));
+        let repair = self.registry.borrow_mut().compare(&held(&state, &self.node.node));
         if !repair.is_empty() {
             log_repair(&repair);
         }

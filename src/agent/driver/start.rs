@@ -20,7 +20,7 @@ impl Agent {
     /// A definition of the configuration is refused, or the data folder cannot be read. The text is for the operator.
     pub async fn start(parts: Parts) -> Result<Agent, String> {
         let Parts { config, node, local, state, proposals, hooks } = parts;
-        let registry = Registry::new(rules(&config), time::now(), random::seed());
+        let registry = Registry::new(node.clone(), rules(&config), time::now(), random::seed());
         let inner = Rc::new(Inner {
             node,
             registry: RefCell::new(registry),

@@ -108,7 +108,7 @@ impl Registry {
             _ => definition.name.clone(),
         };
         let row = Check {
-            node: self.rules.node_name.clone(),
+            node: self.node_name().to_owned(),
             check_id: id,
             name,
             status: definition.initial_status(),
@@ -207,9 +207,10 @@ impl Registry {
             self.arm(now, &id, &plan, &mut entry);
             entry.plan = Some(Arc::new(plan));
         }
+        let told = isize::from(entry.is_ttl()) - isize::from(old.is_some_and(|old| old.is_ttl()));
         self.checks.insert(id.clone(), entry);
         self.show_check(&id);
-        self.count_kinds();
+        self.count_kinds(told);
     }
 
     /// Starts the clock of a check: a schedule, or the patience of a TTL.
@@ -273,7 +274,7 @@ impl Registry {
         // A local TTL check has a state file as well; dropping what is not there costs nothing.
         self.files.push(FileChange::DropCheck(id.to_owned()));
         self.show_check(id);
-        self.count_kinds();
+        self.count_kinds(-isize::from(entry.is_ttl()));
         true
     }
 

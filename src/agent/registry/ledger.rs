@@ -127,7 +127,8 @@ impl Registry {
     }
 
     /// Gathers what the catalog lacks: removals first, then the node, then services with their checks, then checks.
-    pub fn collect(&self, node: &Node) -> Batch {
+    pub fn collect(&self) -> Batch {
+        let node = &*self.view.node;
         let mut batch = Batch::default();
         if !self.ledger.node_synced {
             batch.node = Some(self.ledger.node_change);
@@ -229,9 +230,9 @@ impl Registry {
 
     /// Compares with what the catalog holds of this node: marks what differs, settles what agrees. No write may be in
     /// flight. The rows that belong to the servers (service `consul`, check `serfHealth`) are left alone.
-    pub fn compare(&mut self, own: &Node, held: &sync::Held<'_>) -> Repair {
+    pub fn compare(&mut self, held: &sync::Held<'_>) -> Repair {
         let mut repair = Repair::default();
-        let same = held.node.is_some_and(|node| sync::same_node(own, node));
+        let same = held.node.is_some_and(|node| sync::same_node(&self.view.node, node));
         if same {
             self.ledger.node_synced = true;
         } else if self.ledger.node_synced {

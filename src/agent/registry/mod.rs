@@ -17,7 +17,7 @@ use super::local::{LocalCheck, LocalService, LocalState, Source};
 use crate::health::plan::{Plan, Probe};
 use crate::health::schedule::{Schedule, Ticket};
 use crate::health::threshold::Counter;
-use crate::store::model::{Check, Status};
+use crate::store::model::{Check, Node, Status};
 
 pub use checks::{Prepared, Restored};
 pub use ledger::{Batch, Repair};
@@ -29,8 +29,6 @@ pub const CHECKS_MAX: usize = 65_536;
 /// Rules of the configuration that registrations and results follow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
-    /// Name of this node.
-    pub node_name: String,
     /// Whether registrations of the HTTP API may run programs.
     pub scripts_from_api: bool,
     /// Whether registrations of configuration files may run programs.
@@ -119,10 +117,10 @@ pub struct Run {
 }
 
 impl Registry {
-    /// An empty registry. `seed` feeds the jitter.
-    pub fn new(rules: Rules, now: Instant, seed: u64) -> Registry {
+    /// An empty registry of a node. `seed` feeds the jitter.
+    pub fn new(node: Node, rules: Rules, now: Instant, seed: u64) -> Registry {
         let next_reap = now + rules.reap_interval;
-        let view = LocalState { node_name: rules.node_name.as_str().into(), ..LocalState::default() };
+        let view = LocalState { node: Arc::new(node), ..LocalState::default() };
         Registry {
             rules,
             services: BTreeMap::new(),
@@ -230,16 +228,23 @@ impl Registry {
         }
     }
 
-    fn count_kinds(&mut self) {
+    /// The node's name.
+    fn node_name(&self) -> &str {
+        &self.view.node.node
+    }
+
+    /// The numbers of the statistics; `told` is the change in the number of TTL checks.
+    fn count_kinds(&mut self, told: isize) {
         self.view.monitors = self.schedule.len();
-        let is_ttl = |entry: &&CheckEntry| {
-            matches!(entry.plan.as_deref(), Some(Plan { probe: Probe::Ttl { .. }, .. }))
-        };
-        self.view.ttls = self.checks.values().filter(is_ttl).count();
+        self.view.ttls = self.view.ttls.saturating_add_signed(told);
     }
 }
 
 impl CheckEntry {
+    fn is_ttl(&self) -> bool {
+        matches!(self.plan.as_deref(), Some(Plan { probe: Probe::Ttl { .. }, .. }))
+    }
+
     fn set_row(&mut self, row: Check) {
         self.local = Arc::new(LocalCheck { row: Arc::new(row), source: self.local.source });
     }

@@ -133,7 +133,7 @@ impl Registry {
     fn service_row(&self, definition: &ServiceDefinition) -> Service {
         let meta = (!definition.meta.is_empty()).then(|| definition.meta.clone());
         Service {
-            node: self.rules.node_name.clone(),
+            node: self.node_name().to_owned(),
             kind: definition.kind.clone(),
             id: definition.effective_id().to_owned(),
             name: definition.name.clone(),
@@ -223,7 +223,7 @@ impl Registry {
         }
         let service = self.services.get(service_id).map(|entry| entry.local.row.clone());
         let row = Check {
-            node: self.rules.node_name.clone(),
+            node: self.node_name().to_owned(),
             check_id: check_id.clone(),
             name: name.to_owned(),
             status: Status::Critical,

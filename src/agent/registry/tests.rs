@@ -28,7 +28,6 @@ impl Bench {
 
     fn with(change: impl FnOnce(&mut Rules)) -> Bench {
         let mut rules = Rules {
-            node_name: "n1".into(),
             scripts_from_api: false,
             scripts_from_files: true,
             output_max: 4096,
@@ -40,7 +39,7 @@ impl Bench {
         change(&mut rules);
         let start = Instant::now();
         let node = Node { node: "n1".into(), address: "10.0.0.1".into(), ..Node::default() };
-        Bench { registry: Registry::new(rules, start, 7), start, node }
+        Bench { registry: Registry::new(node.clone(), rules, start, 7), start, node }
     }
 
     fn service(&mut self, json: &str) -> Result<(), AgentError> {
@@ -63,7 +62,7 @@ impl Bench {
     }
 
     fn sync(&mut self) -> Vec<CatalogOp> {
-        let batch = self.registry.collect(&self.node);
+        let batch = self.registry.collect();
         self.registry.settle(&batch);
         batch.ops
     }
@@ -276,7 +275,7 @@ fn a_service_travels_with_its_checks_and_its_removal_takes_them_along() {
 fn a_change_during_a_write_is_not_lost() {
     let mut bench = Bench::new();
     bench.check(r#"{"Name":"t","TTL":"1h"}"#).unwrap();
-    let batch = bench.registry.collect(&bench.node);
+    let batch = bench.registry.collect();
     bench.tell(SECOND, "t", Status::Passing, "").unwrap();
     bench.registry.settle(&batch);
     assert_eq!(bench.sync().len(), 1, "the newer status is still to be written");
@@ -311,11 +310,11 @@ fn the_compare_repairs_both_sides_and_leaves_the_servers_rows_alone() {
         ..Check::default()
     };
     let (serf, odd, of_stranger) = (check("serfHealth", ""), check("odd", ""), check("s", "stranger"));
-    let mut held = Held { node: Some(&bench.node), ..Held::default() };
+    let node = bench.node.clone();
+    let mut held = Held { node: Some(&node), ..Held::default() };
     held.services.extend([("shared", &shared), ("stranger", &stranger), ("consul", &consul)]);
     held.checks.extend([("serfHealth", &serf), ("odd", &odd), ("s", &of_stranger)]);
-    let node = bench.node.clone();
-    let repair = bench.registry.compare(&node, &held);
+    let repair = bench.registry.compare(&held);
     let expected = Repair {
         node: false,
         services: vec!["mine".into()],
@@ -335,7 +334,7 @@ fn a_compare_that_agrees_settles_without_a_write() {
     let row = bench.registry.view().services["mine"].row.clone();
     let node = bench.node.clone();
     let held = Held { node: Some(&node), services: [("mine", &*row)].into(), ..Held::default() };
-    assert!(bench.registry.compare(&node, &held).is_empty());
+    assert!(bench.registry.compare(&held).is_empty());
     assert!(bench.sync().is_empty());
 }
 

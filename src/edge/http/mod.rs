@@ -4,7 +4,9 @@
 //! goes through [`policy`] (what the configuration says about it) and [`router`] to an area's handler, which gives
 //! an [`exchange::Outcome`]. Answers of reads are remembered by the bytes of the request ([`cache`]).
 
+pub mod agent;
 pub mod agent_check;
+mod agent_self;
 pub mod agent_service;
 pub mod area;
 #[cfg(test)]
@@ -46,6 +48,7 @@ use std::time::Duration;
 use crate::agent::{Door, LocalState};
 use crate::config::Config;
 use crate::consensus::Proposals;
+use crate::metrics;
 use crate::runtime::publish::Published;
 use crate::store::State;
 
@@ -84,6 +87,11 @@ impl Edge {
         self.state.load_full()
     }
 
+    /// The same for a short look, without counting references.
+    fn state_now(&self) -> impl std::ops::Deref<Target = Arc<State>> {
+        self.state.load()
+    }
+
     /// What the local agent knows of itself.
     pub fn local(&self) -> Arc<LocalState> {
         self.local.load_full()
@@ -105,13 +113,17 @@ impl Edge {
     }
 
     /// Notes how long a handler took, for the metric `http.METHOD.PATH`.
-    fn observe(&self, _request: &Request, _pattern: &'static str, _took: Duration) {}
+    fn observe(&self, _request: &Request, _pattern: &'static str, took: Duration) {
+        metrics::count(metrics::Counter::HttpRequests, 1);
+        metrics::sample(metrics::Sample::HttpRequest, took);
+    }
 }
 
 /// The table of all areas.
 pub fn routes() -> Router {
     let mut router = Router::new();
     let areas = [
+        agent::ROUTES,
         agent_check::ROUTES,
         agent_service::ROUTES,
         catalog::ROUTES,

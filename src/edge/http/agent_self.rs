@@ -1,0 +1,374 @@
+//! What the agent says about itself, its host and its members.
+
+use std::rc::Rc;
+
+use serde_json::{Map, Value, json};
+
+use super::Edge;
+use super::exchange::{Handled, Outcome, Request, Response};
+use super::query;
+use crate::config::{Config, ListenAddr, duration};
+use crate::runtime::{blocking, cores, fs, time};
+use crate::server::leader::COMPATIBLE_VERSION;
+
+/// A document, laid out as the request asks for.
+fn document(edge: &Edge, request: &Request, value: &Value) -> Response {
+    if !query::pretty(&edge.config(), request) {
+        return Response::json_bytes(value.to_string());
+    }
+    let mut out = Vec::new();
+    let layout = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut writer = serde_json::Serializer::with_formatter(&mut out, layout);
+    match serde::Serialize::serialize(value, &mut writer) {
+        Ok(()) => {
+            out.push(b'\n');
+            Response::json_bytes(out)
+        }
+        Err(error) => Response::internal(format!("the answer could not be written as JSON: {error}")),
+    }
+}
+
+/// `/v1/agent/self`.
+pub(super) fn about(edge: &Rc<Edge>, request: &Request) -> Handled {
+    let config = edge.config();
+    let node = edge.local().node.clone();
+    let about = json!({
+        "Config": {
+            "Datacenter": config.datacenter,
+            "NodeName": config.node_name,
+            "NodeID": node.id,
+            "Revision": "",
+            "Server": config.server,
+            "Version": COMPATIBLE_VERSION,
+        },
+        "DebugConfig": debug_config(&config, &node.id),
+        "Coord": {"Vec": [0, 0, 0, 0, 0, 0, 0, 0], "Error": 1.5, "Adjustment": 0, "Height": 1e-05},
+        "Member": member(&config, &node.id, false),
+        "Stats": stats(edge, &config, &node.id),
+        "Meta": node.meta.clone().unwrap_or_default(),
+    });
+    Ok(document(edge, request, &about).into())
+}
+
+/// `/v1/agent/members`. This agent is the one member until there is gossip.
+pub(super) fn members(edge: &Rc<Edge>, request: &Request) -> Handled {
+    let config = edge.config();
+    let wan = request.query.filled("wan").is_some();
+    let members = match wan && !config.server {
+        true => json!([]),
+        false => json!([member(&config, &edge.local().node.id, wan)]),
+    };
+    Ok(document(edge, request, &members).into())
+}
+
+/// This agent as gossip shows it. Pool `wan` names it with its datacenter.
+fn member(config: &Config, id: &str, wan: bool) -> Value {
+    let mut tags = Map::new();
+    let mut tag = |name: &str, value: String| tags.insert(name.to_owned(), value.into());
+    tag("acls", "0".into());
+    if config.bootstrap && !config.dev_mode {
+        tag("bootstrap", "1".into());
+    }
+    tag("build", format!("{COMPATIBLE_VERSION}:"));
+    tag("dc", config.datacenter.clone());
+    if config.bootstrap_expect > 0 {
+        tag("expect", config.bootstrap_expect.to_string());
+    }
+    if config.server {
+        tag("ft_fs", "1".into());
+    }
+    tag("id", id.to_owned());
+    if config.server {
+        tag("port", config.ports.server.to_string());
+        tag("raft_vsn", "3".into());
+    }
+    tag("role", if config.server { "consul" } else { "node" }.into());
+    tag("segment", config.segment.clone());
+    tag("vsn", "2".into());
+    tag("vsn_max", "3".into());
+    tag("vsn_min", "2".into());
+    if let Some(port) = config.ports.serf_wan
+        && config.server
+        && !wan
+    {
+        tag("wan_join_port", port.to_string());
+    }
+    let (name, address, port) = match wan {
+        true => (
+            format!("{}.{}", config.node_name, config.datacenter),
+            config.addresses.advertise_wan,
+            config.ports.serf_wan.unwrap_or_default(),
+        ),
+        false => (config.node_name.clone(), config.addresses.advertise, config.ports.serf_lan),
+    };
+    json!({
+        "Name": name, "Addr": address.to_string(), "Port": port, "Tags": tags, "Status": 1,
+        "ProtocolMin": 1, "ProtocolMax": 5, "ProtocolCur": 2,
+        "DelegateMin": 2, "DelegateMax": 5, "DelegateCur": 4,
+    })
+}
+
+fn stats(edge: &Edge, config: &Config, id: &str) -> Value {
+    let local = edge.local();
+    let mut stats = json!({
+        "agent": {
+            "check_monitors": local.monitors.to_string(),
+            "check_ttls": local.ttls.to_string(),
+            "checks": local.checks.len().to_string(),
+            "services": local.services.len().to_string(),
+        },
+        "build": {"prerelease": "", "revision": "", "version": COMPATIBLE_VERSION},
+        "runtime": {
+            "arch": goarch(),
+            "cpu_count": cores::available().to_string(),
+            // Consul counts goroutines here; what runs for a client of ours is a check or a request.
+            "goroutines": (local.monitors + local.ttls).to_string(),
+            "max_procs": config.cores.unwrap_or_else(cores::available).to_string(),
+            "os": std::env::consts::OS,
+            "version": "rust",
+        },
+        "serf_lan": serf_stats(config),
+    });
+    let status = edge.proposals().status();
+    if config.server {
+        stats["consul"] = json!({
+            "acl": "disabled",
+            "bootstrap": (config.bootstrap && !config.dev_mode).to_string(),
+            "known_datacenters": "1",
+            "leader": status.is_leader.to_string(),
+            "leader_addr": status.leader.clone().unwrap_or_default(),
+            "server": "true",
+        });
+        stats["raft"] = raft_stats(&status, id);
+        stats["serf_wan"] = serf_stats(config);
+    } else {
+        stats["consul"] = json!({"acl": "disabled", "known_servers": "0", "server": "false"});
+    }
+    stats
+}
+
+fn raft_stats(status: &crate::consensus::Status, id: &str) -> Value {
+    let peers = status.peers.iter().map(|at| format!("{{Suffrage:Voter ID:{id} Address:{at}}}"));
+    json!({
+        "applied_index": status.applied_index.to_string(),
+        "commit_index": status.commit_index.to_string(),
+        "fsm_pending": "0",
+        "last_contact": "0",
+        "last_log_index": status.last_log_index.to_string(),
+        "last_log_term": status.last_log_term.to_string(),
+        "last_snapshot_index": "0",
+        "last_snapshot_term": "0",
+        "latest_configuration": format!("[{}]", peers.collect::<Vec<_>>().join(" ")),
+        "latest_configuration_index": "0",
+        "num_peers": status.peers.len().saturating_sub(1).to_string(),
+        "protocol_version": "3",
+        "protocol_version_max": "3",
+        "protocol_version_min": "0",
+        "snapshot_version_max": "1",
+        "snapshot_version_min": "0",
+        "state": if status.is_leader { "Leader" } else { "Follower" },
+        "term": status.term.to_string(),
+    })
+}
+
+fn serf_stats(config: &Config) -> Value {
+    json!({
+        "coordinate_resets": "0",
+        "encrypted": config.gossip.encrypt_key.is_some().to_string(),
+        "event_queue": "0", "event_time": "1", "failed": "0", "health_score": "0", "intent_queue": "0",
+        "left": "0", "member_time": "1", "members": "1", "query_queue": "0", "query_time": "1",
+    })
+}
+
+/// The processor as Go names it.
+fn goarch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The configuration under Consul's names; secrets are hidden.
+fn debug_config(config: &Config, id: &str) -> Value {
+    let time =
+        |length: std::time::Duration| duration::format(i64::try_from(length.as_nanos()).unwrap_or(i64::MAX));
+    let listens = |all: &[ListenAddr]| {
+        let named = all.iter().map(|at| match at {
+            ListenAddr::Tcp(at) => format!("tcp://{at}"),
+            ListenAddr::Unix(_) => at.to_string(),
+        });
+        named.collect::<Vec<_>>()
+    };
+    let port = |port: Option<u16>| port.map_or(-1, i64::from);
+    let path = |path: &Option<std::path::PathBuf>| {
+        path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    };
+    let dns: Vec<_> =
+        config.listen.dns.iter().flat_map(|at| [format!("tcp://{at}"), format!("udp://{at}")]).collect();
+    let mut first = json!({
+        "AdvertiseAddrLAN": config.addresses.advertise.to_string(),
+        "AdvertiseAddrWAN": config.addresses.advertise_wan.to_string(),
+        "BindAddr": config.addresses.bind.to_string(),
+        "Bootstrap": config.bootstrap,
+        "BootstrapExpect": config.bootstrap_expect,
+        "CheckDeregisterIntervalMin": time(config.check.deregister_interval_min),
+        "CheckOutputMaxSize": config.check.output_max_size,
+        "CheckReapInterval": time(config.check.reap_interval),
+        "CheckUpdateInterval": time(config.check.update_interval),
+        "ClientAddrs": listens(&config.addresses.client),
+        "DNSAddrs": dns,
+        "DNSAllowStale": config.dns.allow_stale,
+        "DNSAltDomain": config.dns.alt_domain,
+        "DNSDomain": config.dns.domain,
+        "DNSEnableTruncate": config.dns.enable_truncate,
+        "DNSMaxStale": time(config.dns.max_stale),
+        "DNSNodeTTL": time(config.dns.node_ttl),
+        "DNSOnlyPassing": config.dns.only_passing,
+        "DNSPort": port(config.ports.dns),
+        "DNSRecursors": config.dns.recursors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "DNSUDPAnswerLimit": config.dns.udp_answer_limit,
+        "DataDir": path(&config.data_dir),
+        "Datacenter": config.datacenter,
+        "DefaultQueryTime": time(config.default_query_time),
+        "DevMode": config.dev_mode,
+        "DisableCoordinates": config.disable_coordinates,
+        "DisableRemoteExec": config.disable_remote_exec,
+        "DisableUpdateCheck": config.disable_update_check,
+        "DiscardCheckOutput": config.check.discard_output,
+        "DiscoveryMaxStale": time(config.discovery_max_stale),
+    });
+    let second = json!({
+        "EnableDebug": config.enable_debug,
+        "EnableLocalScriptChecks": config.check.enable_local_script_checks,
+        "EnableRemoteScriptChecks": config.check.enable_remote_script_checks,
+        "EnableUI": config.ui.enabled,
+        "EncryptKey": "hidden",
+        "GRPCPort": port(config.ports.grpc),
+        "HTTPAddrs": listens(&config.listen.http),
+        "HTTPBlockEndpoints": config.http.block_endpoints,
+        "HTTPMaxConnsPerClient": config.limits.http_max_conns_per_client.unwrap_or_default(),
+        "HTTPPort": port(config.ports.http),
+        "HTTPResponseHeaders": config.http.response_headers,
+        "HTTPSAddrs": listens(&config.listen.https),
+        "HTTPSPort": port(config.ports.https),
+        "HTTPUseCache": config.http.use_cache,
+        "KVMaxValueSize": config.limits.kv_max_value_size,
+        "KeyFile": "hidden",
+        "LeaveDrainTime": time(config.performance.leave_drain_time),
+        "LeaveOnTerm": config.leave_on_terminate,
+    });
+    let third = json!({
+        "MaxQueryTime": time(config.max_query_time),
+        "NodeID": id,
+        "NodeMeta": config.node_meta,
+        "NodeName": config.node_name,
+        "PrimaryDatacenter": config.primary_datacenter,
+        "RPCBindAddr": format!("tcp://{}", config.addresses.rpc_bind),
+        "RPCHoldTimeout": time(config.performance.rpc_hold_timeout),
+        "RetryJoinLAN": config.gossip.retry_join,
+        "RetryJoinWAN": config.gossip.retry_join_wan,
+        "SegmentName": config.segment,
+        "SerfBindAddrLAN": format!("tcp://{}", config.addresses.serf_lan_bind),
+        "SerfPortLAN": config.ports.serf_lan,
+        "SerfPortWAN": port(config.ports.serf_wan),
+        "ServerMode": config.server,
+        "ServerPort": config.ports.server,
+        "SessionTTLMin": time(config.session_ttl_min),
+        "SkipLeaveOnInt": config.skip_leave_on_interrupt,
+        "StartJoinAddrsLAN": config.gossip.start_join,
+        "TaggedAddresses": config.addresses.tagged,
+        "TranslateWANAddrs": config.translate_wan_addrs,
+        "TxnMaxReqLen": config.limits.txn_max_req_len,
+        "UIContentPath": config.ui.content_path,
+        "UIDir": path(&config.ui.dir),
+        "VerifyIncomingHTTPS": config.tls.verify_incoming_https,
+        "VerifyOutgoing": config.tls.verify_outgoing,
+        "Version": COMPATIBLE_VERSION,
+    });
+    for more in [second, third] {
+        if let (Value::Object(first), Value::Object(more)) = (&mut first, more) {
+            first.extend(more);
+        }
+    }
+    first
+}
+
+/// `/v1/agent/host`: the machine, from `/proc`.
+pub(super) fn host(edge: &Rc<Edge>, request: &Request) -> Handled {
+    let folder = edge.config().data_dir.clone().unwrap_or_else(|| "/".into());
+    let (edge, request) = (edge.clone(), request.clone());
+    Ok(Outcome::later(async move {
+        let collected = blocking::run(move || {
+            let space = fs::space(&folder);
+            let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+            let texts =
+                [read("/proc/meminfo"), read("/proc/cpuinfo"), read("/proc/uptime"), read("/proc/version")];
+            (folder.display().to_string(), space, texts)
+        });
+        let (path, space, [memory, cpus, uptime, version]) = collected
+            .await
+            .map_err(|_| Response::internal("reading the state of the host failed inside the agent"))?;
+        let errors = match &space {
+            Ok(_) => Value::Null,
+            Err(error) => json!([error.to_string()]),
+        };
+        let (total, free) = space.unwrap_or_default();
+        let about = json!({
+            "Memory": host_memory(&memory),
+            "CPU": host_cpus(&cpus),
+            "Host": host_facts(&uptime, &version),
+            "Disk": {"path": path, "total": total, "free": free, "used": total - free},
+            "CollectionTime": u64::try_from(time::unix_now().as_nanos()).unwrap_or(u64::MAX),
+            "Errors": errors,
+        });
+        Ok(document(&edge, &request, &about))
+    }))
+}
+
+/// `MemTotal:  123 kB` and its kin, under the names of Consul's library, in bytes.
+fn host_memory(text: &str) -> Value {
+    let bytes = |name: &str| {
+        let line = text.lines().find(|line| line.split(':').next() == Some(name));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse::<u64>().ok());
+        kib.unwrap_or_default() * 1024
+    };
+    let (total, available, free) = (bytes("MemTotal"), bytes("MemAvailable"), bytes("MemFree"));
+    let (buffers, cached) = (bytes("Buffers"), bytes("Cached") + bytes("SReclaimable"));
+    let used = total.saturating_sub(free + buffers + cached);
+    json!({
+        "total": total, "available": available, "used": used,
+        "usedPercent": if total == 0 { 0.0 } else { used as f64 * 100.0 / total as f64 },
+        "free": free, "active": bytes("Active"), "inactive": bytes("Inactive"), "buffers": buffers,
+        "cached": cached, "dirty": bytes("Dirty"), "slab": bytes("Slab"),
+        "swaptotal": bytes("SwapTotal"), "swapfree": bytes("SwapFree"),
+    })
+}
+
+fn host_cpus(text: &str) -> Value {
+    let blocks = text.split("\n\n").filter(|block| block.starts_with("processor"));
+    let cpus = blocks.map(|block| {
+        let value = |name: &str| {
+            let line = block.lines().find(|line| line.split(':').next().map(str::trim) == Some(name));
+            line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim()).unwrap_or_default()
+        };
+        json!({
+            "cpu": value("processor").parse::<u32>().unwrap_or_default(),
+            "vendorId": value("vendor_id"), "family": value("cpu family"), "model": value("model"),
+            "modelName": value("model name"), "mhz": value("cpu MHz").parse::<f64>().unwrap_or_default(),
+            "flags": value("flags").split_whitespace().collect::<Vec<_>>(),
+        })
+    });
+    cpus.collect()
+}
+
+fn host_facts(uptime: &str, version: &str) -> Value {
+    let up = uptime.split('.').next().and_then(|seconds| seconds.parse::<u64>().ok()).unwrap_or_default();
+    json!({
+        "uptime": up,
+        "bootTime": time::unix_now().as_secs().saturating_sub(up),
+        "os": std::env::consts::OS,
+        "kernelVersion": version.split_whitespace().nth(2).unwrap_or_default(),
+        "kernelArch": std::env::consts::ARCH,
+    })
+}
