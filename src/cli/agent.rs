@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::config::flags;
 use crate::config::sources::{Sources, agent_flags};
+use crate::logs;
 use crate::node::{self, End};
 
 /// Runs `agent` with its arguments.
@@ -24,7 +25,7 @@ fn run(args: &[String]) -> Result<End, String> {
     let parsed = flags::parse(&agent_flags(), args).map_err(|error| format!("{error:?}"))?;
     let sources = Sources::from_flags(&parsed).map_err(|error| error.to_string())?;
     let config = sources.load().map_err(|error| error.to_string())?;
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    logs::start(&config.log);
     let reload = move || -> Result<Config, String> { sources.load().map_err(|error| error.to_string()) };
     node::run(config, Arc::new(reload)).map_err(|failure| failure.to_string())
 }

@@ -16,10 +16,16 @@ pub fn line(event: &Event<'_>, json: bool) -> String {
     // The room that speaks, as Consul names its sub-loggers.
     let mut path = metadata.target().split("::");
     let room = match (path.next(), path.next()) {
+        // The process as a whole speaks as the agent.
+        (Some("muster"), Some("node" | "cli")) => "agent",
         (Some("muster"), Some(room)) => room,
         (Some(first), _) => first,
         (None, _) => "agent",
     };
+    // Some messages name their speaker themselves.
+    if let Some(rest) = fields.message.strip_prefix(room).and_then(|rest| rest.strip_prefix(": ")) {
+        fields.message = rest.to_owned();
+    }
     let now = timestamp();
     if json {
         return json_line(*metadata.level(), &now, room, fields);

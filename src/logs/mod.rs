@@ -1,9 +1,11 @@
-//! Listening to the log while it is written: what `/v1/agent/monitor` and the `monitor` command show.
+//! The log: lines on standard error, and listening to them while they are written, which is what `/v1/agent/monitor`
+//! and the `monitor` command show.
 //!
 //! [`layer`] goes beside the writer into the subscriber. It costs one comparison per event while nobody listens.
 
 mod line;
 
+use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::LazyLock;
 use std::task::{Context, Poll};
@@ -12,11 +14,12 @@ use bytes::Bytes;
 use futures_lite::Stream;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::dynamic_filter_fn;
-use tracing_subscriber::layer;
+use tracing_subscriber::filter::{LevelFilter, dynamic_filter_fn};
+use tracing_subscriber::layer::{self, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::LogLevel;
+use crate::config::{LogConfig, LogLevel};
 use crate::runtime::mesh;
 use crate::runtime::publish::Published;
 
@@ -55,6 +58,34 @@ impl Stream for Lines {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         self.0.poll_recv(cx)
+    }
+}
+
+/// Starts logging to standard error as the configuration says, and lets listeners in. Once per process.
+pub fn start(config: &LogConfig) {
+    let writer = Writer { json: config.json }.with_filter(level_filter(config.level));
+    // A subscriber that is there already (in tests) stays.
+    let _ = tracing_subscriber::registry().with(writer).with(layer()).try_init();
+}
+
+fn level_filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Trace => LevelFilter::TRACE,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    }
+}
+
+struct Writer {
+    json: bool,
+}
+
+impl<S: Subscriber> Layer<S> for Writer {
+    fn on_event(&self, event: &Event<'_>, _context: layer::Context<'_, S>) {
+        // One write per line, so that lines of different cores do not mix. A closed standard error is no reason to stop.
+        let _ = io::stderr().write_all(line(event, self.json).as_bytes());
     }
 }
 
@@ -98,7 +129,6 @@ impl<S: Subscriber> Layer<S> for Tap {
 mod tests {
     use super::*;
     use futures_lite::StreamExt;
-    use tracing_subscriber::layer::SubscriberExt;
 
     #[test]
     fn a_listener_hears_what_it_asked_for() {

@@ -125,6 +125,7 @@ impl State {
         self.uncount_spelling(index, &row, touched);
         self.detach(index, &fold(&row.name).into(), node_key, id, touched);
         self.at.services = index;
+        self.at.service_removals = index;
         self.node_changed(index, node_key, touched);
     }
 
@@ -170,6 +171,9 @@ impl State {
             return;
         };
         self.node_mut(node_key).checks.remove(id);
+        if row.service_id.is_empty() {
+            self.at.node_check_removals = index;
+        }
         self.unlink_check(index, node_key, id, &row, touched);
     }
 
