@@ -115,7 +115,11 @@ impl Agent {
                 Err(error) => error.to_string(),
             };
             let log = || self.process.log_tail();
-            assert!(start.elapsed() < START_LIMIT, "no answer within {START_LIMIT:?} (last: {last})\n{}", log());
+            assert!(
+                start.elapsed() < START_LIMIT,
+                "no answer within {START_LIMIT:?} (last: {last})\n{}",
+                log()
+            );
             std::thread::sleep(wait::PAUSE);
         }
     }

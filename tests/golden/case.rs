@@ -265,7 +265,8 @@ pub fn skipped() -> BTreeMap<String, Skipped> {
     listed("SKIPPED.txt")
         .into_iter()
         .map(|(key, reason)| {
-            let (name, step) = key.split_once('@').map_or((key.as_str(), None), |(name, step)| (name, Some(step)));
+            let (name, step) =
+                key.split_once('@').map_or((key.as_str(), None), |(name, step)| (name, Some(step)));
             let step = step.map(|step| step.parse().unwrap_or_else(|_| panic!("not a step: {key}")));
             (name.to_owned(), Skipped { step, reason })
         })
@@ -282,7 +283,8 @@ fn listed(file: &str) -> Vec<(String, String)> {
         .lines()
         .filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
         .map(|line| {
-            let (key, reason) = line.split_once(": ").unwrap_or_else(|| panic!("{file}: no reason in: {line}"));
+            let (key, reason) =
+                line.split_once(": ").unwrap_or_else(|| panic!("{file}: no reason in: {line}"));
             (key.to_owned(), reason.trim().to_owned())
         })
         .collect()

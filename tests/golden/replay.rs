@@ -67,7 +67,8 @@ impl Report {
     fn add(&mut self, case: &Case, outcome: Result<(), Mismatch>, skipped: Option<&Skipped>) {
         let outcome = match (outcome, skipped) {
             (Err(Mismatch { step, why }), Some(known)) if step != known.step => {
-                let place = known.step.map_or("the start of its agents".into(), |step| format!("step {step}"));
+                let place =
+                    known.step.map_or("the start of its agents".into(), |step| format!("step {step}"));
                 self.failures.push(format!("{} is known to differ at {place}, but\n{why}", case.name));
                 return;
             }
@@ -102,7 +103,8 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-fn group(spec: &case::EnvSpec, cases: &[Case], skipped: &BTreeMap<String, String>, report: &mut Report) {
+fn group(spec: &case::EnvSpec, cases: &[Case], skipped: &BTreeMap<String, Skipped>, report: &mut Report) {
+    let without_order = case::without_order();
     let all_skipped = cases.iter().all(|case| skipped.contains_key(&case.name));
     let limit = if all_skipped { START_LIMIT_SKIPPED } else { START_LIMIT };
     let mut env: Option<Env> = None;
