@@ -288,9 +288,12 @@ fn hooks(plan: &Plan) -> Hooks {
             let (reload, published) = (reload.clone(), published.clone());
             Box::pin(async move {
                 let read = blocking::run(move || reload()).await.map_err(|panicked| panicked.to_string())?;
-                let config = Arc::new(read?);
-                published.store_arc(config.clone());
-                Ok(config)
+                let (config, held) = published.load().reloaded(read?);
+                if !held.is_empty() {
+                    tracing::warn!("agent: changed, but only a restart applies it: {}", held.join(", "));
+                }
+                published.store(config);
+                Ok(published.load_full())
             })
         }),
         leave: Box::new(move || {
