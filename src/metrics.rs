@@ -77,15 +77,16 @@ static CELLS: [Cells; CORES_MAX] = [const {
 }; CORES_MAX];
 
 fn cells() -> &'static Cells {
-    &CELLS[cores::current().0 as usize % CORES_MAX]
+    // Threads that are no core share the first one's.
+    &CELLS[cores::try_current().map_or(0, |core| core.0 as usize) % CORES_MAX]
 }
 
-/// Counts `n` more. On a core only.
+/// Counts `n` more.
 pub fn count(counter: Counter, n: u64) {
     cells().counters[counter as usize].fetch_add(n, Relaxed);
 }
 
-/// Notes how long something took. On a core only.
+/// Notes how long something took.
 pub fn sample(sample: Sample, took: Duration) {
     let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     let cell = &cells().samples[sample as usize];
@@ -237,4 +238,47 @@ pub fn prometheus(config: &TelemetryConfig) -> String {
         out.push_str(&format!("{name}_sum {}\n{name}_count {}\n", summary.sum_ms(), summary.count));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_upper_ends_of_buckets() {
+        let mut summary = Summary { count: 100, ..Summary::default() };
+        summary.buckets[3] = 60;
+        summary.buckets[10] = 40;
+        assert_eq!(summary.quantile_ms(0.5), Some(0.008));
+        assert_eq!(summary.quantile_ms(0.99), Some(1.024));
+        assert_eq!(Summary::default().quantile_ms(0.5), None);
+    }
+
+    #[test]
+    fn names_are_filtered_by_the_longest_prefix() {
+        let config = |allowed: &[&str], blocked: &[&str], filter_default| TelemetryConfig {
+            metrics_prefix: "consul".into(),
+            disable_hostname: false,
+            filter_default,
+            allowed_prefixes: allowed.iter().map(ToString::to_string).collect(),
+            blocked_prefixes: blocked.iter().map(ToString::to_string).collect(),
+            prometheus_retention_time: Duration::ZERO,
+            statsd_address: None,
+            statsite_address: None,
+            dogstatsd_addr: None,
+            dogstatsd_tags: Vec::new(),
+        };
+        assert!(shown(&config(&[], &[], true), "raft.apply"));
+        assert!(!shown(&config(&[], &[], false), "raft.apply"));
+        assert!(shown(&config(&["consul.raft"], &["consul"], false), "raft.apply"));
+        assert!(!shown(&config(&["consul"], &["consul.raft"], true), "raft.apply"));
+    }
+
+    #[test]
+    fn counts_are_added_up() {
+        let before = counted(Counter::DnsQueries);
+        count(Counter::DnsQueries, 2);
+        count(Counter::DnsQueries, 3);
+        assert!(counted(Counter::DnsQueries) >= before + 5);
+    }
 }

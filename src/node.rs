@@ -166,6 +166,8 @@ struct Plan {
     proposals: Proposals,
     door: Door,
     shutdown: Shutdown,
+    /// Raised once the agent holds its services and checks: before that its answers would be wrong.
+    ready: Shutdown,
     ending: Ending,
     control: PerCore<Control>,
     edges: PerCore<EdgeSeat>,
@@ -202,6 +204,7 @@ impl Plan {
             proposals,
             door,
             shutdown: Shutdown::new(),
+            ready: Shutdown::new(),
             ending: Ending::default(),
             control: PerCore::new(vec![Control { runner, doorway, changes: senders }]),
             edges: PerCore::new(seats.collect::<Vec<_>>()),
@@ -222,6 +225,8 @@ async fn core_main(plan: Plan, core: CoreId) {
 
 async fn run_edge(plan: Plan, seat: EdgeSeat) {
     let EdgeSeat { doors, changes } = seat;
+    // Clients wait in the listeners' backlogs meanwhile.
+    let _ = cores::either(plan.ready.raised(), plan.shutdown.raised()).await;
     let edge = Rc::new(http::Edge::new(
         plan.config.clone(),
         plan.state.clone(),
@@ -249,6 +254,7 @@ async fn run_control(plan: Plan, control: Control) {
             return;
         }
     };
+    plan.ready.raise();
     agent.run(control.doorway, plan.shutdown.raised()).await;
 }
 
@@ -282,9 +288,12 @@ fn hooks(plan: &Plan) -> Hooks {
             let (reload, published) = (reload.clone(), published.clone());
             Box::pin(async move {
                 let read = blocking::run(move || reload()).await.map_err(|panicked| panicked.to_string())?;
-                let config = Arc::new(read?);
-                published.store_arc(config.clone());
-                Ok(config)
+                let (config, held) = published.load().reloaded(read?);
+                if !held.is_empty() {
+                    tracing::warn!("agent: changed, but only a restart applies it: {}", held.join(", "));
+                }
+                published.store(config);
+                Ok(published.load_full())
             })
         }),
         leave: Box::new(move || {

@@ -223,3 +223,23 @@ fn a_busy_task_that_yields_delays_timers_little() {
         drop(busy);
     });
 }
+
+/// CPU time this thread has used, from the scheduler's own account.
+fn cpu_used() -> Duration {
+    let account = std::fs::read_to_string("/proc/thread-self/schedstat").expect("proc is mounted");
+    Duration::from_nanos(
+        account.split(' ').next().and_then(|ns| ns.parse().ok()).expect("a number comes first"),
+    )
+}
+
+/// Once, giving up the wait for the ring on a kick woke the driver again, which gave up the wait again, and so on:
+/// an idle core burned its CPU from the first kick to the next event.
+#[test]
+fn an_idle_core_stays_idle_after_a_kick() {
+    on_both(async || {
+        let before = cpu_used();
+        time::sleep(10 * muster::runtime::watchdog::LOOK_EVERY).await;
+        let used = cpu_used() - before;
+        assert!(used < 50 * MS, "used {used:?} for sleeping");
+    });
+}

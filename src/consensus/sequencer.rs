@@ -1,6 +1,8 @@
 //! The order of writes where one voter decides alone: each command gets the next index and counts at once.
 
-use crate::store::command::Applied;
+use crate::metrics::{self, Counter, Sample};
+use crate::runtime::time;
+use crate::store::command::{Applied, ArchivedCatalogOp, ArchivedCommand};
 use crate::store::{State, Touched};
 
 use super::encoded::Encoded;
@@ -17,10 +19,27 @@ impl Sequencer {
 
     /// Gives a command its index and applies it. Indexes start at 1.
     pub(super) fn commit(&mut self, encoded: &Encoded, touched: &mut Touched) -> Applied {
-        self.state.apply(self.state.index() + 1, encoded.command(), touched)
+        let started = time::now();
+        let applied = self.state.apply(self.state.index() + 1, encoded.command(), touched);
+        metrics::count(Counter::RaftApply, 1);
+        metrics::sample(kind(encoded.command()), time::now() - started);
+        applied
     }
 
     pub(super) fn state(&self) -> &State {
         &self.state
+    }
+}
+
+/// Under which name a command's time is counted; a batch goes by its first write.
+fn kind(command: &ArchivedCommand) -> Sample {
+    let op = match command {
+        ArchivedCommand::Kv(_) => return Sample::FsmKvs,
+        ArchivedCommand::Catalog(op) => Some(op),
+        ArchivedCommand::CatalogBatch(ops) => ops.first(),
+    };
+    match op {
+        Some(ArchivedCatalogOp::Deregister(_)) => Sample::FsmDeregister,
+        Some(ArchivedCatalogOp::Register(_)) | None => Sample::FsmRegister,
     }
 }

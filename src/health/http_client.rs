@@ -50,7 +50,7 @@ pub async fn ask(
             .await
             .map_err(|why| describe(&method, &url, why))?;
         let redirect = match answer.status {
-            301 | 302 | 303 => true,
+            301..=303 => true,
             307 | 308 => location.is_some(),
             _ => false,
         };

@@ -84,6 +84,15 @@ impl Record {
         format!("{}\n", serde_json::Value::Object(map))
     }
 
+    /// Cuts the speaker off the front of a message that names it itself: the line does already.
+    pub(super) fn drop_speaker(&mut self) {
+        let speakers = [self.module.as_str(), self.module.rsplit('.').next().unwrap_or_default()];
+        let rest = speakers.iter().find_map(|name| self.message.strip_prefix(name)?.strip_prefix(": "));
+        if let Some(rest) = rest.map(str::to_owned) {
+            self.message = rest;
+        }
+    }
+
     /// Takes one field.
     fn take(&mut self, field: &Field, value: Shown) {
         let name = field.name();

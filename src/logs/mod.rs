@@ -238,6 +238,7 @@ impl Subscriber for Logs {
         let meta = event.metadata();
         let mut record = Record { module: module_of(meta.target()), ..Record::default() };
         event.record(&mut record);
+        record.drop_speaker();
         self.deliver(level_of(meta.level()), &record);
     }
 

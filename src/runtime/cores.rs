@@ -230,6 +230,11 @@ pub fn current() -> CoreId {
     reactor::with(|core| core.id)
 }
 
+/// This core, or `None` on a thread that is none.
+pub fn try_current() -> Option<CoreId> {
+    reactor::try_with(|core| core.id)
+}
+
 /// One value for each core, made before they start and taken by them.
 pub struct PerCore<T>(Arc<Mutex<Vec<Option<T>>>>);
 

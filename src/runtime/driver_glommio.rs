@@ -56,20 +56,35 @@ async fn drive(core: &Core) -> io::Result<()> {
     loop {
         if core.turn(0)? > 0 {
             task::yield_now().await;
-        } else {
-            core.prepare_wait()?;
-            EpollReadable::new(core)?.await;
+            continue;
         }
+        core.prepare_wait()?;
+        let mut readable = EpollReadable::new(core)?;
+        let mut asked = false;
+        std::future::poll_fn(|cx| {
+            if readable.poll(cx).is_ready() {
+                return Poll::Ready(io::Result::Ok(()));
+            }
+            // Woken for another reason, such as a kick: look, but keep the handle if there is nothing. Giving it up
+            // cancels its request, and that would wake this task again, and so on for ever.
+            if std::mem::replace(&mut asked, true) {
+                if core.turn(0)? > 0 {
+                    return Poll::Ready(io::Result::Ok(()));
+                }
+                core.prepare_wait()?;
+            }
+            Poll::Pending
+        })
+        .await?;
     }
 }
 
-/// Ready when the core's epoll instance is readable, or when the task was woken for any other reason.
+/// Says when the core's epoll instance is readable.
 struct EpollReadable {
     /// glommio has no public way to wait for a descriptor, but its streams ask the ring for readiness as soon as
     /// they are made. The stream is only a handle for that: it is never read, because the one read that would
     /// follow readiness fails (an epoll instance is not a socket), and that error is what we take for "ready".
     stream: TcpStream,
-    waited: bool,
 }
 
 impl EpollReadable {
@@ -77,15 +92,10 @@ impl EpollReadable {
         let copy = core.epoll.try_clone()?;
         // SAFETY: the stream becomes the only owner of the copy.
         let stream = unsafe { TcpStream::from_raw_fd(copy.into_raw_fd()) };
-        Ok(EpollReadable { stream, waited: false })
+        Ok(EpollReadable { stream })
     }
-}
-
-impl Future for EpollReadable {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let ready = Pin::new(&mut self.stream).poll_read(cx, &mut [0]).is_ready();
-        if ready || std::mem::replace(&mut self.waited, true) { Poll::Ready(()) } else { Poll::Pending }
+    /// To be polled until it is ready, and then no more.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.stream).poll_read(cx, &mut [0]).map(drop)
     }
 }

@@ -48,6 +48,10 @@ pub(super) struct TableIndexes {
     pub extinction: u64,
     /// Check rows.
     pub checks: u64,
+    /// A service was removed: Consul counts that as a write to the checks too.
+    pub service_removals: u64,
+    /// A check of a node was removed: Consul counts that as a write to the services too.
+    pub node_check_removals: u64,
     /// Check rows by status.
     pub states: [u64; 3],
     /// Keys, deletions too.
@@ -99,10 +103,11 @@ impl State {
                 Some(entry) => entry.health_changed,
                 None => self.absent_service_index(self.catalog_index()),
             },
-            Topic::ServiceChecks(_) | Topic::NodeChecks(_) | Topic::CheckState(_) => self.at.checks,
-            Topic::Nodes | Topic::Services | Topic::Catalog | Topic::LocalService(_) => {
-                self.last_change(topic)
+            Topic::ServiceChecks(_) | Topic::NodeChecks(_) | Topic::CheckState(_) => {
+                self.at.checks.max(self.at.service_removals)
             }
+            Topic::Services => self.at.service_names.max(self.at.node_check_removals),
+            Topic::Nodes | Topic::Catalog | Topic::LocalService(_) => self.last_change(topic),
         };
         index.max(1)
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -104,13 +104,24 @@ impl Agent {
     }
 
     fn wait_ready(&mut self) {
-        wait::until_true("the agent answers", START_LIMIT, || {
+        let start = Instant::now();
+        loop {
             if let Some(status) = self.process.ended() {
                 panic!("the agent ended with {}\n{}", process::describe(status), self.process.log_tail());
             }
-            let reply = http::get(self.ports.http, "/v1/health/service/consul?passing");
-            reply.is_ok_and(|reply| reply.status == 200 && reply.text().contains("\"Service\""))
-        });
+            let last = match http::get(self.ports.http, "/v1/health/service/consul?passing") {
+                Ok(reply) if reply.status == 200 && reply.text().contains("\"Service\"") => return,
+                Ok(reply) => format!("{} {}", reply.status, reply.text()),
+                Err(error) => error.to_string(),
+            };
+            let log = || self.process.log_tail();
+            assert!(
+                start.elapsed() < START_LIMIT,
+                "no answer within {START_LIMIT:?} (last: {last})\n{}",
+                log()
+            );
+            std::thread::sleep(wait::PAUSE);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::Inner;
 use crate::agent::registry::{Batch, Repair};
 use crate::agent::sync::Held;
 use crate::consensus::ProposeError;
+use crate::metrics::{self, Counter};
 use crate::runtime::{cores, random, time};
 use crate::store::State;
 use crate::store::command::{Applied, CatalogOp, Command};
@@ -129,6 +130,7 @@ impl Inner {
     }
 
     async fn propose(&self, command: &Command) -> Result<Applied, String> {
+        metrics::count(Counter::CatalogWrites, 1);
         let writing = time::timeout(WRITE_TIMEOUT, self.proposals.propose(command));
         match writing.await {
             Some(Ok(applied)) => Ok(applied),

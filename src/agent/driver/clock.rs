@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Inner;
 use crate::agent::registry::Run;
 use crate::health;
+use crate::metrics::{self, Counter, Sample};
 use crate::runtime::{cores, task, time};
 
 pub(super) async fn run(inner: Rc<Inner>) {
@@ -42,7 +43,10 @@ fn next_deadline(inner: &Inner) -> Instant {
 async fn run_once(inner: Rc<Inner>, run: Run) {
     // A run that panics must give its slot back, else the scheduler runs dry.
     let slot = Slot { inner: inner.clone(), ticket: run.ticket, finding: None };
+    let started = time::now();
     let finding = health::run::run(&run.plan, &inner.tls).await;
+    metrics::count(Counter::CheckRuns, 1);
+    metrics::sample(Sample::CheckRun, time::now() - started);
     let mut slot = slot;
     slot.finding = Some(finding);
 }

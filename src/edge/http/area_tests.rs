@@ -16,6 +16,7 @@ use crate::consensus::{Encoded, Proposals};
 use crate::runtime::publish::Published;
 use crate::store::command::{CatalogOp, Command, KvOp};
 use crate::store::model::KvEntry;
+use crate::store::topic::Topic;
 use crate::store::{State, Touched};
 
 /// A state under construction.
@@ -352,4 +353,23 @@ fn layout_and_cache_headers() {
     };
     assert_eq!(ask(), [("X-Cache", "MISS".to_owned())]);
     assert_eq!(ask(), [("X-Cache", "HIT".to_owned()), ("Age", "0".to_owned())]);
+}
+
+#[test]
+fn removals_move_the_index_of_the_other_table_too() {
+    let remove = |built: Built, body: &Value| {
+        let deregister = catalog_body::deregister(body.to_string().as_bytes(), "dc1").expect("a valid body");
+        built.apply(&Command::Catalog(CatalogOp::Deregister(deregister)))
+    };
+    let indexes = |built: &Built| {
+        (built.state.topic_index(&Topic::Services), built.state.topic_index(&Topic::CheckState(None)))
+    };
+    let built = Built::default()
+        .register(&json!({"Node": "n", "Address": "a", "Check": {"Name": "c"}}))
+        .register(&json!({"Node": "n", "Address": "a", "Service": {"Service": "s"}}));
+    assert_eq!(indexes(&built), (2, 1));
+    let built = remove(built, &json!({"Node": "n", "ServiceID": "s"}));
+    assert_eq!(indexes(&built), (3, 3));
+    let built = remove(built, &json!({"Node": "n", "CheckID": "c"}));
+    assert_eq!(indexes(&built), (4, 4));
 }

@@ -48,6 +48,7 @@ use std::time::Duration;
 use crate::agent::{Door, LocalState};
 use crate::config::Config;
 use crate::consensus::Proposals;
+use crate::metrics;
 use crate::runtime::publish::Published;
 use crate::store::State;
 
@@ -86,6 +87,11 @@ impl Edge {
         self.state.load_full()
     }
 
+    /// The same for a short look, without counting references.
+    fn state_now(&self) -> impl std::ops::Deref<Target = Arc<State>> {
+        self.state.load()
+    }
+
     /// What the local agent knows of itself.
     pub fn local(&self) -> Arc<LocalState> {
         self.local.load_full()
@@ -107,7 +113,10 @@ impl Edge {
     }
 
     /// Notes how long a handler took, for the metric `http.METHOD.PATH`.
-    fn observe(&self, _request: &Request, _pattern: &'static str, _took: Duration) {}
+    fn observe(&self, _request: &Request, _pattern: &'static str, took: Duration) {
+        metrics::count(metrics::Counter::HttpRequests, 1);
+        metrics::sample(metrics::Sample::HttpRequest, took);
+    }
 }
 
 /// The table of all areas.

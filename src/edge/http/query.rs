@@ -132,7 +132,8 @@ fn consistency(config: &Config, request: &Request) -> Result<(Consistency, bool)
     let consistent = query.has("consistent");
     let cached = query.has("cached") && config.http.use_cache;
     let mut stale = query.has("stale");
-    let mut chosen = stale || consistent || cached || query.has("leader");
+    // Asking for the cache counts as a choice even where the configuration has turned it off.
+    let mut chosen = stale || consistent || query.has("cached") || query.has("leader");
     if let Some(text) = query.filled("max_stale") {
         let age = duration::parse(text)
             .map_err(|_| Response::bad_request(format!("Invalid max_stale value {}", go_quote(text))))?;

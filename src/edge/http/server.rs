@@ -23,7 +23,7 @@ use crate::runtime::cores::Shutdown;
 use crate::runtime::mesh::Receiver;
 use crate::runtime::net::{self, Event, Listener, Readiness, Socket};
 use crate::runtime::random::Rng;
-use crate::runtime::task;
+use crate::runtime::{task, time};
 use crate::store::Touched;
 
 /// Tokens from here on are listeners.
@@ -59,6 +59,9 @@ pub struct Server {
     pub(super) scratch: Vec<u8>,
     pub(super) clock: Clock,
     accept_rest: Option<Instant>,
+    /// When the next deadline is looked at, and the task that sees to it: a timer for each wait would cost more
+    /// than all the rest of a turn.
+    alarm: Option<(Instant, task::Task<()>)>,
     stopping: bool,
 }
 
@@ -92,6 +95,7 @@ impl Server {
             scratch: vec![0; limits::READ_BUFFER],
             clock: Clock::start(),
             accept_rest: None,
+            alarm: None,
             stopping: false,
         }
     }
@@ -111,12 +115,14 @@ impl Server {
         }
         let mut events = Vec::new();
         while !self.stopping {
-            let deadline = self.next_deadline();
-            self.readiness.ready(&mut events, deadline).await;
-            self.turn(&events);
             if self.has_more() {
+                self.readiness.ready(&mut events, Some(self.clock.now)).await;
                 task::yield_now().await;
+            } else {
+                self.set_alarm();
+                self.readiness.ready(&mut events, None).await;
             }
+            self.turn(&events);
         }
     }
 
@@ -152,10 +158,21 @@ impl Server {
         !self.again.is_empty() || !self.woken.is_empty()
     }
 
-    fn next_deadline(&self) -> Option<Instant> {
-        if self.has_more() {
-            return Some(self.clock.now);
+    /// Sees to it that a turn comes when the next deadline does. An alarm that rings early does no harm.
+    fn set_alarm(&mut self) {
+        let Some(next) = self.next_deadline() else { return };
+        if self.alarm.as_ref().is_some_and(|(at, task)| *at <= next && !task.is_done()) {
+            return;
         }
+        let notifier = self.readiness.notifier();
+        let ringing = async move {
+            time::sleep_until(next).await;
+            notifier.notify();
+        };
+        self.alarm = Some((next, task::spawn(ringing)));
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
         let sweep = (self.free.len() < self.conns.len()).then_some(self.clock.next_sweep);
         [self.park.next_deadline(), sweep, self.accept_rest].into_iter().flatten().min()
     }
