@@ -87,11 +87,6 @@ impl Edge {
         self.state.load_full()
     }
 
-    /// The same for a short look, without counting references.
-    fn state_now(&self) -> impl std::ops::Deref<Target = Arc<State>> {
-        self.state.load()
-    }
-
     /// What the local agent knows of itself.
     pub fn local(&self) -> Arc<LocalState> {
         self.local.load_full()

@@ -23,6 +23,7 @@ use crate::consensus::{self, Proposals};
 use crate::runtime::cores::{self, Driver, Shutdown};
 use crate::runtime::net::{Endpoint, Listener, Stream, UnixAccess, guard_bind};
 use crate::runtime::publish::Published;
+use crate::runtime::tally::Tally;
 use crate::runtime::{mesh, preflight, task, time};
 use crate::store::command::{Command, KvOp};
 use crate::store::model::KvEntry;
@@ -62,7 +63,7 @@ impl Site {
             guard_bind(&endpoint, 1, &UnixAccess::default()).expect("a free port").remove(0);
         let Endpoint::Tcp(address) = *listener.endpoint() else { panic!("asked for TCP") };
         let shutdown = Shutdown::new();
-        let server = Server::new(Rc::new(edge), router(), vec![Door { listener, tls: None }]);
+        let server = Server::new(Rc::new(edge), router(), vec![Door { listener, tls: None }], Tally::new());
         let running = task::spawn(server.run(changes, shutdown.clone()));
         Site { address, config, proposals, shutdown, running, _consensus: consensus }
     }
