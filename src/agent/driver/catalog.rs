@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use super::Inner;
 use crate::agent::registry::{Batch, Repair};
 use crate::agent::sync::Held;
-use crate::consensus::ProposeError;
 use crate::metrics::{self, Counter};
 use crate::runtime::{cores, random, time};
 use crate::store::State;
@@ -134,7 +133,6 @@ impl Inner {
         let writing = time::timeout(WRITE_TIMEOUT, self.proposals.propose(command));
         match writing.await {
             Some(Ok(applied)) => Ok(applied),
-            Some(Err(ProposeError::NoLeader)) => Err("No cluster leader".to_owned()),
             Some(Err(why)) => Err(why.to_string()),
             None => Err(format!("no confirmation within {WRITE_TIMEOUT:?}")),
         }

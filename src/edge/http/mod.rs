@@ -47,7 +47,7 @@ use std::time::Duration;
 
 use crate::agent::{Door, LocalState};
 use crate::config::Config;
-use crate::consensus::Proposals;
+use crate::consensus::{Contact, Proposals};
 use crate::metrics;
 use crate::runtime::publish::Published;
 use crate::store::State;
@@ -102,9 +102,9 @@ impl Edge {
         &self.proposals
     }
 
-    /// Whether anybody leads, as `X-Consul-KnownLeader` says.
-    pub fn known_leader(&self) -> bool {
-        true
+    /// How reads stand to the leader, as `X-Consul-KnownLeader` and `X-Consul-LastContact` say.
+    pub fn contact(&self) -> Contact {
+        self.proposals.contact()
     }
 
     /// Notes how long a handler took, for the metric `http.METHOD.PATH`.

@@ -12,10 +12,11 @@ use muster_protocol::http::{Body, Framing, Head, Method, Reject, Target, chunk, 
 
 use super::cache::{Group, Plan, group_key};
 use super::connection::{Conn, Flushed, Phase, Receiving};
-use super::exchange::{Handled, Outcome, Response, Streaming, Wait};
+use super::exchange::{Consistency, Handled, Outcome, Response, Streaming, Wait};
 use super::limits;
 use super::park::{ConnId, Parked};
 use super::policy::{Admitted, Early, too_large};
+use super::query::failed_read;
 use super::respond::{Dress, Manner, Wire};
 use super::server::Server;
 use super::stream::panicked;
@@ -251,6 +252,9 @@ impl Server {
             }
             Ok(Outcome::Stream(streaming)) => self.start_stream(id, streaming),
             Ok(Outcome::Read(read)) => {
+                if let Err(refusal) = self.clock.contact.admit(read.options.consistency == Consistency::Stale) {
+                    return self.answer(id, &failed_read(request, &refusal.to_string()), true);
+                }
                 let Some(manner) = self.conn(id).map(|conn| conn.manner) else { return };
                 // Only requests whose answer is the same for all who send these bytes are remembered.
                 let shared = request.method == Method::Get && request.body.is_empty();

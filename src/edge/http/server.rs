@@ -181,9 +181,13 @@ impl Server {
     /// Answers show the configuration and the leader too: what was built under others is not used again.
     fn look_at_config(&mut self) {
         let config = self.edge.config();
-        let known_leader = self.edge.known_leader();
-        if known_leader != self.clock.known_leader {
-            self.clock.known_leader = known_leader;
+        let contact = self.edge.contact();
+        if contact != self.clock.contact {
+            // Remembered questions are answered without asking again whether they may be.
+            if [false, true].iter().any(|&stale| contact.admit(stale) != self.clock.contact.admit(stale)) {
+                self.cache.clear();
+            }
+            self.clock.contact = contact;
             self.clock.epoch += 1;
         }
         if !Arc::ptr_eq(&config, &self.policy.config) {
