@@ -5,6 +5,7 @@
 
 mod catalog;
 mod clock;
+mod pace;
 mod requests;
 mod start;
 
@@ -87,6 +88,7 @@ struct Inner {
     /// The catalog lacks something.
     dirty: Bell,
     waiters: RefCell<Vec<CatalogWaiter>>,
+    pace: RefCell<pace::Pace>,
     hash_waiters: RefCell<Vec<HashWaiter>>,
     states: RefCell<BTreeMap<String, StoredState>>,
     states_bell: Bell,
@@ -133,41 +135,17 @@ impl Agent {
 impl Inner {
     /// After each change of the registry: evaluates aliases, publishes the view, wakes whoever has to act.
     fn changed(&self) {
-        self.follow_local_aliases();
-        let view = self.registry.borrow_mut().take_view();
+        let view = {
+            let mut registry = self.registry.borrow_mut();
+            registry.follow_aliases(time::now());
+            registry.take_view()
+        };
         if let Some(view) = view {
             self.local.store(view);
             self.answer_hash_waiters();
         }
         self.clock.ring();
         self.dirty.ring();
-    }
-
-    /// Aliases of our own services follow at once. An alias may follow an alias: a few rounds settle them.
-    fn follow_local_aliases(&self) {
-        const ROUNDS_MAX: usize = 8;
-        let now = time::now();
-        for _ in 0..ROUNDS_MAX {
-            let mut registry = self.registry.borrow_mut();
-            let view = registry.view().clone();
-            let own = |node: &str| node.is_empty() || node.eq_ignore_ascii_case(&view.node.node);
-            let findings: Vec<_> = registry
-                .aliases()
-                .filter(|(_, node, _)| own(node))
-                .map(|(id, node, service)| {
-                    let exists = view.services.contains_key(service);
-                    let checks = view.checks.values().map(|check| check.row.as_ref());
-                    (id.to_owned(), alias::evaluate(node, service, exists, checks))
-                })
-                .collect();
-            let before = registry.last_change();
-            for (id, finding) in findings {
-                registry.set_alias(now, &id, finding);
-            }
-            if registry.last_change() == before {
-                return;
-            }
-        }
     }
 
     fn answer_hash_waiters(&self) {
@@ -232,9 +210,7 @@ async fn follow_remote_aliases(inner: Rc<Inner>) {
         let state = inner.state.load_full();
         let aliases: Vec<_> = {
             let registry = inner.registry.borrow();
-            let own = registry.view().node.node.clone();
-            let others = |node: &str| !node.is_empty() && !node.eq_ignore_ascii_case(&own);
-            let all = registry.aliases().filter(|(_, node, _)| others(node));
+            let all = registry.remote_aliases();
             all.map(|(id, node, service)| (id.to_owned(), node.to_owned(), service.to_owned())).collect()
         };
         if aliases.is_empty() || state.index() == seen {

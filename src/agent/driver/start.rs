@@ -34,6 +34,7 @@ impl Agent {
             clock: Default::default(),
             dirty: Default::default(),
             waiters: RefCell::default(),
+            pace: RefCell::default(),
             hash_waiters: RefCell::default(),
             states: RefCell::default(),
             states_bell: Default::default(),

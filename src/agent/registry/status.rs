@@ -95,7 +95,7 @@ impl Registry {
             }
         } else {
             entry.output_due = None;
-            entry.sync = self.ledger.changed();
+            entry.sync = self.ledger.check_changed(id, Some(entry.sync));
         }
         if old.status != status {
             tracing::info!(
@@ -151,7 +151,7 @@ impl Registry {
             && entry.output_due == Some(at)
         {
             entry.output_due = None;
-            entry.sync = self.ledger.changed();
+            entry.sync = self.ledger.check_changed(id, Some(entry.sync));
         }
     }
 
