@@ -210,6 +210,7 @@ impl Registry {
         }
         let told = isize::from(entry.is_ttl()) - isize::from(old.is_some_and(|old| old.is_ttl()));
         let service = entry.local.row.service_id.clone();
+        self.aliases.heed(&service);
         self.checks_by_service.entry(service).or_default().insert(id.clone());
         self.checks.insert(id.clone(), entry);
         self.show_check(&id);

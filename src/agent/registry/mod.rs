@@ -218,7 +218,6 @@ impl Registry {
         self.changed = true;
         match self.checks.get(id) {
             Some(entry) => {
-                self.aliases.heed(&entry.local.row.service_id);
                 self.view.checks.insert(id.to_owned(), entry.local.clone());
             }
             None => {
@@ -242,6 +241,10 @@ impl Registry {
 impl CheckEntry {
     fn is_ttl(&self) -> bool {
         matches!(self.plan.as_deref(), Some(Plan { probe: Probe::Ttl { .. }, .. }))
+    }
+
+    fn is_alias(&self) -> bool {
+        matches!(self.plan.as_deref(), Some(Plan { probe: Probe::Alias { .. }, .. }))
     }
 
     fn set_row(&mut self, row: Check) {

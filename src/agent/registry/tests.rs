@@ -476,3 +476,14 @@ fn aliases_follow_what_they_name_and_each_other() {
     bench.registry.remove_service("db").unwrap();
     assert_eq!(follow(&mut bench), [Status::Critical; 2]);
 }
+
+/// The transcript `agent-check.node-level-alias-sees-itself`.
+#[test]
+fn an_alias_that_sees_itself_quotes_itself_once() {
+    let mut bench = Bench::new();
+    bench.check(r#"{"Name":"own","AliasNode":"n1"}"#).unwrap();
+    for _ in 0..3 {
+        bench.registry.follow_aliases(bench.start);
+        assert_eq!(bench.shown("own"), (Status::Critical, "Aliased check \"own\" failing: "));
+    }
+}
