@@ -72,8 +72,8 @@ impl State {
         touched.node(key);
     }
 
-    /// Writes a service row; one that is there already in the same words stays. A changed name or changed tags go
-    /// into the checks of the service too.
+    /// Writes a service row; one that is there already in the same words stays. A changed name goes into the checks of
+    /// the service too; changed tags do not, as in Consul: a check shows the tags of the time when it was written.
     pub(super) fn write_service(
         &mut self,
         index: u64,
@@ -103,7 +103,7 @@ impl State {
         if let Some(old) = old.as_ref().filter(|old| *fold(&old.name) != *name) {
             self.detach(index, &fold(&old.name).into(), node_key, &id, touched);
         }
-        let relabel = old.is_some_and(|old| old.name != service.name || old.tags != service.tags);
+        let relabel = old.is_some_and(|old| old.name != service.name);
         let row = Arc::new(service);
         self.node_mut(node_key).services.insert(id.clone(), row.clone());
         self.gather(node_key, &id);

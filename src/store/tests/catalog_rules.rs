@@ -49,7 +49,7 @@ fn names_ignore_letter_case() {
 }
 
 #[test]
-fn a_service_check_learns_name_and_tags_of_its_service_and_follows_them() {
+fn a_service_check_learns_name_and_tags_of_its_service_and_follows_its_name() {
     let mut bench = Bench::new();
     let mut register = with_service("n", "id", "old", &["a"]);
     register.checks.push(check("c", "id", Status::Passing));
@@ -65,6 +65,9 @@ fn a_service_check_learns_name_and_tags_of_its_service_and_follows_them() {
     );
     assert_eq!((old, new), (2, 2));
     assert!(bench.touched.touches(&Topic::ServiceChecks("old".into())));
+    bench.register(with_service("n", "id", "new", &["c"]));
+    let row = bench.state.node_check("n", "c").unwrap();
+    assert_eq!(row.service_tags.join(","), "b", "a check keeps the tags of the time when it was written");
 }
 
 #[test]

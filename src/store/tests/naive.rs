@@ -194,9 +194,9 @@ impl Naive {
             }
             row.modify_index = index;
         }
-        let (name_now, tags_now) = (row.name.clone(), row.tags.clone());
+        let name_now = row.name.clone();
         let old = self.services.insert(at.clone(), row);
-        if old.is_none_or(|old| old.name == name_now && old.tags == tags_now) {
+        if old.is_none_or(|old| old.name == name_now) {
             return;
         }
         let of_service: Vec<Check> = self
