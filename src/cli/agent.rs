@@ -1,5 +1,6 @@
 //! `agent`: runs an agent in the foreground until it is told to stop.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -38,12 +39,10 @@ fn run(parsed: &flags::Parsed) -> Result<End, String> {
     let config = sources.load().map_err(|error| error.to_string())?;
     let logs = logs::start(&config.log).map_err(|error| format!("cannot start the logs: {error}"))?;
     announce(&config);
-    warn(&config);
     let reloaded = logs.clone();
     let reload = move || -> Result<Config, String> {
         let config = sources.load().map_err(|error| error.to_string())?;
         reloaded.set_level(config.log.level);
-        warn(&config);
         Ok(config)
     };
     let end = node::run(config, Arc::new(reload)).map_err(|failure| failure.to_string());
@@ -56,20 +55,27 @@ fn announce(config: &Config) {
     let port = |port: Option<u16>| port.map_or_else(|| "-1".to_owned(), |port| port.to_string());
     let client: Vec<String> = config.addresses.client.iter().map(client_host).collect();
     let (a, p) = (&config.addresses, &config.ports);
-    println!("==> Starting Muster agent...");
-    println!("           Version: '{}' (Consul {})", env!("CARGO_PKG_VERSION"), super::CONSUL_VERSION);
-    println!("         Node name: '{}'", config.node_name);
-    println!("        Datacenter: '{}'", config.datacenter);
-    println!("            Server: {} (Bootstrap: {})", config.server, config.bootstrap);
-    println!(
-        "       Client Addr: [{}] (HTTP: {}, HTTPS: {}, gRPC: -1, DNS: {})",
+    let text = format!(
+        "==> Starting Muster agent...\n           Version: '{}' (Consul {})\n         Node name: '{}'\n        \
+         Datacenter: '{}'\n            Server: {} (Bootstrap: {})\n       \
+         Client Addr: [{}] (HTTP: {}, HTTPS: {}, gRPC: -1, DNS: {})\n      \
+         Cluster Addr: {} (LAN: {}, WAN: {})\n\n==> Log data will now stream in as it occurs:\n\n",
+        env!("CARGO_PKG_VERSION"),
+        super::CONSUL_VERSION,
+        config.node_name,
+        config.datacenter,
+        config.server,
+        config.bootstrap,
         client.join(" "),
         port(p.http),
         port(p.https),
-        port(p.dns)
+        port(p.dns),
+        a.advertise,
+        p.serf_lan,
+        port(p.serf_wan)
     );
-    println!("      Cluster Addr: {} (LAN: {}, WAN: {})", a.advertise, p.serf_lan, port(p.serf_wan));
-    println!("\n==> Log data will now stream in as it occurs:\n");
+    // Nobody may be listening: that is no reason not to start.
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// The host part of a client address.
@@ -77,16 +83,5 @@ fn client_host(addr: &ListenAddr) -> String {
     match addr {
         ListenAddr::Tcp(addr) => addr.ip().to_string(),
         ListenAddr::Unix(path) => path.display().to_string(),
-    }
-}
-
-/// Logs what is odd about a configuration, and which of its keys do nothing yet.
-fn warn(config: &Config) {
-    for text in &config.warnings {
-        tracing::warn!(target: "agent", "{text}");
-    }
-    if !config.unsupported_keys.is_empty() {
-        let keys = config.unsupported_keys.join(" ");
-        tracing::warn!(target: "agent", keys, "These configuration keys are accepted but their features do not exist yet");
     }
 }

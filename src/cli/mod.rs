@@ -18,6 +18,7 @@ mod usage;
 use std::process::ExitCode;
 
 use crate::config::flags::{Flag, FlagKind, Parsed};
+use crate::runtime::signal;
 use usage::{Command, program};
 
 /// The version of Consul that this program stands in for.
@@ -70,6 +71,7 @@ pub fn main(args: Vec<String>) -> ExitCode {
         "agent" => return agent::main(rest),
         _ => {}
     }
+    signal::die_of_closed_pipes();
     if let Some(group) = GROUPS.iter().find(|group| group.name == name) {
         return run_group(group, rest);
     }
