@@ -79,12 +79,11 @@ impl std::error::Error for Failure {}
 /// Reads the configuration again from where it came from. The error is for the operator.
 pub type Reload = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
-/// Runs an agent until it is told to stop.
+/// Runs an agent until it is told to stop. The caller has called [`signal::block_in_main`] before any thread started.
 ///
 /// # Errors
 /// See [`Failure`].
 pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
-    signal::block_in_main();
     preflight::raise_limits();
     let _data_dir = match &config.data_dir {
         Some(folder) => Some(identity::lock_data_dir(folder).map_err(Failure::DataDir)?),
