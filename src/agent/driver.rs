@@ -14,9 +14,10 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::bell::Bell;
+use super::bell::{Bell, Turns};
 use super::door::Doorway;
 use super::error::AgentError;
 use super::files::Files;
@@ -37,6 +38,8 @@ use crate::store::model::Node;
 pub const HASH_WAITERS_MAX: usize = 4096;
 /// States of TTL checks are written at most this often: they only matter after a restart.
 const STATES_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the end of the agent may wait for its files.
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 /// How often aliases of other nodes are looked at.
 const REMOTE_ALIAS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -47,6 +50,8 @@ pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 pub struct Hooks {
     /// Reads and validates the configuration again. The error is for the operator.
     pub reload: Box<dyn Fn() -> LocalFuture<Result<Arc<Config>, String>>>,
+    /// Puts a configuration that was read and taken in force everywhere.
+    pub publish: Box<dyn Fn(Arc<Config>)>,
     /// Starts leaving the cluster and ending the process; returns at once.
     pub leave: Box<dyn Fn()>,
 }
@@ -78,6 +83,8 @@ struct Inner {
     registry: RefCell<Registry>,
     from_files: RefCell<FromFiles>,
     files: Option<Files>,
+    /// Files are written by one task at a time, so that what happened last is written last.
+    writing: Turns,
     local: Published<LocalState>,
     state: Published<State>,
     proposals: Proposals,
@@ -119,16 +126,24 @@ impl Agent {
     /// Runs until the door closes or `stop` is over, then writes what waits to be written.
     pub async fn run(self, doorway: Doorway, stop: impl Future<Output = ()>) {
         let inner = self.0;
-        let tasks = [
+        let mut tasks = [
             task::spawn(clock::run(inner.clone())),
             task::spawn(catalog::run(inner.clone())),
             task::spawn(write_states(inner.clone())),
             task::spawn(follow_remote_aliases(inner.clone())),
         ];
-        // Either way it is the end.
-        let _ = cores::either(requests::run(inner.clone(), doorway), stop).await;
+        let faulted = std::future::poll_fn(|cx| {
+            let ended = tasks.iter_mut().any(|task| Pin::new(task).poll(cx).is_ready());
+            if ended { Poll::Ready(()) } else { Poll::Pending }
+        });
+        // Each is the end: an agent without its clock, say, would show checks that nobody runs any more.
+        let _ = cores::either(cores::either(requests::run(inner.clone(), doorway), faulted), stop).await;
         drop(tasks);
-        inner.flush_states().await;
+        if time::timeout(FLUSH_LIMIT, inner.flush_states()).await.is_none() {
+            tracing::error!(
+                "the states of TTL checks could not be written within {FLUSH_LIMIT:?}: the disk of the data_dir hangs"
+            );
+        }
     }
 }
 
@@ -167,6 +182,7 @@ impl Inner {
 
     /// Writes what the registry wants written. States of TTL checks are gathered and written now and then.
     async fn persist(&self) {
+        let _turn = self.writing.take().await;
         let changes = self.registry.borrow_mut().take_files();
         let Some(files) = &self.files else { return };
         let mut now = Vec::new();
@@ -187,6 +203,7 @@ impl Inner {
     }
 
     async fn flush_states(&self) {
+        let _turn = self.writing.take().await;
         let states = std::mem::take(&mut *self.states.borrow_mut());
         if let Some(files) = &self.files {
             files.apply(states.into_values().map(FileChange::PutState).collect()).await;

@@ -1,16 +1,165 @@
-//! The command line: one file per command; all but `agent` speak HTTP to an agent.
+//! The command line: one file per group of commands; all but `agent` are plain blocking programs that speak HTTP to an
+//! agent, or to nobody.
+//!
+//! Texts, formats and exit codes are Consul's, because scripts read them. Results go to standard output, errors to
+//! standard error with exit code 1.
 
 mod agent;
+mod catalog;
+mod client;
+mod cluster;
+mod kv;
+mod local;
+mod services;
+mod table;
+mod transport;
+mod usage;
 
 use std::process::ExitCode;
 
+use crate::config::flags::{Flag, FlagKind, Parsed};
+use crate::runtime::signal;
+use usage::{Command, program};
+
+/// The version of Consul that this program stands in for.
+pub use crate::server::leader::COMPATIBLE_VERSION as CONSUL_VERSION;
+
+/// How a command ends: its exit code, or the text of an error.
+type Outcome = Result<ExitCode, String>;
+
+/// One command.
+#[derive(Clone, Copy)]
+struct Program {
+    command: Command,
+    /// Its flags besides the shared ones.
+    flags: &'static [Flag],
+    run: fn(&Parsed) -> Outcome,
+}
+
+/// Commands under a common word.
+struct Group {
+    name: &'static str,
+    summary: &'static str,
+    programs: &'static [Program],
+}
+
+/// The groups of commands. Their shared flags include those about a datacenter.
+const GROUPS: [Group; 3] = [catalog::GROUP, kv::GROUP, services::GROUP];
+
+/// The commands that speak to the agent itself.
+const OF_THE_AGENT: [Program; 6] =
+    [cluster::INFO, cluster::LEAVE, cluster::MAINT, cluster::MEMBERS, cluster::MONITOR, cluster::RELOAD];
+
+/// The commands that speak to nobody.
+const LOCAL: [Program; 3] = [local::KEYGEN, local::VALIDATE, local::VERSION];
+
 /// Runs the command that the arguments name.
 pub fn main(args: Vec<String>) -> ExitCode {
-    match args.get(1).map(String::as_str) {
-        Some("agent") => agent::main(&args[2..]),
-        _ => {
-            eprintln!("Usage: muster agent [options]");
-            ExitCode::from(127)
+    let Some((name, rest)) = args.get(1..).and_then(<[String]>::split_first) else {
+        eprint!("{}", overview());
+        return ExitCode::from(127);
+    };
+    match name.as_str() {
+        "-v" | "-version" | "--version" => {
+            print!("{}", local::version_text());
+            return ExitCode::SUCCESS;
         }
+        "-h" | "-help" | "--help" => {
+            print!("{}", overview());
+            return ExitCode::SUCCESS;
+        }
+        "agent" => return agent::main(rest),
+        _ => {}
     }
+    signal::die_of_closed_pipes();
+    if let Some(group) = GROUPS.iter().find(|group| group.name == name) {
+        return run_group(group, rest);
+    }
+    if let Some(program) = OF_THE_AGENT.iter().find(|p| p.command.name == name) {
+        return run(program, &client::FLAGS[..client::AGENT_FLAGS], rest);
+    }
+    if let Some(program) = LOCAL.iter().find(|p| p.command.name == name) {
+        return run(program, &[], rest);
+    }
+    eprint!("{}", overview());
+    ExitCode::from(127)
+}
+
+/// Runs a command of a group.
+fn run_group(group: &Group, args: &[String]) -> ExitCode {
+    let name = args.first().map(String::as_str).unwrap_or_default();
+    if let Some(program) = group.programs.iter().find(|p| p.command.name == name) {
+        return run(program, &client::FLAGS, &args[1..]);
+    }
+    let commands: Vec<(&str, &str)> =
+        group.programs.iter().map(|p| (p.command.name, p.command.summary)).collect();
+    let text = format!(
+        "Usage: {} {} <subcommand> [options] [args]\n\n  {}.\n\nSubcommands:\n{}",
+        program(),
+        group.name,
+        group.summary,
+        listed(&commands, 4)
+    );
+    if matches!(name, "-h" | "-help" | "--help") {
+        print!("{text}");
+        return ExitCode::SUCCESS;
+    }
+    eprint!("{text}");
+    ExitCode::FAILURE
+}
+
+/// Runs a command with its flags and the shared ones.
+fn run(program: &Program, shared: &[Flag], args: &[String]) -> ExitCode {
+    let flags: Vec<Flag> = program.flags.iter().chain(shared).copied().collect();
+    let parsed = match usage::parse(&program.command, &flags, args) {
+        Ok(parsed) => parsed,
+        Err(code) => return code,
+    };
+    if let Some(namespace) = parsed.value("namespace").filter(|n| !matches!(*n, "" | "default")) {
+        eprintln!("Namespaces are not available: got -namespace={namespace}");
+        return ExitCode::FAILURE;
+    }
+    (program.run)(&parsed).unwrap_or_else(|why| {
+        eprintln!("{why}");
+        ExitCode::FAILURE
+    })
+}
+
+/// The list of all commands.
+fn overview() -> String {
+    let mut all: Vec<(&str, &str)> = vec![(agent::COMMAND.name, agent::COMMAND.summary)];
+    all.extend(GROUPS.iter().map(|group| (group.name, group.summary)));
+    all.extend(OF_THE_AGENT.iter().chain(&LOCAL).map(|p| (p.command.name, p.command.summary)));
+    all.sort_unstable();
+    format!(
+        "Usage: {} [--version] [--help] <command> [<args>]\n\nAvailable commands are:\n{}\n",
+        program(),
+        listed(&all, 4)
+    )
+}
+
+/// Names and what they do, one a line.
+fn listed(all: &[(&str, &str)], gap: usize) -> String {
+    let width = all.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + gap;
+    all.iter().map(|(name, summary)| format!("    {name:<width$}{summary}\n")).collect()
+}
+
+/// A flag without a value.
+const fn switch(name: &'static str, help: &'static str) -> Flag {
+    Flag { name, kind: FlagKind::Bool, help }
+}
+
+/// A flag with a value.
+const fn value(name: &'static str, help: &'static str) -> Flag {
+    Flag { name, kind: FlagKind::Value, help }
+}
+
+/// A flag with a whole number.
+const fn int(name: &'static str, help: &'static str) -> Flag {
+    Flag { name, kind: FlagKind::Int, help }
+}
+
+/// A flag that may be repeated.
+const fn list(name: &'static str, help: &'static str) -> Flag {
+    Flag { name, kind: FlagKind::List, help }
 }

@@ -17,6 +17,7 @@ pub mod gojson;
 pub mod hcl;
 pub mod keys;
 pub mod model;
+mod reload;
 pub mod settings;
 pub mod source;
 pub mod sources;

@@ -1,121 +1,139 @@
-//! One event as one line, as Consul writes it: `2020-06-25T09:30:00.000Z [INFO]  agent: message: key=value`.
+//! One event as one line, as Consul writes it: text, or JSON with `@` names.
 
-use std::fmt;
+use std::fmt::Write as _;
+use std::time::Duration;
 
-use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level};
 
-use crate::runtime::time;
+use crate::config::LogLevel;
 
-/// Formats an event, with the newline.
-pub fn line(event: &Event<'_>, json: bool) -> String {
-    let mut fields = Fields::default();
-    event.record(&mut fields);
-    let metadata = event.metadata();
-    // The room that speaks, as Consul names its sub-loggers.
-    let mut path = metadata.target().split("::");
-    let room = match (path.next(), path.next()) {
-        // The process as a whole speaks as the agent.
-        (Some("muster"), Some("node" | "cli")) => "agent",
-        (Some("muster"), Some(room)) => room,
-        (Some(first), _) => first,
-        (None, _) => "agent",
-    };
-    // Some messages name their speaker themselves.
-    if let Some(rest) = fields.message.strip_prefix(room).and_then(|rest| rest.strip_prefix(": ")) {
-        fields.message = rest.to_owned();
-    }
-    let now = timestamp();
-    if json {
-        return json_line(*metadata.level(), &now, room, fields);
-    }
-    let level = match *metadata.level() {
-        Level::ERROR => "[ERROR]",
-        Level::WARN => "[WARN] ",
-        Level::INFO => "[INFO] ",
-        Level::DEBUG => "[DEBUG]",
-        Level::TRACE => "[TRACE]",
-    };
-    let mut line = format!("{now} {level} {room}: {}", fields.message);
-    for (at, (name, value)) in fields.others.iter().enumerate() {
-        let text = match value {
-            Value::String(text) => quoted(text),
-            other => other.to_string(),
-        };
-        line.push_str(if at == 0 { ": " } else { " " });
-        line.push_str(&format!("{name}={text}"));
-    }
-    line.push('\n');
-    line
-}
-
-fn json_line(level: Level, now: &str, room: &str, fields: Fields) -> String {
-    let mut object = Map::new();
-    object.insert("@level".into(), level.as_str().to_lowercase().into());
-    object.insert("@message".into(), fields.message.into());
-    object.insert("@module".into(), room.into());
-    object.insert("@timestamp".into(), now.into());
-    object.extend(fields.others);
-    let mut line = Value::Object(object).to_string();
-    line.push('\n');
-    line
-}
-
-fn quoted(text: &str) -> String {
-    if text.is_empty() || text.contains([' ', '"', '=', '\n', '\t']) {
-        format!("{text:?}")
-    } else {
-        text.to_owned()
-    }
-}
-
+/// One event taken apart.
 #[derive(Default)]
-struct Fields {
-    message: String,
-    others: Vec<(String, Value)>,
+pub(super) struct Record {
+    /// The part of the program that speaks.
+    pub(super) module: String,
+    /// What it says.
+    pub(super) message: String,
+    /// Names and values in the order given.
+    pub(super) fields: Vec<(String, Shown)>,
 }
 
-impl Fields {
-    fn put(&mut self, field: &Field, value: Value) {
-        match (field.name(), value) {
-            ("message", Value::String(text)) => self.message = text,
-            (name, value) => self.others.push((name.to_owned(), value)),
+/// A field's value.
+pub(super) enum Shown {
+    /// A number or a boolean: bare in JSON.
+    Plain(String),
+    /// Anything else: text in JSON.
+    Text(String),
+}
+
+impl Record {
+    /// The line with its newline.
+    pub(super) fn line(&self, now: Duration, level: LogLevel, json: bool) -> String {
+        if json { self.json(now, level) } else { self.text(now, level) }
+    }
+
+    /// Consul's text form.
+    fn text(&self, now: Duration, level: LogLevel) -> String {
+        let label = match level {
+            LogLevel::Trace => "[TRACE]",
+            LogLevel::Debug => "[DEBUG]",
+            LogLevel::Info => "[INFO] ",
+            LogLevel::Warn => "[WARN] ",
+            LogLevel::Error => "[ERROR]",
+        };
+        let mut out = format!("{} {label} {}: {}", timestamp(now, 3), self.module, self.message);
+        for (i, (name, value)) in self.fields.iter().enumerate() {
+            let between = if i == 0 { ": " } else { " " };
+            let (Shown::Plain(value) | Shown::Text(value)) = value;
+            let odd =
+                value.is_empty() || value.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '='));
+            // Writing to a String cannot fail.
+            let _ = if odd {
+                write!(out, "{between}{name}={value:?}")
+            } else {
+                write!(out, "{between}{name}={value}")
+            };
+        }
+        // One event is one line, whatever a message holds.
+        let mut out = out.replace('\n', "\\n");
+        out.push('\n');
+        out
+    }
+
+    /// Consul's JSON form: names in order.
+    fn json(&self, now: Duration, level: LogLevel) -> String {
+        let word = match level {
+            LogLevel::Trace => "trace",
+            LogLevel::Debug => "debug",
+            LogLevel::Info => "info",
+            LogLevel::Warn => "warn",
+            LogLevel::Error => "error",
+        };
+        let mut map = serde_json::Map::new();
+        for (name, text) in [("@level", word), ("@message", &self.message), ("@module", &self.module)] {
+            map.insert(name.to_owned(), text.into());
+        }
+        map.insert("@timestamp".to_owned(), timestamp(now, 6).into());
+        for (name, value) in &self.fields {
+            let value = match value {
+                Shown::Plain(text) => serde_json::from_str(text).unwrap_or_else(|_| text.clone().into()),
+                Shown::Text(text) => text.clone().into(),
+            };
+            map.insert(name.clone(), value);
+        }
+        format!("{}\n", serde_json::Value::Object(map))
+    }
+
+    /// Cuts the speaker off the front of a message that names it itself: the line does already.
+    pub(super) fn drop_speaker(&mut self) {
+        let speakers = [self.module.as_str(), self.module.rsplit('.').next().unwrap_or_default()];
+        let rest = speakers.iter().find_map(|name| self.message.strip_prefix(name)?.strip_prefix(": "));
+        if let Some(rest) = rest.map(str::to_owned) {
+            self.message = rest;
+        }
+    }
+
+    /// Takes one field.
+    fn take(&mut self, field: &Field, value: Shown) {
+        let name = field.name();
+        match value {
+            Shown::Plain(text) | Shown::Text(text) if name == "message" => self.message = text,
+            value => self.fields.push((name.to_owned(), value)),
         }
     }
 }
 
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, Value::String(format!("{value:?}")));
+impl Visit for Record {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.take(field, Shown::Text(value.to_owned()));
     }
 
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value.into());
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.take(field, Shown::Text(format!("{value:?}")));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, value.into());
+        self.take(field, Shown::Plain(value.to_string()));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, value.into());
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, value.into());
+        self.take(field, Shown::Plain(value.to_string()));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, value.into());
+        self.take(field, Shown::Plain(value.to_string()));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.take(field, Shown::Plain(value.to_string()));
     }
 }
 
-/// The time of now, UTC, with milliseconds.
-fn timestamp() -> String {
-    let now = time::unix_now();
-    let [year, month, day, hour, minute, second] = civil(now.as_secs());
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", now.subsec_millis())
+/// A moment in RFC 3339 and UTC with that many digits of its second.
+fn timestamp(since_1970: Duration, digits: usize) -> String {
+    let [year, month, day, hour, minute, second] = civil(since_1970.as_secs());
+    let fraction = &format!("{:09}", since_1970.subsec_nanos())[..digits];
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction}Z")
 }
 
 /// Date and time of a number of seconds since 1970, UTC. The days are counted in eras of 400 years that begin on the
@@ -143,5 +161,6 @@ mod tests {
         assert_eq!(civil(951_782_400), [2000, 2, 29, 0, 0, 0]);
         assert_eq!(civil(1_593_077_400), [2020, 6, 25, 9, 30, 0]);
         assert_eq!(civil(4_107_542_400), [2100, 3, 1, 0, 0, 0]);
+        assert_eq!(timestamp(Duration::new(951_827_696, 123_456_789), 6), "2000-02-29T12:34:56.123456Z");
     }
 }

@@ -12,6 +12,7 @@ mod driver_epoll;
 mod driver_glommio;
 pub mod fs;
 pub mod interfaces;
+pub mod logsink;
 mod mailbox;
 pub mod mesh;
 pub mod net;

@@ -28,6 +28,13 @@ impl fmt::Display for Signal {
 
 const WATCHED: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM];
 
+/// Lets a closed pipe end the process quietly, as it ends other programs: for commands whose output goes through
+/// `head`. Not for agents, which must outlive their clients.
+pub fn die_of_closed_pipes() {
+    // SAFETY: sets a disposition; no handler is involved.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// Keeps these signals (and SIGCHLD) from interrupting any thread, so that [`listen`] gets them. To be called in
 /// `main` before any thread starts. Children that are started later have them unblocked.
 pub fn block_in_main() {

@@ -252,14 +252,40 @@ pub fn environments() -> BTreeMap<String, EnvSpec> {
     specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect()
 }
 
-/// The cases that are known not to pass, each with the reason: lines `case name: reason`.
-pub fn skipped() -> BTreeMap<String, String> {
-    read("SKIPPED.txt")
+/// A case that is known not to pass.
+#[derive(Clone, Debug)]
+pub struct Skipped {
+    /// The step that is known to differ; the steps before it have to match. None: the agents do not even start.
+    pub step: Option<usize>,
+    pub reason: String,
+}
+
+/// The cases that are known not to pass: lines `case name@step: reason`.
+pub fn skipped() -> BTreeMap<String, Skipped> {
+    listed("SKIPPED.txt")
+        .into_iter()
+        .map(|(key, reason)| {
+            let (name, step) =
+                key.split_once('@').map_or((key.as_str(), None), |(name, step)| (name, Some(step)));
+            let step = step.map(|step| step.parse().unwrap_or_else(|_| panic!("not a step: {key}")));
+            (name.to_owned(), Skipped { step, reason })
+        })
+        .collect()
+}
+
+/// The cases whose index labels are compared for equality but not for order: lines `case name: reason`.
+pub fn without_order() -> BTreeMap<String, String> {
+    listed("ANY_ORDER.txt").into_iter().collect()
+}
+
+fn listed(file: &str) -> Vec<(String, String)> {
+    read(file)
         .lines()
         .filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
         .map(|line| {
-            let (name, reason) = line.split_once(": ").unwrap_or_else(|| panic!("no reason in: {line}"));
-            (name.to_owned(), reason.trim().to_owned())
+            let (key, reason) =
+                line.split_once(": ").unwrap_or_else(|| panic!("{file}: no reason in: {line}"));
+            (key.to_owned(), reason.trim().to_owned())
         })
         .collect()
 }

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::wait::PAUSE;
 
-/// The binary under test: the one cargo built, unless `MUSTER_GOLDEN_BINARY` names another (a real Consul, say).
+/// The binary under test: the one cargo built, unless `MUSTER_TEST_BINARY` names another build of it (a release build,
+/// say) or `MUSTER_GOLDEN_BINARY` another program (a real Consul).
 pub fn binary() -> PathBuf {
-    std::env::var_os("MUSTER_GOLDEN_BINARY")
-        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_muster")), PathBuf::from)
+    let named = std::env::var_os("MUSTER_GOLDEN_BINARY").or_else(|| std::env::var_os("MUSTER_TEST_BINARY"));
+    named.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_muster")), PathBuf::from)
 }
 
 /// Whether the binary under test is somebody else's.

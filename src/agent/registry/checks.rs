@@ -62,13 +62,7 @@ impl Registry {
         definition: &CheckDefinition,
         source: Source,
     ) -> Result<(), AgentError> {
-        if definition.name.is_empty() {
-            return Err(AgentError::bad_request("Missing check name"));
-        }
-        if !definition.status_is_valid() {
-            return Err(AgentError::bad_request("Bad check status"));
-        }
-        definition.validate().map_err(|e| AgentError::bad_request(format!("Invalid check: {e}")))?;
+        validate(definition)?;
         let service = match definition.service_id.as_str() {
             "" => None,
             id => Some(
@@ -86,6 +80,21 @@ impl Registry {
         }
         self.insert_check(now, prepared, Restored::Nothing);
         Ok(())
+    }
+
+    /// Whether a check would be taken; `service_exists` tells about the service it names. Changes nothing.
+    pub fn admit_check(
+        &self,
+        definition: &CheckDefinition,
+        source: Source,
+        service_exists: bool,
+    ) -> Result<(), AgentError> {
+        validate(definition)?;
+        if !service_exists {
+            let id = &definition.service_id;
+            return Err(AgentError::failed(format!("ServiceID \"{id}\" does not exist")));
+        }
+        self.prepare(definition, definition.effective_id().to_owned(), None, source).map(drop)
     }
 
     /// Validates what depends on the agent and makes the row. Changes nothing.
@@ -301,4 +310,15 @@ impl Registry {
         };
         self.set_maintenance(now, NODE_MAINTENANCE.to_owned(), "Node Maintenance Mode", "", enable, reason);
     }
+}
+
+/// What can be said of a check without an agent.
+fn validate(definition: &CheckDefinition) -> Result<(), AgentError> {
+    if definition.name.is_empty() {
+        return Err(AgentError::bad_request("Missing check name"));
+    }
+    if !definition.status_is_valid() {
+        return Err(AgentError::bad_request("Bad check status"));
+    }
+    definition.validate().map_err(|e| AgentError::bad_request(format!("Invalid check: {e}")))
 }

@@ -24,6 +24,26 @@ impl Registry {
         source: Source,
         replace_checks: bool,
     ) -> Result<(), AgentError> {
+        let (row, prepared) = self.prepare_service(definition, source)?;
+        warn_undiscoverable(&row);
+        let (id, kept): (_, Vec<_>) =
+            (row.id.clone(), prepared.iter().map(|p| p.row.check_id.clone()).collect());
+        self.insert_service(row, source, definition.token.clone());
+        for check in prepared {
+            self.insert_check(now, check, Restored::Nothing);
+        }
+        if replace_checks {
+            self.remove_checks_of(&id, |check_id| kept.iter().any(|k| k == check_id));
+        }
+        Ok(())
+    }
+
+    /// Validates a service with its checks and makes their rows. Changes nothing.
+    pub fn prepare_service(
+        &self,
+        definition: &ServiceDefinition,
+        source: Source,
+    ) -> Result<(Service, Vec<Prepared>), AgentError> {
         definition.validate().map_err(|e| AgentError::bad_request(e.to_string()))?;
         let row = self.service_row(definition);
         if !self.services.contains_key(&row.id) && self.services.len() >= SERVICES_MAX {
@@ -40,17 +60,7 @@ impl Registry {
                 ..self.prepare(check, id, Some(&row), source)?
             });
         }
-        warn_undiscoverable(&row);
-        let (id, kept): (_, Vec<_>) =
-            (row.id.clone(), prepared.iter().map(|p| p.row.check_id.clone()).collect());
-        self.insert_service(row, source, definition.token.clone());
-        for check in prepared {
-            self.insert_check(now, check, Restored::Nothing);
-        }
-        if replace_checks {
-            self.remove_checks_of(&id, |check_id| kept.iter().any(|k| k == check_id));
-        }
-        Ok(())
+        Ok((row, prepared))
     }
 
     /// Puts a service row into the tables. Also the way back from a persisted file.

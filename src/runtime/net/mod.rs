@@ -47,7 +47,7 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     }
     let name = host.to_owned();
     let asked = (name.clone(), port);
-    let found = blocking::run(move || asked.to_socket_addrs().map(Iterator::collect::<Vec<_>>)).await;
+    let found = blocking::resolve(move || asked.to_socket_addrs().map(Iterator::collect::<Vec<_>>)).await;
     match found {
         Ok(Ok(addresses)) if addresses.is_empty() => {
             Err(io::Error::new(io::ErrorKind::NotFound, format!("lookup {name}: no such host")))

@@ -6,7 +6,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use libfuzzer_sys::fuzz_target;
-use muster::config::DnsConfig;
+use muster::config::Sources;
+use muster::config::build::Host;
 use muster::consensus::Encoded;
 use muster::edge::dns::responder::{Circumstances, Reply, Responder};
 use muster::edge::dns::settings::DnsSettings;
@@ -96,7 +97,10 @@ fn catalog() -> (Responder, State) {
         let command = Encoded::of(&Command::Catalog(CatalogOp::Register(Box::new(register))));
         state.apply(u64::from(number) + 1, command.command(), &mut Touched::default());
     }
-    (Responder::new(DnsSettings::from_parts(DnsConfig::default(), "dc1"), 7), state)
+    let mut sources = Sources::default();
+    sources.dev = true;
+    let config = sources.load_on(&Host { name: "fuzz".into(), ..Host::default() }).expect("the defaults are valid");
+    (Responder::new(DnsSettings::new(&config), 7), state)
 }
 
 fn answer(choice: &[u8; 8]) -> Answer {
@@ -152,7 +156,7 @@ fn read_back(reply: &[u8], name: &[u8]) {
     let message = Message::from_octets(reply).expect("a whole header");
     let question = message.first_question().expect("the question is echoed");
     let mut echoed = Vec::new();
-    for label in domain::base::name::ToName::iter_labels(question.qname()) {
+    for label in question.qname().iter() {
         echoed.push(label.len() as u8);
         echoed.extend(label.as_slice().to_ascii_lowercase());
     }

@@ -1,0 +1,366 @@
+//! The commands as scripts see them: the real program against a small agent of the test's own that answers from a
+//! script and keeps what it was asked.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Output, Stdio};
+use std::thread::{self, JoinHandle};
+
+/// What a command asked: method and target, then the body.
+type Asked = Vec<(String, String)>;
+
+/// Answers `replies` in order, one connection each, and returns what was asked.
+fn serve<S: Read + Write>(accept: impl Fn() -> S, replies: &[(u16, &str)]) -> Asked {
+    replies.iter().map(|(status, body)| exchange(accept(), *status, body)).collect()
+}
+
+/// One request and its answer; bodies are sent in two chunks.
+fn exchange(stream: impl Read + Write, status: u16, body: &str) -> (String, String) {
+    let mut stream = BufReader::new(stream);
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).expect("request");
+        let line = line.trim_end().to_owned();
+        if line.is_empty() {
+            break;
+        }
+        lines.push(line);
+    }
+    let length =
+        lines.iter().find_map(|l| l.strip_prefix("Content-Length: ")).map_or(0, |n| n.parse().expect("n"));
+    let mut sent = vec![0; length];
+    stream.read_exact(&mut sent).expect("body");
+    let (a, b) = body.split_at(body.len() / 2);
+    let chunk =
+        |text: &str| if text.is_empty() { String::new() } else { format!("{:x}\r\n{text}\r\n", text.len()) };
+    let head = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    write!(stream.get_mut(), "HTTP/1.1 {status} X\r\n{head}{}{}0\r\n\r\n", chunk(a), chunk(b))
+        .expect("answer");
+    let token = lines.iter().find_map(|l| l.strip_prefix("X-Consul-Token: ")).map_or("", |t| t);
+    let target = lines[0].trim_end_matches(" HTTP/1.1");
+    let asked = if token.is_empty() { target.to_owned() } else { format!("{target} token={token}") };
+    (asked, String::from_utf8_lossy(&sent).into_owned())
+}
+
+/// An agent on a port of its own.
+fn agent(replies: &'static [(u16, &'static str)]) -> (String, JoinHandle<Asked>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("port");
+    let addr = listener.local_addr().expect("address").to_string();
+    (addr, thread::spawn(move || serve(|| listener.accept().expect("connection").0, replies)))
+}
+
+/// Runs the program; the environment of the test does not count.
+fn run(args: &[&str], addr: &str, stdin: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_muster"))
+        .args(args)
+        .env_clear()
+        .env("CONSUL_HTTP_ADDR", addr)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("program");
+    // A command that does not read its input may be gone already.
+    let _ = child.stdin.take().expect("stdin").write_all(stdin.as_bytes());
+    child.wait_with_output().expect("output")
+}
+
+/// Exit code, standard output, standard error.
+fn seen(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().expect("exit code"), text(&output.stdout), text(&output.stderr))
+}
+
+/// Runs one command against replies and compares everything.
+fn check(
+    args: &[&str],
+    replies: &'static [(u16, &'static str)],
+    asked: &[(&str, &str)],
+    code: i32,
+    stdout: &str,
+    stderr: &str,
+) {
+    let (addr, server) = agent(replies);
+    let output = run(args, &addr, "from stdin");
+    let expected = (code, stdout.to_owned(), stderr.replace("ADDR", &addr));
+    assert_eq!(seen(&output), expected, "{args:?}");
+    let got = server.join().expect("server");
+    let got: Vec<(&str, &str)> = got.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    assert_eq!(got, asked, "{args:?}");
+}
+
+#[test]
+fn kv_writes_send_what_was_asked_and_say_how_it_went() {
+    let put = |args: &[&str], reply, target: &str, body: &str, code, stdout: &str, stderr: &str| {
+        check(args, reply, &[(target, body)], code, stdout, stderr);
+    };
+    put(
+        &["kv", "put", "a/b", "x"],
+        &[(200, "true")],
+        "PUT /v1/kv/a/b",
+        "x",
+        0,
+        "Success! Data written to: a/b\n",
+        "",
+    );
+    put(
+        &["kv", "put", "-flags=7", "-token=t", "a b", "-"],
+        &[(200, "true\n")],
+        "PUT /v1/kv/a%20b?flags=7 token=t",
+        "from stdin",
+        0,
+        "Success! Data written to: a b\n",
+        "",
+    );
+    put(
+        &["kv", "put", "-cas", "-modify-index", "9", "a", "x"],
+        &[(200, "false")],
+        "PUT /v1/kv/a?cas=9",
+        "x",
+        1,
+        "",
+        "Error! Did not write to a: CAS failed\n",
+    );
+    put(
+        &["kv", "put", "-acquire", "-session=s", "a"],
+        &[(200, "true")],
+        "PUT /v1/kv/a?acquire=s",
+        "",
+        0,
+        "Success! Lock acquired on: a\n",
+        "",
+    );
+    put(
+        &["kv", "put", "-base64", "a", "aGk="],
+        &[(413, "too large")],
+        "PUT /v1/kv/a",
+        "hi",
+        1,
+        "",
+        "Error! Failed writing data: Unexpected response code: 413 (too large)\n",
+    );
+    put(
+        &["kv", "delete", "-recurse", "--datacenter", "d2", "a"],
+        &[(200, "true")],
+        "DELETE /v1/kv/a?dc=d2&recurse=",
+        "",
+        0,
+        "Success! Deleted keys with prefix: a\n",
+        "",
+    );
+}
+
+/// Two keys as the API answers them.
+const TWO: &[(u16, &str)] = &[(
+    200,
+    r#"[{"LockIndex":0,"Key":"a","Flags":5,"Value":"aGk=","CreateIndex":3,"ModifyIndex":4},
+        {"LockIndex":1,"Key":"b","Flags":0,"Value":null,"Session":"s","CreateIndex":5,"ModifyIndex":6}]"#,
+)];
+
+#[test]
+fn kv_reads_print_as_consul_does() {
+    check(&["kv", "get", "a"], TWO, &[("GET /v1/kv/a", "")], 0, "hi\n", "");
+    check(&["kv", "get", "-base64", "a"], TWO, &[("GET /v1/kv/a", "")], 0, "aGk=\n", "");
+    check(&["kv", "get", "-recurse", ""], TWO, &[("GET /v1/kv/?recurse=", "")], 0, "a:hi\nb:\n", "");
+    let detailed = "CreateIndex      3\nFlags            5\nKey              a\nLockIndex        0\nModifyIndex      4\nSession          -\nValue            hi\n\nCreateIndex      5\nFlags            0\nKey              b\nLockIndex        1\nModifyIndex      6\nSession          s\nValue\n";
+    check(&["kv", "get", "-recurse", "-detailed"], TWO, &[("GET /v1/kv/?recurse=", "")], 0, detailed, "");
+    let asked: &[(&str, &str)] = &[("GET /v1/kv/none", "")];
+    check(&["kv", "get", "none"], &[(404, "")], asked, 1, "", "Error! No key exists at: none\n");
+    let asked: &[(&str, &str)] = &[("GET /v1/kv/x?keys=&separator=%2F&stale=", "")];
+    check(&["kv", "get", "-stale", "-keys", "x"], &[(200, r#"["x/","xy"]"#)], asked, 0, "x/\nxy\n", "");
+    let exported = "[\n\t{\n\t\t\"key\": \"a\",\n\t\t\"flags\": 5,\n\t\t\"value\": \"aGk=\"\n\t},\n\t{\n\t\t\"key\": \"b\",\n\t\t\"flags\": 0,\n\t\t\"value\": \"\"\n\t}\n]\n";
+    check(&["kv", "export"], TWO, &[("GET /v1/kv/?recurse=", "")], 0, exported, "");
+    check(
+        &["kv", "import", r#"[{"key":"a","flags":5,"value":"aGk="},{"key":"b"}]"#],
+        &[(200, "true"), (200, "true")],
+        &[("PUT /v1/kv/a?flags=5", "hi"), ("PUT /v1/kv/b", "")],
+        0,
+        "Imported: a\nImported: b\n",
+        "",
+    );
+}
+
+#[test]
+fn members_are_a_table_and_none_is_exit_code_two() {
+    const MEMBERS: &[(u16, &str)] = &[(
+        200,
+        r#"[{"Name":"web-1","Addr":"fd00::1","Port":8301,"Tags":{"role":"node","build":"1.8.7:x","vsn":"2","dc":"dc1"},"Status":4},
+            {"Name":"a","Addr":"10.0.0.1","Port":8301,"Tags":{"role":"consul","build":"1.8.7:x","vsn":"2","dc":"dc1","segment":""},"Status":1}]"#,
+    )];
+    let asked: &[(&str, &str)] = &[("GET /v1/agent/members?segment=_all", "")];
+    let table = "Node   Address         Status  Type    Build  Protocol  DC   Segment\na      10.0.0.1:8301   alive   server  1.8.7  2         dc1  <all>\nweb-1  [fd00::1]:8301  failed  client  1.8.7  2         dc1  <default>\n";
+    check(&["members"], MEMBERS, asked, 0, table, "");
+    check(&["members", "-status=left"], MEMBERS, asked, 2, "", "");
+}
+
+#[test]
+fn the_agent_is_told_and_asked() {
+    check(
+        &["maint", "-enable", "-reason=a b"],
+        &[(200, "")],
+        &[("PUT /v1/agent/maintenance?enable=true&reason=a+b", "")],
+        0,
+        "Node maintenance is now enabled\n",
+        "",
+    );
+    check(
+        &["maint"],
+        &[
+            (200, r#"{"Config":{"NodeName":"n"}}"#),
+            (
+                200,
+                r#"{"_service_maintenance:x":{"ServiceID":"x","Notes":"r"},"_node_maintenance":{"Notes":"why"},"other":{}}"#,
+            ),
+        ],
+        &[("GET /v1/agent/self", ""), ("GET /v1/agent/checks", "")],
+        0,
+        "Node:\n  Name:   n\n  Reason: why\n\nService:\n  ID:     x\n  Reason: r\n\n",
+        "",
+    );
+    let asked: &[(&str, &str)] = &[("GET /v1/agent/self", "")];
+    let stats: &[(u16, &str)] = &[(200, r#"{"Stats":{"b":{"y":"2","x":"1"},"a":{"z":"3"}}}"#)];
+    check(&["info"], stats, asked, 0, "a:\n\tz = 3\nb:\n\tx = 1\n\ty = 2\n", "");
+    let reload: &[(u16, &str)] = &[(500, "bad file")];
+    let text = "Error reloading: Unexpected response code: 500 (bad file)\n";
+    check(&["reload"], reload, &[("PUT /v1/agent/reload", "")], 1, "", text);
+    let end = "line 1\nline 2\n\nRemote side ended the monitor! This usually means that the\nremote side has exited or crashed.\n";
+    let asked: &[(&str, &str)] = &[("GET /v1/agent/monitor?logjson=true&loglevel=WARN", "")];
+    check(&["monitor", "-log-level=WARN", "-log-json"], &[(200, "line 1\nline 2\n")], asked, 1, end, "");
+}
+
+#[test]
+fn services_come_from_flags_and_files() {
+    check(
+        &[
+            "services",
+            "register",
+            "-name=web",
+            "-port=80",
+            "-tag=a",
+            "-meta=k=v",
+            "-tagged-address=wan=1.1.1.1:8",
+        ],
+        &[(200, "")],
+        &[(
+            "PUT /v1/agent/service/register",
+            r#"{"Name":"web","Tags":["a"],"Meta":{"k":"v"},"Port":80,"TaggedAddresses":{"wan":{"Address":"1.1.1.1","Port":8}}}"#,
+        )],
+        0,
+        "Registered service: web\n",
+        "",
+    );
+    let dir = tempfile::tempdir().expect("folder");
+    let file = dir.path().join("s.hcl");
+    std::fs::write(
+        &file,
+        "service { name = \"a\" check { ttl = \"90s\" } }\nservice { id = \"b-1\" name = \"b\" }",
+    )
+    .expect("file");
+    let path = file.to_str().expect("path");
+    check(
+        &["services", "register", path],
+        &[(200, ""), (200, "")],
+        &[
+            ("PUT /v1/agent/service/register", r#"{"Name":"a","Checks":[{"TTL":"1m30s"}]}"#),
+            ("PUT /v1/agent/service/register", r#"{"ID":"b-1","Name":"b"}"#),
+        ],
+        0,
+        "Registered service: a\nRegistered service: b\n",
+        "",
+    );
+    check(
+        &["services", "deregister", path],
+        &[(200, ""), (200, "")],
+        &[("PUT /v1/agent/service/deregister/a", ""), ("PUT /v1/agent/service/deregister/b-1", "")],
+        0,
+        "Deregistered service: a\nDeregistered service: b-1\n",
+        "",
+    );
+}
+
+#[test]
+fn an_agent_on_a_unix_socket_answers_too() {
+    let dir = tempfile::tempdir().expect("folder");
+    let path = dir.path().join("agent.sock");
+    let listener = UnixListener::bind(&path).expect("socket");
+    let server =
+        thread::spawn(move || serve(|| listener.accept().expect("connection").0, &[(200, r#"["dc1"]"#)]));
+    let output = run(&["catalog", "datacenters"], &format!("unix://{}", path.display()), "");
+    assert_eq!(seen(&output), (0, "dc1\n".to_owned(), String::new()));
+    assert_eq!(server.join().expect("server"), [("GET /v1/catalog/datacenters".to_owned(), String::new())]);
+}
+
+#[test]
+fn mistakes_end_with_one_and_help_with_zero() {
+    let closed = {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("port");
+        listener.local_addr().expect("address").to_string()
+    };
+    for (args, code, stderr) in [
+        (&["kv", "get"][..], 1, "Error! Missing KEY argument\n".to_owned()),
+        (&["kv", "get", "a", "b"], 1, "Too many arguments (expected 1, got 2)\n".to_owned()),
+        (&["kv", "put", "-cas", "a", "x"], 1, "Must specify -modify-index with -cas!\n".to_owned()),
+        (
+            &["kv", "put", "a", "@/nonexistent"],
+            1,
+            "Error! Failed to read file: open /nonexistent: no such file or directory\n".to_owned(),
+        ),
+        (
+            &["kv", "get", "a"],
+            1,
+            format!(
+                "Error querying Consul agent: Get \"http://{closed}/v1/kv/a\": dial tcp {closed}: connect: connection refused\n"
+            ),
+        ),
+        (&["validate"], 1, "Must specify at least one config file or directory\n".to_owned()),
+        (
+            &["kv", "get", "-namespace=x", "a"],
+            1,
+            "Namespaces are not available: got -namespace=x\n".to_owned(),
+        ),
+    ] {
+        let (got, stdout, text) = seen(&run(args, &closed, ""));
+        assert_eq!((got, stdout.as_str(), text), (code, "", stderr), "{args:?}");
+    }
+    for (args, code) in [
+        (&["kv", "get", "-h"][..], 0),
+        (&["agent", "--help"], 0),
+        (&["kv"], 1),
+        (&["kv", "-help"], 0),
+        (&["members", "-foo"], 1),
+        (&["nothing"], 127),
+        (&[], 127),
+        (&["--help"], 0),
+    ] {
+        let (got, stdout, stderr) = seen(&run(args, &closed, ""));
+        assert_eq!(got, code, "{args:?}");
+        assert!(format!("{stdout}{stderr}").contains("Usage: "), "{args:?}");
+    }
+}
+
+#[test]
+fn local_commands_need_no_agent() {
+    let (code, stdout, _) = seen(&run(&["version"], "", ""));
+    assert_eq!(code, 0);
+    assert!(stdout.starts_with("Consul v1.8.7\nRevision muster-"), "{stdout}");
+    let (code, stdout, _) = seen(&run(&["keygen"], "", ""));
+    assert_eq!((code, stdout.len()), (0, 45));
+    let dir = tempfile::tempdir().expect("folder");
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("file");
+        path.to_str().expect("path").to_owned()
+    };
+    let good =
+        write("a.hcl", "data_dir = \"/nonexistent/muster\" bind_addr = \"127.0.0.1\" node_name = \"n\"");
+    let bad = write("b.json", r#"{"data_dir":"/nonexistent/muster","foo":1}"#);
+    let (code, stdout, _) = seen(&run(&["validate", &good], "", ""));
+    assert_eq!((code, stdout.as_str()), (0, "Configuration is valid!\n"));
+    assert_eq!(seen(&run(&["validate", "-quiet", &good], "", "")), (0, String::new(), String::new()));
+    let text = format!(
+        "Config validation failed: failed to parse {bad}: 1 error occurred:\n\t* invalid config key foo\n"
+    );
+    assert_eq!(seen(&run(&["validate", &bad], "", "")), (1, String::new(), text));
+}
