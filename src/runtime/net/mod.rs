@@ -46,7 +46,7 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
     let (name, asked) = (host.to_owned(), host.to_owned());
-    match blocking::run(move || resolve_blocking(&asked, port)).await {
+    match blocking::resolve(move || resolve_blocking(&asked, port)).await {
         Ok(found) => found,
         Err(panicked) => Err(io::Error::other(format!("lookup {name}: {panicked}"))),
     }
