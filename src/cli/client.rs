@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::transport::{self, Incoming, Outgoing, Target, error_text};
 use crate::config::flags::{Flag, FlagKind, Parsed, go_bool};
@@ -267,8 +268,8 @@ impl TlsFiles {
             (Some(cert), Some(key)) => {
                 let text = |e: std::io::Error| format!("Error loading client key {key}: {}", error_text(&e));
                 let bytes = fs::read(key).map_err(text)?;
-                let parsed = rustls_pemfile::private_key(&mut bytes.as_slice()).map_err(text)?;
-                let parsed = parsed.ok_or_else(|| format!("{key} holds no private key"))?;
+                let parsed = PrivateKeyDer::from_pem_slice(&bytes)
+                    .map_err(|e| format!("Error loading client key {key}: {e}"))?;
                 builder
                     .with_client_auth_cert(certificates(cert)?, parsed)
                     .map_err(|e| format!("{cert} and {key}: {e}"))
@@ -302,7 +303,8 @@ impl TlsFiles {
 fn certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let text = |e: std::io::Error| format!("Error loading certificate {file}: {}", error_text(&e));
     let bytes = fs::read(file).map_err(text)?;
-    rustls_pemfile::certs(&mut bytes.as_slice()).collect::<Result<_, _>>().map_err(text)
+    let wrong = |e: pem::Error| format!("Error loading certificate {file}: {e}");
+    CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().map_err(wrong)
 }
 
 /// Takes every certificate: what `CONSUL_HTTP_SSL_VERIFY=false` asks for. Signatures are still checked.

@@ -45,7 +45,7 @@ impl Contact {
     /// Why not, in Consul's words.
     pub fn admit(&self, stale: bool) -> Result<(), ProposeError> {
         match self {
-            Contact { has_server: false, .. } => Err(ProposeError::NoServer),
+            Contact { has_server: false, .. } => Err(ProposeError::NoServers),
             Contact { known_leader: true, .. } => Ok(()),
             Contact { last: Some(_), .. } if stale => Ok(()),
             _ => Err(ProposeError::NoLeader),

@@ -1,8 +1,8 @@
 //! One plain thread that looks after the cores.
 //!
-//! *The kicker.* glommio 0.9 can put a core to sleep while tasks are ready to run. So a core that ran something
-//! since the last look is woken once more, as is one whose events lie unfetched; this bounds the stall to
-//! [`LOOK_EVERY`]. When all cores are quiet the thread sleeps until one of them runs again.
+//! *The kicker.* glommio 0.9 can put a core to sleep while tasks are ready to run. So every core is woken once more
+//! at each look. While any of them runs, or has events that lie unfetched, looks are [`LOOK_EVERY`] apart, which bounds
+//! the stall; when all are quiet the thread sleeps until one of them runs again, at most [`LOOK_QUIET`].
 //!
 //! *The watchdog.* A core that does not answer for [`UNRESPONSIVE_AFTER`] is named in the log: some task computes
 //! or blocks there.
@@ -159,17 +159,18 @@ impl Chart {
         Chart { patient, steps: 0, asked: 0, owing: None, named: false }
     }
 
-    /// Kicks the core if need be. Returns whether it needs to be looked at again soon.
+    /// Kicks the core. Returns whether it needs to be looked at again soon.
     fn look(&mut self, now: Instant) -> bool {
         let steps = self.patient.pulse.steps.load(Ordering::Relaxed);
         let moved = steps != self.steps;
         self.steps = steps;
         self.diagnose(now);
-        if moved || sys::is_readable(self.patient.epoll) {
-            self.kick(now);
-            return true;
-        }
-        self.owing.is_some()
+        let unborn = steps == 0;
+        let busy = moved || unborn || sys::is_readable(self.patient.epoll) || self.owing.is_some();
+        // A quiet one too: it may have been put to sleep with its very first task not yet run, and then nothing that
+        // could be seen from here ever moves. It costs one wake-up for each look, and looks are rare when all is quiet.
+        self.kick(now);
+        busy
     }
 
     fn diagnose(&mut self, now: Instant) {

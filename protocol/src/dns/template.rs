@@ -443,12 +443,17 @@ impl Writer {
 
     fn owner(&mut self, owner: &Owner, group: Option<&Record>) -> (PieceOwner, usize) {
         match (owner, group.map(|record| &record.data)) {
+            // The root is shorter than a pointer to it; everywhere else sizes rely on pointers being the shorter form.
+            (Owner::Question, _) if self.name_len == 1 => {
+                self.bytes.push(0);
+                (PieceOwner::Literal, 1)
+            }
             (Owner::Question, _) => {
                 self.bytes.extend_from_slice(&QUESTION_POINTER);
                 (PieceOwner::Question, self.name_len)
             }
             (Owner::Name(name), Some(Data::Srv { target, .. }))
-                if self.compressed && target.wire() == name.wire() =>
+                if self.compressed && target.wire() == name.wire() && name.wire().len() > 1 =>
             {
                 self.bytes.extend_from_slice(&[0, 0]);
                 (PieceOwner::Target, name.wire().len())
@@ -512,4 +517,32 @@ pub fn shuffle(order: &mut [u16], count: usize, random: &mut impl FnMut() -> u32
 
 fn pick(size: Size, plain: bool) -> usize {
     if plain { size.plain } else { size.wire }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::question::{Parsed, parse};
+    use super::*;
+
+    /// Found by the fuzzer: for a question about the root a pointer (2 octets) is longer than the name (1), so 32
+    /// addresses counted with their names written out seemed to fit 512 octets and did not.
+    #[test]
+    fn answers_about_the_root_fit_too() {
+        let packet = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1];
+        let Parsed::Query(query) = parse(&packet) else { panic!("a query about the root") };
+        let group = |number: u32| super::super::record::Group {
+            answer: Record { owner: Owner::Question, ttl: 0, data: Data::A(Ipv4Addr::from(number)) },
+            extra: Vec::new(),
+        };
+        let answer = Answer { groups: (0..32).map(group).collect(), ..Answer::default() };
+        let terms = Terms { tcp: false, udp_answers_max: 3, mark_truncated: true, serial: 0 };
+        for compressed in [true, false] {
+            let mut out = [0; 4096];
+            let length =
+                Template::compile(&answer, 1, compressed).render(&query, &terms, &mut || 1, &mut out);
+            assert!(length <= 512, "{length} octets");
+        }
+    }
 }

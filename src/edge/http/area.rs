@@ -90,17 +90,6 @@ impl NodeMeta {
     }
 }
 
-/// For answers that only servers can give.
-///
-/// # Errors
-/// This agent is no server and knows none: Consul's 500.
-pub fn need_server(edge: &Edge) -> Result<(), Response> {
-    match edge.contact().has_server {
-        true => Ok(()),
-        false => Err(refusal(&ProposeError::NoServer)),
-    }
-}
-
 /// Proposes a command and answers with `done` of its result once it is applied.
 pub fn write(
     edge: &Rc<Edge>,
@@ -120,7 +109,7 @@ pub fn write(
 /// The answer for a write that was not taken: the one table from consensus to HTTP.
 pub fn refusal(error: &ProposeError) -> Response {
     let status = match error {
-        ProposeError::NoLeader | ProposeError::NoServer => 500,
+        ProposeError::NoLeader | ProposeError::NoServers => 500,
         ProposeError::TooBusy | ProposeError::Stopping => 503,
         ProposeError::TooLarge { .. } => 413,
     };

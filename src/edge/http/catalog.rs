@@ -7,7 +7,7 @@ use std::sync::Arc;
 use muster_protocol::http::Method;
 
 use super::Edge;
-use super::area::{Chosen, NodeMeta, name, need_server, reply, rows, write};
+use super::area::{Chosen, NodeMeta, name, reply, rows, write};
 use super::cached;
 use super::catalog_body;
 use super::exchange::{Handled, Outcome, Read, Request, Response};
@@ -56,9 +56,9 @@ fn deregister(edge: &Rc<Edge>, request: &Request) -> Handled {
 
 /// The known datacenters, nearest first: this one.
 fn datacenters(edge: &Rc<Edge>, request: &Request) -> Handled {
+    edge.require_server()?;
     let config = edge.config();
     query::no_namespace(request)?;
-    need_server(edge)?;
     let response = reply(query::pretty(&config, request), std::slice::from_ref(&config.datacenter));
     let from_cache = request.query.has("cached") && config.http.use_cache;
     Ok(if from_cache { cached::mark_response(request, response) } else { response }.into())

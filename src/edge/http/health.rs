@@ -53,7 +53,7 @@ fn service_checks(edge: &Rc<Edge>, request: &Request) -> Handled {
     let topic = Topic::ServiceChecks(name.clone());
     let render = move |state: &State| {
         let checks = state.service_checks(&name);
-        let checks = checks.into_iter().filter(|check| on(state, &meta, check) && chosen.takes(&***check));
+        let checks = checks.filter(|check| on(state, &meta, check) && chosen.takes(&***check));
         rows(pretty, checks, |w, check| check.write(w))
     };
     Ok(Outcome::Read(Read::new(topic, options, render).showing_consistency()))

@@ -47,7 +47,7 @@ use std::time::Duration;
 
 use crate::agent::{Door, LocalState};
 use crate::config::Config;
-use crate::consensus::{Contact, Proposals};
+use crate::consensus::{Contact, ProposeError, Proposals};
 use crate::metrics;
 use crate::runtime::publish::Published;
 use crate::store::State;
@@ -105,6 +105,12 @@ impl Edge {
     /// How reads stand to the leader, as `X-Consul-KnownLeader` and `X-Consul-LastContact` say.
     pub fn contact(&self) -> Contact {
         self.proposals.contact()
+    }
+
+    /// Refuses what only servers can answer on an agent that is none and knows none, as Consul's clients without
+    /// servers do.
+    fn require_server(&self) -> Result<(), exchange::Response> {
+        if self.proposals.has_server() { Ok(()) } else { Err(area::refusal(&ProposeError::NoServers)) }
     }
 
     /// Notes how long a handler took, for the metric `http.METHOD.PATH`.

@@ -280,8 +280,9 @@ impl Server {
     }
 
     fn park_query(&mut self, id: ConnId, plan: &Plan, wait: Wait) {
-        let deadline = self.clock.now + self.patience(wait);
-        let ticket = self.park.park(plan.group.clone(), id, wait.index, deadline);
+        let now = self.clock.now;
+        let deadline = now + self.patience(wait);
+        let ticket = self.park.park(plan.group.clone(), id, wait.index, now, deadline);
         let Some(conn) = self.conn(id) else { return };
         conn.phase = Phase::Parked(ticket);
         if conn.hangup && conn.input.is_empty() {
@@ -304,27 +305,27 @@ impl Server {
     pub(super) fn answer_row(&mut self, group: &Rc<Group>, row: &[Parked]) {
         let state = self.edge.state();
         for parked in row {
-            let waits = self.conn(parked.conn).is_some_and(
-                |conn| matches!(&conn.phase, Phase::Parked(ticket) if ticket.number() == parked.ticket),
-            );
-            if waits {
-                self.unpark(parked.conn);
+            if self.unpark(parked) {
                 self.answer_read(parked.conn, group, &state);
                 self.resume(parked.conn);
             }
         }
     }
 
-    fn unpark(&mut self, id: ConnId) {
-        let Some(conn) = self.conn(id) else { return };
-        if let Phase::Parked(ticket) = std::mem::replace(&mut conn.phase, Phase::Head) {
-            self.park.leave(&ticket, id);
+    /// Ends a wait; false when it had ended already.
+    fn unpark(&mut self, parked: &Parked) -> bool {
+        let Some(conn) = self.conn(parked.conn) else { return false };
+        if !matches!(&conn.phase, Phase::Parked(ticket) if ticket.number() == parked.ticket) {
+            return false;
         }
+        if let Phase::Parked(ticket) = std::mem::replace(&mut conn.phase, Phase::Head) {
+            self.park.leave(&ticket);
+        }
+        true
     }
 
     fn answer_read(&mut self, id: ConnId, group: &Group, state: &State) {
-        let policy = self.policy.clone();
-        let Server { clock, conns, .. } = self;
+        let Server { clock, conns, policy, .. } = self;
         let Some(conn) = conns.get_mut(id.slot as usize).and_then(|slot| slot.conn.as_mut()) else { return };
         let moment = clock.moment(&policy.extra_head);
         let send = |wire: &Wire| send_as(conn, wire);

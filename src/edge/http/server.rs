@@ -270,7 +270,7 @@ impl Server {
         let Some(conn) = slot.conn.take() else { return };
         self.free.push(id.slot);
         if let Phase::Parked(ticket) = &conn.phase {
-            self.park.leave(ticket, id);
+            self.park.leave(ticket);
         }
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use muster_protocol::http::Method;
 
 use super::Edge;
-use super::area::{need_server, reply};
+use super::area::reply;
 use super::exchange::{Handled, Request};
 use super::query;
 use super::router::Route;
@@ -20,7 +20,7 @@ pub const ROUTES: &[Route] = &[
 fn leader(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     query::known_datacenter(&config, request)?;
-    need_server(edge)?;
+    edge.require_server()?;
     let leader = edge.proposals().status().leader.unwrap_or_default();
     Ok(reply(query::pretty(&config, request), &leader).into())
 }
@@ -28,6 +28,6 @@ fn leader(edge: &Rc<Edge>, request: &Request) -> Handled {
 fn peers(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     query::known_datacenter(&config, request)?;
-    need_server(edge)?;
+    edge.require_server()?;
     Ok(reply(query::pretty(&config, request), &edge.proposals().status().peers[..]).into())
 }

@@ -97,7 +97,8 @@ fn catalog() -> (Responder, State) {
         let command = Encoded::of(&Command::Catalog(CatalogOp::Register(Box::new(register))));
         state.apply(u64::from(number) + 1, command.command(), &mut Touched::default());
     }
-    let sources = Sources { dev: true, ..Sources::default() };
+    let mut sources = Sources::default();
+    sources.dev = true;
     let config = sources.load_on(&Host { name: "fuzz".into(), ..Host::default() }).expect("the defaults are valid");
     (Responder::new(DnsSettings::new(&config), 7), state)
 }
