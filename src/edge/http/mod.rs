@@ -47,7 +47,7 @@ use std::time::Duration;
 
 use crate::agent::{Door, LocalState};
 use crate::config::Config;
-use crate::consensus::{Contact, ProposeError, Proposals};
+use crate::consensus::{Contact, Proposals, ProposeError};
 use crate::metrics;
 use crate::runtime::publish::Published;
 use crate::store::State;

@@ -252,7 +252,8 @@ impl Server {
             }
             Ok(Outcome::Stream(streaming)) => self.start_stream(id, streaming),
             Ok(Outcome::Read(read)) => {
-                if let Err(refusal) = self.clock.contact.admit(read.options.consistency == Consistency::Stale) {
+                if let Err(refusal) = self.clock.contact.admit(read.options.consistency == Consistency::Stale)
+                {
                     return self.answer(id, &failed_read(request, &refusal.to_string()), true);
                 }
                 let Some(manner) = self.conn(id).map(|conn| conn.manner) else { return };

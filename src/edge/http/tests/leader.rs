@@ -16,9 +16,11 @@ fn an_agent_that_knows_no_server_says_so() {
                 let seen = (answer.status, answer.text());
                 assert_eq!(seen, (500, "No known Consul servers".to_owned()), "{path}{way}");
                 let discovery = path != "/v1/kv/x";
-                for (name, value) in
-                    [("X-Consul-Index", "1"), ("X-Consul-KnownLeader", "false"), ("X-Consul-LastContact", "0")]
-                {
+                for (name, value) in [
+                    ("X-Consul-Index", "1"),
+                    ("X-Consul-KnownLeader", "false"),
+                    ("X-Consul-LastContact", "0"),
+                ] {
                     assert_eq!(answer.header(name), discovery.then_some(value), "{path}{way}");
                 }
             }
