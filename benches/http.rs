@@ -14,10 +14,12 @@ use muster::config::sources::{Sources, agent_flags};
 use muster::config::{Config, flags};
 use muster::consensus::{self, Encoded};
 use muster::edge::http::cache::{Cache, Moment, group_key};
+use muster::edge::http::clock::Clock;
 use muster::edge::http::exchange::{Outcome, Peer, Read};
 use muster::edge::http::policy::Policy;
 use muster::edge::http::router::Router;
 use muster::edge::http::{Edge, limits, routes};
+use muster::metrics::routes::Meters;
 use muster::runtime::publish::Published;
 use muster::store::command::{CatalogOp, Command, Register};
 use muster::store::model::{Check, Node, Service, Status};
@@ -111,8 +113,11 @@ fn requests(c: &mut Criterion) {
     };
 
     let mut cache = Cache::default();
+    let mut clock = Clock::start();
     let (first, key) = read(&edge, &policy, &router);
-    let plan = cache.adopt(first, Some(key), false, Some(REQUEST));
+    let mut meters = Meters::default();
+    let meter = meters.of("GET", "/v1/health/service/");
+    let plan = cache.adopt(first, meter, Some(key), false, Some(REQUEST));
     let length = plan.group.with_wire(&state, moment(0), muster::edge::http::respond::Wire::len);
     let mut group = c.benchmark_group(format!("http/health of {INSTANCES} instances"));
     group.throughput(Throughput::Bytes(length as u64));
@@ -121,6 +126,7 @@ fn requests(c: &mut Criterion) {
             let raw = black_box(REQUEST);
             assert_eq!(head_end(raw, 0), Some(raw.len()));
             let plan = cache.plan(raw).expect("it was asked before").clone();
+            plan.group.meter.note(clock.lap());
             plan.group.with_wire(&state, moment(0), |wire| wire.len())
         });
     });

@@ -2,6 +2,8 @@
 //!
 //! The names are Consul's where it has the same thing. Counting is one relaxed addition on a cell of the own core.
 
+pub mod routes;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -21,8 +23,6 @@ const BUCKETS: usize = 32;
 pub enum Counter {
     /// Writes applied to the replicated state.
     RaftApply,
-    /// Requests answered over HTTP.
-    HttpRequests,
     /// Questions answered over DNS.
     DnsQueries,
     /// Runs of checks.
@@ -40,15 +40,12 @@ pub enum Sample {
     FsmDeregister,
     /// One KV write applied.
     FsmKvs,
-    /// One HTTP request.
-    HttpRequest,
     /// One run of a check.
     CheckRun,
 }
 
-const COUNTERS: [&str; 5] =
-    ["raft.apply", "http.requests", "dns.queries", "agent.check.runs", "agent.catalog.writes"];
-const SAMPLES: [&str; 5] = ["fsm.register", "fsm.deregister", "fsm.kvs", "http.request", "agent.check.run"];
+const COUNTERS: [&str; 4] = ["raft.apply", "dns.queries", "agent.check.runs", "agent.catalog.writes"];
+const SAMPLES: [&str; 4] = ["fsm.register", "fsm.deregister", "fsm.kvs", "agent.check.run"];
 
 /// The cells of one core, on cache lines of their own.
 #[repr(align(128))]
@@ -63,16 +60,20 @@ struct SampleCells {
     buckets: [AtomicU64; BUCKETS],
 }
 
+impl SampleCells {
+    const fn new() -> SampleCells {
+        SampleCells {
+            count: AtomicU64::new(0),
+            sum_us: AtomicU64::new(0),
+            buckets: [const { AtomicU64::new(0) }; BUCKETS],
+        }
+    }
+}
+
 static CELLS: [Cells; CORES_MAX] = [const {
     Cells {
         counters: [const { AtomicU64::new(0) }; COUNTERS.len()],
-        samples: [const {
-            SampleCells {
-                count: AtomicU64::new(0),
-                sum_us: AtomicU64::new(0),
-                buckets: [const { AtomicU64::new(0) }; BUCKETS],
-            }
-        }; SAMPLES.len()],
+        samples: [const { SampleCells::new() }; SAMPLES.len()],
     }
 }; CORES_MAX];
 
@@ -92,8 +93,12 @@ pub fn sample(sample: Sample, took: Duration) {
     let cell = &cells().samples[sample as usize];
     cell.count.fetch_add(1, Relaxed);
     cell.sum_us.fetch_add(us, Relaxed);
-    let bucket = (u64::BITS - us.leading_zeros()) as usize;
-    cell.buckets[bucket.min(BUCKETS - 1)].fetch_add(1, Relaxed);
+    cell.buckets[bucket(us)].fetch_add(1, Relaxed);
+}
+
+/// Where a length of time is counted.
+fn bucket(us: u64) -> usize {
+    ((u64::BITS - us.leading_zeros()) as usize).min(BUCKETS - 1)
 }
 
 /// The sum over all cores.
@@ -113,14 +118,17 @@ impl Summary {
     fn of(index: usize) -> Summary {
         let mut all = Summary::default();
         for cells in &CELLS {
-            let cell = &cells.samples[index];
-            all.count += cell.count.load(Relaxed);
-            all.sum_us += cell.sum_us.load(Relaxed);
-            for (sum, bucket) in all.buckets.iter_mut().zip(&cell.buckets) {
-                *sum += bucket.load(Relaxed);
-            }
+            all.add(&cells.samples[index]);
         }
         all
+    }
+
+    fn add(&mut self, cells: &SampleCells) {
+        self.count += cells.count.load(Relaxed);
+        self.sum_us += cells.sum_us.load(Relaxed);
+        for (sum, bucket) in self.buckets.iter_mut().zip(&cells.buckets) {
+            *sum += bucket.load(Relaxed);
+        }
     }
 
     /// Milliseconds below which that part of the samples lies; the upper end of a bucket. `None` without samples.
@@ -157,6 +165,12 @@ fn gauges() -> Vec<(&'static str, f64)> {
     ]
 }
 
+/// All samples that the configuration lets through.
+fn summaries(config: &TelemetryConfig) -> Vec<(String, Summary)> {
+    let fixed = SAMPLES.iter().enumerate().map(|(index, sample)| ((*sample).to_owned(), Summary::of(index)));
+    fixed.chain(routes::summaries()).filter(|(name, _)| shown(config, name)).collect()
+}
+
 /// Whether the configuration lets a name (without its prefix) through.
 fn shown(config: &TelemetryConfig, name: &str) -> bool {
     let full = format!("{}.{name}", config.metrics_prefix);
@@ -189,12 +203,8 @@ pub fn json(config: &TelemetryConfig) -> Vec<u8> {
                    "Mean": 1, "Stddev": 0, "Labels": {}})
         })
         .collect();
-    let samples: Vec<Value> = SAMPLES
-        .iter()
-        .enumerate()
-        .filter(|(_, sample)| shown(config, sample))
-        .map(|(index, sample)| sample_json(name(sample), &Summary::of(index)))
-        .collect();
+    let samples: Vec<Value> =
+        summaries(config).into_iter().map(|(sample, summary)| sample_json(name(&sample), &summary)).collect();
     let timestamp = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} +0000 UTC");
     json!({"Timestamp": timestamp, "Gauges": gauges, "Points": [], "Counters": counters, "Samples": samples})
         .to_string()
@@ -225,11 +235,8 @@ pub fn prometheus(config: &TelemetryConfig) -> String {
             out.push_str(&format!("# HELP {name} {name}\n# TYPE {name} counter\n{name} {total}\n"));
         }
     }
-    for (index, sample) in SAMPLES.iter().enumerate() {
-        if !shown(config, sample) {
-            continue;
-        }
-        let (name, summary) = (name(sample), Summary::of(index));
+    for (sample, summary) in summaries(config) {
+        let name = name(&sample);
         out.push_str(&format!("# HELP {name} {name}\n# TYPE {name} summary\n"));
         for part in [0.5, 0.9, 0.99] {
             let value = summary.quantile_ms(part).map_or("NaN".to_owned(), |ms| ms.to_string());

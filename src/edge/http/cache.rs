@@ -15,6 +15,9 @@ use muster_protocol::http::{DATE_LEN, Headers};
 use super::exchange::{Consistency, Read, Render, Wait};
 use super::limits;
 use super::respond::{Dress, Manner, Meta, Wire};
+use crate::metrics::routes::Meter;
+#[cfg(test)]
+use crate::metrics::routes::Meters;
 use crate::store::State;
 use crate::store::topic::Topic;
 
@@ -33,13 +36,15 @@ pub struct Group {
     pub topic: Topic,
     /// Whether an answer may be used again.
     pub cacheable: bool,
+    /// Where its requests are noted.
+    pub meter: Meter,
     consistency: Consistency,
     show_consistency: bool,
     blocking: bool,
     gzip: bool,
     render: Render,
     built: RefCell<Option<Built>>,
-    meter: Rc<Meter>,
+    held: Rc<Held>,
     /// Connections parked on it; see [`super::park`].
     pub parked: RefCell<super::park::Parking>,
 }
@@ -73,20 +78,21 @@ pub struct Moment<'a> {
 
 /// Bytes that built answers hold.
 #[derive(Default)]
-struct Meter(Cell<usize>);
+struct Held(Cell<usize>);
 
 impl Group {
-    fn new(read: Read, gzip: bool, meter: Rc<Meter>) -> Group {
+    fn new(read: Read, gzip: bool, meter: Meter, held: Rc<Held>) -> Group {
         Group {
             topic: read.topic,
             cacheable: read.cacheable,
+            meter,
             consistency: read.options.consistency,
             show_consistency: read.show_consistency,
             blocking: read.options.wait.is_some(),
             gzip,
             render: read.render,
             built: RefCell::new(None),
-            meter,
+            held,
             parked: RefCell::default(),
         }
     }
@@ -96,7 +102,7 @@ impl Group {
     pub fn for_tests() -> Rc<Group> {
         let topic = Topic::Key(b"k".as_slice().into());
         let read = Read::new(topic, Default::default(), |_| super::exchange::Response::empty(200));
-        Rc::new(Group::new(read, false, Rc::default()))
+        Rc::new(Group::new(read, false, Meters::default().of("GET", "/test/group").clone(), Rc::default()))
     }
 
     /// Gives `send` the answer as of `state`, built anew only if it may have changed.
@@ -165,7 +171,7 @@ impl Group {
     }
 
     fn account(&self, before: usize, after: usize) {
-        self.meter.0.set(self.meter.0.get() + after - before);
+        self.held.0.set(self.held.0.get() + after - before);
     }
 }
 
@@ -181,7 +187,7 @@ impl Drop for Group {
 pub struct Cache {
     plans: TwoGenerations<Box<[u8]>, Plan>,
     groups: TwoGenerations<Box<[u8]>, Rc<Group>>,
-    meter: Rc<Meter>,
+    held: Rc<Held>,
     keys: usize,
 }
 
@@ -196,13 +202,20 @@ impl Cache {
 
     /// The plan for a read that a handler gave: shared with those who ask the same, and remembered under the
     /// head's bytes when `remember` has them.
-    pub fn adopt(&mut self, read: Read, key: Option<Vec<u8>>, gzip: bool, remember: Option<&[u8]>) -> Plan {
+    pub fn adopt(
+        &mut self,
+        read: Read,
+        meter: &Meter,
+        key: Option<Vec<u8>>,
+        gzip: bool,
+        remember: Option<&[u8]>,
+    ) -> Plan {
         let wait = read.options.wait;
         let key = key.filter(|_| read.cacheable);
         let group = match key.as_deref().and_then(|key| self.groups.get(key)) {
             Some(group) => group.clone(),
             None => {
-                let group = Rc::new(Group::new(read, gzip, self.meter.clone()));
+                let group = Rc::new(Group::new(read, gzip, meter.clone(), self.held.clone()));
                 if let Some(key) = key {
                     self.keys += key.len() + ENTRY_OVERHEAD;
                     self.groups.insert(key.into(), group.clone());
@@ -217,7 +230,7 @@ impl Cache {
             self.keys += head.len() + ENTRY_OVERHEAD;
             self.plans.insert(head.into(), plan.clone());
         }
-        if self.keys + self.meter.0.get() > limits::CACHE_MAX / 2 {
+        if self.keys + self.held.0.get() > limits::CACHE_MAX / 2 {
             self.age();
         }
         plan
@@ -231,7 +244,7 @@ impl Cache {
 
     /// Bytes that answers and keys hold now.
     pub fn bytes(&self) -> usize {
-        self.keys + self.meter.0.get()
+        self.keys + self.held.0.get()
     }
 
     fn age(&mut self) {

@@ -17,6 +17,8 @@ pub struct Clock {
     start: Instant,
     /// Now.
     pub now: Instant,
+    /// When the last request of this turn was answered, or the turn began.
+    lap: Instant,
     /// Now, in ticks since the start.
     pub tick: u32,
     /// When connections are next checked for their timeouts.
@@ -39,6 +41,7 @@ impl Clock {
         Clock {
             start: now,
             now,
+            lap: now,
             tick: 0,
             next_sweep,
             second,
@@ -51,12 +54,19 @@ impl Clock {
     /// Reads the clocks.
     pub fn turn(&mut self) {
         self.now = time::now();
+        self.lap = self.now;
         self.tick = ticks(self.now.saturating_duration_since(self.start));
         let second = time::unix_now().as_secs();
         if second != self.second {
             self.second = second;
             self.date = http_date(second);
         }
+    }
+
+    /// How long the request took that was just answered: the time since the one before it in this turn.
+    pub fn lap(&mut self) -> Duration {
+        let now = time::now();
+        now.saturating_duration_since(std::mem::replace(&mut self.lap, now))
     }
 
     /// What answers made now have in common.

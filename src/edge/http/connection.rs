@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown};
+use std::time::Instant;
 
 use bytes::Bytes;
 use muster_protocol::http::Body;
@@ -14,6 +15,7 @@ use super::park::Ticket;
 use super::policy::Admitted;
 use super::respond::{Manner, Wire};
 use super::stream::Flow;
+use crate::metrics::routes::Meter;
 use crate::runtime::net::Socket;
 use crate::runtime::tally::Share;
 
@@ -58,11 +60,26 @@ pub enum Phase {
     /// Its query is parked.
     Parked(Ticket),
     /// A task works on its answer.
-    Busy,
+    Busy(Timing),
     /// Its answer is sent in chunks.
     Streaming(Box<Flow>),
     /// The last answer was given: waiting for the client to take it and to close.
     Linger,
+}
+
+/// What is noted when an answer comes that did not come at once.
+pub struct Timing {
+    /// Where.
+    pub meter: Meter,
+    /// When it was asked for.
+    pub since: Instant,
+}
+
+impl Timing {
+    /// Notes it.
+    pub fn end(&self, now: Instant) {
+        self.meter.note(now.saturating_duration_since(self.since));
+    }
 }
 
 /// A request whose body is under way.

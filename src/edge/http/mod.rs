@@ -43,16 +43,13 @@ pub mod tls;
 pub mod ui;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::agent::{Door, LocalState};
 use crate::config::Config;
 use crate::consensus::{Contact, Proposals, ProposeError};
-use crate::metrics;
 use crate::runtime::publish::Published;
 use crate::store::State;
 
-use exchange::Request;
 use router::Router;
 
 /// What handlers work with: one for each edge core.
@@ -111,12 +108,6 @@ impl Edge {
     /// servers do.
     fn require_server(&self) -> Result<(), exchange::Response> {
         if self.proposals.has_server() { Ok(()) } else { Err(area::refusal(&ProposeError::NoServers)) }
-    }
-
-    /// Notes how long a handler took, for the metric `http.METHOD.PATH`.
-    fn observe(&self, _request: &Request, _pattern: &'static str, took: Duration) {
-        metrics::count(metrics::Counter::HttpRequests, 1);
-        metrics::sample(metrics::Sample::HttpRequest, took);
     }
 }
 

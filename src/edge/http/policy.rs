@@ -39,19 +39,22 @@ pub struct Early {
     pub endpoint: bool,
     /// Whether the connection closes behind it.
     pub close: bool,
+    /// The pattern of the route it was meant for, and its method.
+    pub route: Option<(Method, &'static str)>,
 }
 
 impl Early {
     fn bare(response: Response) -> Early {
-        Early { response, endpoint: false, close: false }
+        Early { response, endpoint: false, close: false, route: None }
     }
 
     fn closing(status: u16) -> Early {
-        Early { response: Response::empty(status), endpoint: false, close: true }
+        Early { response: Response::empty(status), endpoint: false, close: true, route: None }
     }
 
-    fn endpoint(response: Response) -> Early {
-        Early { response, endpoint: true, close: false }
+    fn endpoint(response: Response, method: &Method, route: &Route) -> Early {
+        let route = Some((method.clone(), route.pattern));
+        Early { response, endpoint: true, close: false, route }
     }
 }
 
@@ -96,13 +99,13 @@ impl Policy {
             Found::Nothing => return Err(Box::new(Early::bare(Response::empty(404)))),
             Found::Route(route) => route,
         };
-        let query =
-            self.check(&head, path, raw_query, route, peer).map_err(|r| Box::new(Early::endpoint(r)))?;
+        let refuse = |response| Box::new(Early::endpoint(response, &head.method, route));
+        let query = self.check(&head, path, raw_query, route, peer).map_err(refuse)?;
         let (body_max, body_key) = self.body_limit(route.body);
         if let Framing::Length(length) = head.framing
             && length > body_max as u64
         {
-            return Err(Box::new(Early::endpoint(too_large(length, body_max, body_key))));
+            return Err(refuse(too_large(length, body_max, body_key)));
         }
         let Head { method, headers, .. } = head;
         let path = Bytes::from(clean);

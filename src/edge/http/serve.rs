@@ -11,7 +11,7 @@ use bytes::Bytes;
 use muster_protocol::http::{Body, Framing, Head, Method, Reject, Target, chunk, head_end, last_chunk};
 
 use super::cache::{Group, Plan, group_key};
-use super::connection::{Conn, Flushed, Phase, Receiving};
+use super::connection::{Conn, Flushed, Phase, Receiving, Timing};
 use super::exchange::{Consistency, Handled, Outcome, Response, Streaming, Wait};
 use super::limits;
 use super::park::{ConnId, Parked};
@@ -20,6 +20,7 @@ use super::query::failed_read;
 use super::respond::{Dress, Manner, Wire};
 use super::server::Server;
 use super::stream::panicked;
+use crate::metrics::routes::Meter;
 use crate::store::State;
 
 impl Server {
@@ -160,7 +161,7 @@ impl Server {
                     }
                 }
                 Phase::Linger => return (input.len(), false),
-                Phase::Parked(_) | Phase::Busy | Phase::Streaming(_) => return (used, false),
+                Phase::Parked(_) | Phase::Busy(_) | Phase::Streaming(_) => return (used, false),
             }
         }
     }
@@ -168,7 +169,7 @@ impl Server {
     fn on_eof(&mut self, id: ConnId) {
         let Some(conn) = self.conn(id) else { return };
         match conn.phase {
-            Phase::Busy => {}
+            Phase::Busy(_) => {}
             _ if !conn.is_flushed() => {}
             _ => self.close(id),
         }
@@ -230,31 +231,38 @@ impl Server {
             let Admitted { body_max, body_key, .. } = receiving.admitted;
             let response = too_large(receiving.data.len() as u64, body_max, body_key);
             conn.manner.keep_alive &= done;
+            let Admitted { request, route, .. } = &receiving.admitted;
+            let meter = self.meter(&request.method, route.pattern);
             self.answer(id, &response, true);
+            meter.note(self.clock.lap());
         }
     }
 
     /// Asks the handler and does as it says. `raw` is the request's head when its bytes alone say what it asks.
     fn dispatch(&mut self, id: ConnId, admitted: &Admitted, raw_query: &[u8], raw: Option<&[u8]>) {
         let request = &admitted.request;
-        let started = crate::runtime::time::now();
+        let meter = self.meter(&request.method, admitted.route.pattern);
         let edge = self.edge.clone();
         let handled = catch_unwind(AssertUnwindSafe(|| (admitted.route.handler)(&edge, request)));
         let handled: Handled = handled.unwrap_or_else(|_| Err(panicked()));
-        self.edge.observe(request, admitted.route.pattern, started.elapsed());
         match handled {
-            Err(response) | Ok(Outcome::Reply(response)) => self.answer(id, &response, true),
+            Err(response) | Ok(Outcome::Reply(response)) => {
+                self.answer(id, &response, true);
+                meter.note(self.clock.lap());
+            }
             Ok(Outcome::Later(work)) => {
+                let timing = Timing { meter, since: self.clock.now };
                 if let Some(conn) = self.conn(id) {
-                    conn.phase = Phase::Busy;
+                    conn.phase = Phase::Busy(timing);
                     self.inbox.answer_later(id, work);
                 }
             }
-            Ok(Outcome::Stream(streaming)) => self.start_stream(id, streaming),
+            Ok(Outcome::Stream(streaming)) => self.start_stream(id, streaming, meter),
             Ok(Outcome::Read(read)) => {
                 if let Err(refusal) = self.clock.contact.admit(read.options.consistency == Consistency::Stale)
                 {
-                    return self.answer(id, &failed_read(request, &refusal.to_string()), true);
+                    self.answer(id, &failed_read(request, &refusal.to_string()), true);
+                    return meter.note(self.clock.lap());
                 }
                 let Some(manner) = self.conn(id).map(|conn| conn.manner) else { return };
                 // Only requests whose answer is the same for all who send these bytes are remembered.
@@ -263,7 +271,7 @@ impl Server {
                 let key = shared
                     .then(|| group_key(&request.path, raw_query, &request.headers, manner.gzip, blocking));
                 let plain = Manner { gzip: false, ..manner } == Manner::KEEP;
-                let plan = self.cache.adopt(read, key, manner.gzip, raw.filter(|_| shared && plain));
+                let plan = self.cache.adopt(read, &meter, key, manner.gzip, raw.filter(|_| shared && plain));
                 self.serve_plan(id, &plan);
             }
         }
@@ -276,8 +284,15 @@ impl Server {
             Some(wait) if state.last_change(&plan.group.topic) <= wait.index => {
                 self.park_query(id, plan, wait)
             }
-            _ => self.answer_read(id, &plan.group, &state),
+            _ => {
+                self.answer_read(id, &plan.group, &state);
+                plan.group.meter.note(self.clock.lap());
+            }
         }
+    }
+
+    fn meter(&mut self, method: &Method, pattern: &'static str) -> Meter {
+        self.meters.of(method_name(method), pattern).clone()
     }
 
     fn park_query(&mut self, id: ConnId, plan: &Plan, wait: Wait) {
@@ -321,6 +336,8 @@ impl Server {
         }
         if let Phase::Parked(ticket) = std::mem::replace(&mut conn.phase, Phase::Head) {
             self.park.leave(&ticket);
+            let waited = self.clock.now.saturating_duration_since(ticket.since());
+            ticket.group().meter.note(waited);
         }
         true
     }
@@ -359,6 +376,9 @@ impl Server {
         let skippable = skip.as_ref().is_none_or(|(_, short)| *short && !expects_continue);
         conn.manner.keep_alive &= skippable && !early.close;
         self.answer(id, &early.response, early.endpoint);
+        if let Some((method, pattern)) = &early.route {
+            self.meter(method, pattern).note(self.clock.lap());
+        }
         if let Some((body, true)) = skip
             && let Some(conn) = self.conn(id)
             && matches!(conn.phase, Phase::Head)
@@ -387,8 +407,10 @@ impl Server {
 
     /// A task's answer has come.
     pub(super) fn late_answer(&mut self, id: ConnId, response: &Response) {
+        let now = self.clock.now;
         let Some(conn) = self.conn(id) else { return };
-        if matches!(conn.phase, Phase::Busy) {
+        if let Phase::Busy(timing) = &conn.phase {
+            timing.end(now);
             conn.phase = Phase::Head;
             self.answer(id, response, true);
             self.resume(id);
@@ -439,7 +461,7 @@ impl Server {
         let flushed = conn.flush();
         match (flushed, &conn.phase) {
             (Flushed::Broken, _) => self.close(id),
-            (Flushed::Blocked, _) | (_, Phase::Linger | Phase::Parked(_) | Phase::Busy) => {}
+            (Flushed::Blocked, _) | (_, Phase::Linger | Phase::Parked(_) | Phase::Busy(_)) => {}
             (_, Phase::Streaming(flow)) if flow.ended => self.stream_done(id),
             (_, Phase::Streaming(flow)) => flow.next(),
             _ if !conn.manner.keep_alive => self.linger(id),
@@ -447,7 +469,8 @@ impl Server {
         }
     }
 
-    fn start_stream(&mut self, id: ConnId, streaming: Streaming) {
+    fn start_stream(&mut self, id: ConnId, streaming: Streaming, meter: Meter) {
+        let timing = Timing { meter, since: self.clock.now };
         let policy = self.policy.clone();
         let date = self.clock.date;
         let inbox = self.inbox.clone();
@@ -458,7 +481,7 @@ impl Server {
         }
         let extra = Some(&policy.extra_head[..]);
         let wire = Wire::streamed(&head, Dress { manner: conn.manner, extra, meta: None, date: &date });
-        let flow = inbox.stream(id, source, conn.manner.http_1_0);
+        let flow = inbox.stream(id, source, conn.manner.http_1_0, timing);
         conn.phase = Phase::Streaming(Box::new(flow));
         let sent = conn.send(&wire);
         if sent == Flushed::Broken {
@@ -505,8 +528,11 @@ impl Server {
     }
 
     fn stream_done(&mut self, id: ConnId) {
-        if let Some(conn) = self.conn(id) {
-            conn.phase = Phase::Head;
+        let now = self.clock.now;
+        if let Some(conn) = self.conn(id)
+            && let Phase::Streaming(flow) = std::mem::replace(&mut conn.phase, Phase::Head)
+        {
+            flow.timing.end(now);
         }
         self.after_answer(id, Flushed::All);
         self.resume(id);
@@ -516,4 +542,18 @@ impl Server {
 fn send_as(conn: &mut Conn, wire: &Wire) -> Flushed {
     let Manner { http_1_0, keep_alive, .. } = conn.manner;
     if keep_alive && !http_1_0 { conn.send(wire) } else { conn.send(&wire.for_manner(conn.manner)) }
+}
+
+/// A method as metrics name it; clients cannot make up names.
+fn method_name(method: &Method) -> &'static str {
+    match method {
+        Method::Get => "GET",
+        Method::Put => "PUT",
+        Method::Post => "POST",
+        Method::Delete => "DELETE",
+        Method::Head => "HEAD",
+        Method::Options => "OPTIONS",
+        Method::Patch => "PATCH",
+        Method::Other(_) => "OTHER",
+    }
 }

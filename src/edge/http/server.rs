@@ -19,6 +19,7 @@ use super::policy::Policy;
 use super::router::Router;
 use super::stream::{Inbox, News};
 use super::{Edge, limits};
+use crate::metrics::routes::Meters;
 use crate::runtime::cores::Shutdown;
 use crate::runtime::mesh::Receiver;
 use crate::runtime::net::{self, Event, Listener, Readiness, Socket};
@@ -47,6 +48,7 @@ pub struct Server {
     pub(super) park: Park,
     pub(super) inbox: Inbox,
     pub(super) rng: Rng,
+    pub(super) meters: Meters,
     readiness: Readiness,
     doors: Vec<Door>,
     pub(super) conns: Vec<Slot>,
@@ -86,6 +88,7 @@ impl Server {
             park: Park::default(),
             inbox,
             rng: Rng::seeded(),
+            meters: Meters::default(),
             readiness,
             doors,
             conns: Vec::new(),
@@ -348,7 +351,7 @@ impl Server {
                 Phase::Head => (past(limits::HEAD_TIMEOUT), true),
                 Phase::Body(_) => (past(limits::BODY_STALL_TIMEOUT), true),
                 Phase::Discard(_) | Phase::Linger => (past(limits::LINGER_TIMEOUT), false),
-                Phase::Parked(_) | Phase::Busy | Phase::Streaming(_) => (false, false),
+                Phase::Parked(_) | Phase::Busy(_) | Phase::Streaming(_) => (false, false),
             };
             if overdue && answer {
                 self.reject(id, Reject::Timeout);

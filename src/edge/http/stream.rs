@@ -12,6 +12,7 @@ use std::task::{Poll, Waker};
 use bytes::Bytes;
 use futures_lite::{FutureExt as _, Stream, StreamExt as _};
 
+use super::connection::Timing;
 use super::exchange::{LocalBoxFuture, Response};
 use super::park::ConnId;
 use crate::runtime::net::Notifier;
@@ -68,7 +69,13 @@ impl Inbox {
     }
 
     /// Starts the task of a stream. It ends with its [`Flow`].
-    pub fn stream(&self, conn: ConnId, source: Pin<Box<dyn Stream<Item = Bytes>>>, http_1_0: bool) -> Flow {
+    pub fn stream(
+        &self,
+        conn: ConnId,
+        source: Pin<Box<dyn Stream<Item = Bytes>>>,
+        http_1_0: bool,
+        timing: Timing,
+    ) -> Flow {
         let gate = Rc::new(Gate::default());
         let (inbox, passage) = (self.clone(), gate.clone());
         let mut source = source;
@@ -87,7 +94,7 @@ impl Inbox {
             }
             inbox.post(News::End(conn));
         };
-        Flow { _task: task::spawn(guarded), gate, http_1_0, ended: false }
+        Flow { _task: task::spawn(guarded), gate, timing, http_1_0, ended: false }
     }
 }
 
@@ -100,6 +107,8 @@ pub fn panicked() -> Response {
 pub struct Flow {
     _task: Task<()>,
     gate: Rc<Gate>,
+    /// What is noted when it ends.
+    pub timing: Timing,
     /// Chunks go out bare.
     pub http_1_0: bool,
     /// The source ended.
