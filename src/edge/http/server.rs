@@ -347,6 +347,7 @@ impl Server {
             let past = |limit| self.clock.is_past(conn.progress, limit);
             let (overdue, answer) = match &conn.phase {
                 _ if !conn.is_flushed() => (past(limits::WRITE_STALL_TIMEOUT), false),
+                Phase::Head if conn.is_greeting() => (past(limits::HEAD_TIMEOUT), false),
                 Phase::Head if conn.input.is_empty() => (past(limits::IDLE_TIMEOUT), false),
                 Phase::Head => (past(limits::HEAD_TIMEOUT), true),
                 Phase::Body(_) => (past(limits::BODY_STALL_TIMEOUT), true),

@@ -8,6 +8,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::version::TLS13;
 
 use crate::config::TlsConfig;
 
@@ -26,7 +27,11 @@ pub fn server_config(tls: &TlsConfig) -> Result<Arc<ServerConfig>, String> {
     let chain = certificates(cert)?;
     let key =
         PrivateKeyDer::from_pem_file(key).map_err(|error| format!("key_file {}: {error}", key.display()))?;
-    let builder = ServerConfig::builder();
+    let builder = match tls.min_version.as_str() {
+        "tls13" => ServerConfig::builder_with_protocol_versions(&[&TLS13]),
+        // 1.2 and 1.3; older ones are broken, and not spoken whatever the configuration allows.
+        _ => ServerConfig::builder(),
+    };
     let builder = if tls.verify_incoming_https {
         let ca =
             tls.ca_file.as_deref().ok_or("verify_incoming_https needs ca_file, to know whom to trust")?;

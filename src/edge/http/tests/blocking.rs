@@ -116,3 +116,32 @@ fn stopping_ends_parked_queries() {
         assert!(client.is_closed().await);
     });
 }
+
+#[test]
+fn requests_are_noted_by_route_and_method() {
+    fn count(metrics: &str, name: &str) -> u64 {
+        let metrics: serde_json::Value = serde_json::from_str(metrics).expect("JSON");
+        let samples = metrics["Samples"].as_array().expect("samples");
+        let found = samples.iter().find(|sample| sample["Name"] == format!("consul.{name}"));
+        found.map_or(0, |sample| sample["Count"].as_u64().expect("a count"))
+    }
+    with_site(|site| async move {
+        site.put("k", "1").await;
+        let mut client = site.client().await;
+        let before = client.get("/v1/agent/metrics").await.text();
+        for _ in 0..3 {
+            client.get("/v1/kv/k").await;
+        }
+        client.send("PUT /v1/kv/k HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n2").await;
+        assert_eq!(client.answer().await.status, 200);
+        client.send("BREW /v1/kv/k HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert_eq!(client.answer().await.status, 405);
+        let seen = index(&client.get("/v1/kv/k").await);
+        client.get(&format!("/v1/kv/k?wait=1ms&index={seen}")).await;
+        let after = client.get("/v1/agent/metrics").await.text();
+        // Other tests ask, too.
+        for (name, least) in [("http.GET.v1.kv._", 5), ("http.PUT.v1.kv._", 1), ("http.OTHER.v1.kv._", 1)] {
+            assert!(count(&after, name) >= count(&before, name) + least, "{name}: {after}");
+        }
+    });
+}

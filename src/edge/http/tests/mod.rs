@@ -3,6 +3,7 @@
 mod blocking;
 mod exchange;
 mod leader;
+mod tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
