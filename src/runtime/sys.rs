@@ -197,6 +197,8 @@ pub(super) fn space(path: &std::path::Path) -> io::Result<(u64, u64)> {
     check(unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) })?;
     // SAFETY: the call succeeded, and all bytes were zeroed before it.
     let found = unsafe { found.assume_init() };
-    let unit = found.f_frsize as u64;
-    Ok((found.f_blocks as u64 * unit, found.f_bavail as u64 * unit))
+    // Their types differ from target to target.
+    #[allow(clippy::unnecessary_cast)]
+    let (unit, all, free) = (found.f_frsize as u64, found.f_blocks as u64, found.f_bavail as u64);
+    Ok((all * unit, free * unit))
 }
