@@ -25,7 +25,7 @@ use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError}
 use crate::runtime::net::BindError;
 use crate::runtime::publish::Published;
 use crate::runtime::signal::{self, Signal};
-use crate::runtime::{blocking, mesh, preflight, task, time};
+use crate::runtime::{blocking, mesh, preflight, process, task, time};
 use crate::server::leader;
 use crate::store::{State, Touched};
 use doors::Doors;
@@ -97,8 +97,10 @@ pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
 
     let plan = Plan::new(config, reload, layout, edges);
     let (ending, entry) = (plan.ending.clone(), plan);
-    cores::run(driver, layout.cores, move |core| Box::pin(core_main(entry.clone(), core)))
-        .map_err(Failure::Cores)?;
+    let ran = cores::run(driver, layout.cores, move |core| Box::pin(core_main(entry.clone(), core)));
+    // Nobody waits for the checks that are still running.
+    process::kill_all();
+    ran.map_err(Failure::Cores)?;
     ending.outcome()
 }
 
@@ -174,7 +176,8 @@ struct Plan {
 
 /// What the control core alone owns.
 struct Control {
-    runner: Runner,
+    /// None on a client: it knows no server yet.
+    runner: Option<Runner>,
     doorway: Doorway,
     changes: Vec<mesh::Sender<Arc<Touched>>>,
 }
@@ -187,8 +190,13 @@ struct EdgeSeat {
 
 impl Plan {
     fn new(config: Config, reload: Reload, layout: Layout, doors: Vec<Doors>) -> Plan {
-        let (proposals, state, runner) =
-            consensus::open(SocketAddr::new(config.addresses.advertise, config.ports.server).to_string());
+        let (proposals, state, runner) = if config.server {
+            let address = SocketAddr::new(config.addresses.advertise, config.ports.server).to_string();
+            let (proposals, state, runner) = consensus::open(address);
+            (proposals, state, Some(runner))
+        } else {
+            (Proposals::without_server(), Published::new(State::new()), None)
+        };
         let (door, doorway) = agent::door();
         let (senders, receivers): (Vec<_>, Vec<_>) =
             doors.iter().map(|_| mesh::channel(CHANGES_WAITING_MAX)).unzip();
@@ -212,13 +220,34 @@ impl Plan {
 }
 
 async fn core_main(plan: Plan, core: CoreId) {
+    // However this core ends: without it the others are no agent, and a supervisor should start a new one.
+    let _end = EndTogether(plan.clone());
     let edge = plan.layout.edge_of(core).and_then(|place| plan.edges.take(CoreId(place as u32)));
-    let edge = edge.map(|seat| task::spawn(run_edge(plan.clone(), seat)));
+    let edge = edge.map(|seat| {
+        let end = EndTogether(plan.clone());
+        let running = run_edge(plan.clone(), seat);
+        task::spawn(async move {
+            let _end = end;
+            running.await;
+        })
+    });
     if let Some(control) = plan.control.take(core) {
         run_control(plan, control).await;
     }
     if let Some(edge) = edge {
         edge.await;
+    }
+}
+
+/// Dropped at the end of a core's main tasks, by a panic too: raises the order to stop.
+struct EndTogether(Plan);
+
+impl Drop for EndTogether {
+    fn drop(&mut self) {
+        if !self.0.shutdown.is_raised() {
+            self.0.ending.failed("a part of the agent ended by a fault; the log says which".to_owned());
+            self.0.shutdown.raise();
+        }
     }
 }
 
@@ -243,7 +272,7 @@ async fn run_edge(plan: Plan, seat: EdgeSeat) {
 
 /// Runs consensus, the leader's duties and the agent until the order to stop, then closes the agent's files.
 async fn run_control(plan: Plan, control: Control) {
-    let _consensus = task::spawn(control.runner.run(control.changes));
+    let consensus = control.runner.map(|runner| task::spawn(runner.run(control.changes)));
     let _signals = task::spawn(obey_signals(plan.clone()));
     let agent = match start_agent(&plan).await {
         Ok(agent) => agent,
@@ -254,7 +283,14 @@ async fn run_control(plan: Plan, control: Control) {
         }
     };
     plan.ready.raise();
-    agent.run(control.doorway, plan.shutdown.raised()).await;
+    let faulted = async {
+        match consensus {
+            Some(consensus) => drop(consensus.await),
+            None => std::future::pending().await,
+        }
+    };
+    // Consensus outlives its writers, so it ends before them by a fault only. Then there is nobody to write for.
+    let _ = cores::either(agent.run(control.doorway, plan.shutdown.raised()), faulted).await;
 }
 
 async fn start_agent(plan: &Plan) -> Result<Agent, String> {
@@ -281,7 +317,7 @@ async fn start_agent(plan: &Plan) -> Result<Agent, String> {
 
 fn hooks(plan: &Plan) -> Hooks {
     let (reload, published) = (plan.reload.clone(), plan.config.clone());
-    let leaving = plan.clone();
+    let (publishing, leaving) = (plan.config.clone(), plan.clone());
     Hooks {
         reload: Box::new(move || {
             let (reload, published) = (reload.clone(), published.clone());
@@ -291,10 +327,10 @@ fn hooks(plan: &Plan) -> Hooks {
                 if !held.is_empty() {
                     tracing::warn!("agent: changed, but only a restart applies it: {}", held.join(", "));
                 }
-                published.store(config);
-                Ok(published.load_full())
+                Ok(Arc::new(config))
             })
         }),
+        publish: Box::new(move |config| publishing.store_arc(config)),
         leave: Box::new(move || {
             leaving.ending.graceful();
             leaving.shutdown.raise();

@@ -11,8 +11,11 @@ use muster::runtime::task;
 use runtime_support::on_cores;
 use std::time::Duration;
 
-/// Makes the three calls of io_uring fail with `errno` in this thread and all that it starts.
-fn deny_io_uring(errno: i32) {
+/// The three calls of io_uring.
+const ALL: [i64; 3] = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+/// Makes three calls fail with `errno` in this thread and all that it starts.
+fn deny(calls: [i64; 3], errno: i32) {
     let load_number = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let jump_if_equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let deny = libc::SECCOMP_RET_ERRNO | errno.unsigned_abs();
@@ -26,9 +29,9 @@ fn deny_io_uring(errno: i32) {
     let mut program = [
         // The number is the first field of the data that a filter sees.
         statement(load_number, 0),
-        deny_if(libc::SYS_io_uring_setup, 3),
-        deny_if(libc::SYS_io_uring_enter, 2),
-        deny_if(libc::SYS_io_uring_register, 1),
+        deny_if(calls[0], 3),
+        deny_if(calls[1], 2),
+        deny_if(calls[2], 1),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
         statement(libc::BPF_RET | libc::BPF_K, deny),
     ];
@@ -40,9 +43,9 @@ fn deny_io_uring(errno: i32) {
     }
 }
 
-fn denied(errno: i32, refusal: Refusal) {
+fn denied(calls: [i64; 3], errno: i32, refusal: Refusal) {
     let denied = std::thread::spawn(move || {
-        deny_io_uring(errno);
+        deny(calls, errno);
         assert_eq!(preflight::probe_io_uring(), Err(refusal));
         let forced = Driver::choose(Some(Driver::Glommio)).expect_err("io_uring is denied");
         assert!(matches!(forced, StartError::Refused(found) if found == refusal));
@@ -74,12 +77,20 @@ async fn echo_once() {
 
 #[test]
 fn denied_by_eperm_the_agent_runs_on_epoll() {
-    denied(libc::EPERM, Refusal::Forbidden);
+    denied(ALL, libc::EPERM, Refusal::Forbidden);
+}
+
+/// Only io_uring_setup and io_uring_enter were tried; glommio then panicked at its first io_uring_register.
+#[test]
+fn with_one_call_denied_the_agent_runs_on_epoll() {
+    for call in ALL {
+        denied([call; 3], libc::EPERM, Refusal::Forbidden);
+    }
 }
 
 #[test]
 fn denied_by_enosys_the_agent_runs_on_epoll() {
-    denied(libc::ENOSYS, Refusal::Missing);
+    denied(ALL, libc::ENOSYS, Refusal::Missing);
 }
 
 #[test]

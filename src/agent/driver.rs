@@ -5,6 +5,7 @@
 
 mod catalog;
 mod clock;
+mod pace;
 mod requests;
 mod start;
 
@@ -13,9 +14,10 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::bell::Bell;
+use super::bell::{Bell, Turns};
 use super::door::Doorway;
 use super::error::AgentError;
 use super::files::Files;
@@ -36,6 +38,8 @@ use crate::store::model::Node;
 pub const HASH_WAITERS_MAX: usize = 4096;
 /// States of TTL checks are written at most this often: they only matter after a restart.
 const STATES_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the end of the agent may wait for its files.
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 /// How often aliases of other nodes are looked at.
 const REMOTE_ALIAS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -46,6 +50,8 @@ pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 pub struct Hooks {
     /// Reads and validates the configuration again. The error is for the operator.
     pub reload: Box<dyn Fn() -> LocalFuture<Result<Arc<Config>, String>>>,
+    /// Puts a configuration that was read and taken in force everywhere.
+    pub publish: Box<dyn Fn(Arc<Config>)>,
     /// Starts leaving the cluster and ending the process; returns at once.
     pub leave: Box<dyn Fn()>,
 }
@@ -77,6 +83,8 @@ struct Inner {
     registry: RefCell<Registry>,
     from_files: RefCell<FromFiles>,
     files: Option<Files>,
+    /// Files are written by one task at a time, so that what happened last is written last.
+    writing: Turns,
     local: Published<LocalState>,
     state: Published<State>,
     proposals: Proposals,
@@ -87,6 +95,7 @@ struct Inner {
     /// The catalog lacks something.
     dirty: Bell,
     waiters: RefCell<Vec<CatalogWaiter>>,
+    pace: RefCell<pace::Pace>,
     hash_waiters: RefCell<Vec<HashWaiter>>,
     states: RefCell<BTreeMap<String, StoredState>>,
     states_bell: Bell,
@@ -117,57 +126,41 @@ impl Agent {
     /// Runs until the door closes or `stop` is over, then writes what waits to be written.
     pub async fn run(self, doorway: Doorway, stop: impl Future<Output = ()>) {
         let inner = self.0;
-        let tasks = [
+        let mut tasks = [
             task::spawn(clock::run(inner.clone())),
             task::spawn(catalog::run(inner.clone())),
             task::spawn(write_states(inner.clone())),
             task::spawn(follow_remote_aliases(inner.clone())),
         ];
-        // Either way it is the end.
-        let _ = cores::either(requests::run(inner.clone(), doorway), stop).await;
+        let faulted = std::future::poll_fn(|cx| {
+            let ended = tasks.iter_mut().any(|task| Pin::new(task).poll(cx).is_ready());
+            if ended { Poll::Ready(()) } else { Poll::Pending }
+        });
+        // Each is the end: an agent without its clock, say, would show checks that nobody runs any more.
+        let _ = cores::either(cores::either(requests::run(inner.clone(), doorway), faulted), stop).await;
         drop(tasks);
-        inner.flush_states().await;
+        if time::timeout(FLUSH_LIMIT, inner.flush_states()).await.is_none() {
+            tracing::error!(
+                "the states of TTL checks could not be written within {FLUSH_LIMIT:?}: the disk of the data_dir hangs"
+            );
+        }
     }
 }
 
 impl Inner {
     /// After each change of the registry: evaluates aliases, publishes the view, wakes whoever has to act.
     fn changed(&self) {
-        self.follow_local_aliases();
-        let view = self.registry.borrow_mut().take_view();
+        let view = {
+            let mut registry = self.registry.borrow_mut();
+            registry.follow_aliases(time::now());
+            registry.take_view()
+        };
         if let Some(view) = view {
             self.local.store(view);
             self.answer_hash_waiters();
         }
         self.clock.ring();
         self.dirty.ring();
-    }
-
-    /// Aliases of our own services follow at once. An alias may follow an alias: a few rounds settle them.
-    fn follow_local_aliases(&self) {
-        const ROUNDS_MAX: usize = 8;
-        let now = time::now();
-        for _ in 0..ROUNDS_MAX {
-            let mut registry = self.registry.borrow_mut();
-            let view = registry.view().clone();
-            let own = |node: &str| node.is_empty() || node.eq_ignore_ascii_case(&view.node.node);
-            let findings: Vec<_> = registry
-                .aliases()
-                .filter(|(_, node, _)| own(node))
-                .map(|(id, node, service)| {
-                    let exists = view.services.contains_key(service);
-                    let checks = view.checks.values().map(|check| check.row.as_ref());
-                    (id.to_owned(), alias::evaluate(node, service, exists, checks))
-                })
-                .collect();
-            let before = registry.last_change();
-            for (id, finding) in findings {
-                registry.set_alias(now, &id, finding);
-            }
-            if registry.last_change() == before {
-                return;
-            }
-        }
     }
 
     fn answer_hash_waiters(&self) {
@@ -189,6 +182,7 @@ impl Inner {
 
     /// Writes what the registry wants written. States of TTL checks are gathered and written now and then.
     async fn persist(&self) {
+        let _turn = self.writing.take().await;
         let changes = self.registry.borrow_mut().take_files();
         let Some(files) = &self.files else { return };
         let mut now = Vec::new();
@@ -209,6 +203,7 @@ impl Inner {
     }
 
     async fn flush_states(&self) {
+        let _turn = self.writing.take().await;
         let states = std::mem::take(&mut *self.states.borrow_mut());
         if let Some(files) = &self.files {
             files.apply(states.into_values().map(FileChange::PutState).collect()).await;
@@ -232,9 +227,7 @@ async fn follow_remote_aliases(inner: Rc<Inner>) {
         let state = inner.state.load_full();
         let aliases: Vec<_> = {
             let registry = inner.registry.borrow();
-            let own = registry.view().node.node.clone();
-            let others = |node: &str| !node.is_empty() && !node.eq_ignore_ascii_case(&own);
-            let all = registry.aliases().filter(|(_, node, _)| others(node));
+            let all = registry.remote_aliases();
             all.map(|(id, node, service)| (id.to_owned(), node.to_owned(), service.to_owned())).collect()
         };
         if aliases.is_empty() || state.index() == seen {

@@ -7,6 +7,8 @@ use std::fmt;
 pub enum ProposeError {
     /// There is no leader to order it. The text is Consul's.
     NoLeader,
+    /// This agent is a client and knows no server to hand it to. The text is Consul's.
+    NoServers,
     /// The queue of waiting writes is full; the client should come again a little later.
     TooBusy,
     /// The command is larger than one may be.
@@ -24,6 +26,7 @@ impl fmt::Display for ProposeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ProposeError::NoLeader => f.write_str("No cluster leader"),
+            ProposeError::NoServers => f.write_str("No known Consul servers"),
             ProposeError::TooBusy => f.write_str(
                 "write refused: the queue of waiting writes is full; retry after a pause, and slow down writers if it lasts",
             ),

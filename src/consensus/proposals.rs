@@ -51,9 +51,14 @@ pub fn open(address: String) -> (Proposals, Published<State>, Runner) {
 }
 
 impl Proposals {
-    /// The handle of an agent that knows no server: each write ends as [`ProposeError::NoLeader`].
+    /// The handle of an agent that knows no server: each write ends as [`ProposeError::NoServers`].
     pub fn without_server() -> Proposals {
         Proposals(None)
+    }
+
+    /// Whether a server is known. Without one the state is empty and says nothing: reads of it must be refused too.
+    pub fn has_server(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Proposes a write; resolves once it is applied and visible on every core.
@@ -61,7 +66,7 @@ impl Proposals {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, command: &Command) -> Result<Applied, ProposeError> {
-        let handle = self.0.as_deref().ok_or(ProposeError::NoLeader)?;
+        let handle = self.0.as_deref().ok_or(ProposeError::NoServers)?;
         let encoded = Encoded::of(command);
         let length = encoded.bytes().len();
         if length > COMMAND_LENGTH_MAX {

@@ -110,7 +110,7 @@ fn writers_on_many_cores_are_put_in_one_order() {
 fn refusals_say_why() {
     on_a_core(async || {
         let absent = Proposals::without_server().propose(&set("a", 1)).await;
-        assert_eq!(absent.map_err(|error| error.to_string()), Err("No cluster leader".into()));
+        assert_eq!(absent.map_err(|error| error.to_string()), Err("No known Consul servers".into()));
         let (proposals, _state, runner) = open(String::new());
         let large = proposals.propose(&set("a", COMMAND_LENGTH_MAX)).await;
         assert!(matches!(large, Err(ProposeError::TooLarge { max: COMMAND_LENGTH_MAX, .. })));

@@ -1,4 +1,6 @@
-//! A small pool of plain threads for what can only be done blocking: name resolution, files.
+//! Two small pools of plain threads for what can only be done blocking. One is for files and the like. The other is for
+//! name resolution alone: a resolver that hangs keeps its threads for many seconds, and checks with host names ask it
+//! all the time; no registration may wait behind them to be written.
 
 use super::mesh::{OneSender, oneshot};
 use super::task::panic_text;
@@ -8,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
-/// Threads at most; they are started when needed, and then stay.
+/// Threads of a pool at most; they are started when needed, and then stay.
 pub const THREADS_MAX: usize = 6;
 /// Jobs that may wait for a thread; further callers wait until there is room.
 pub const QUEUE_MAX: usize = 1024;
@@ -27,20 +29,43 @@ impl fmt::Display for Panicked {
 
 impl std::error::Error for Panicked {}
 
-/// Runs `job` on a thread of the pool. Dropping the future does not stop a job that has begun.
+/// Runs `job` on a thread of the pool for files. Dropping the future does not stop a job that has begun.
 ///
 /// # Errors
 /// The job panicked.
 pub async fn run<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Result<T, Panicked> {
+    run_on(&FILES, job, false).await
+}
+
+/// The same on the pool for name resolution; a job that nobody waits for any more when its turn comes is not begun.
+///
+/// # Errors
+/// The job panicked.
+pub(super) async fn resolve<T: Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Panicked> {
+    run_on(&NAMES, job, true).await
+}
+
+async fn run_on<T: Send + 'static>(
+    pool: &'static Pool,
+    job: impl FnOnce() -> T + Send + 'static,
+    only_if_awaited: bool,
+) -> Result<T, Panicked> {
     let (sender, receiver) = oneshot();
-    let mut job: Option<Job> = Some(Box::new(move || match catch_unwind(AssertUnwindSafe(job)) {
-        // Nobody waits any more: the output is dropped.
-        Ok(output) => drop(sender.send(output)),
-        Err(panic) => tracing::error!("a blocking job panicked: {}", panic_text(&*panic)),
+    let mut job: Option<Job> = Some(Box::new(move || {
+        if only_if_awaited && sender.is_closed() {
+            return;
+        }
+        match catch_unwind(AssertUnwindSafe(job)) {
+            // Nobody waits any more: the output is dropped.
+            Ok(output) => drop(sender.send(output)),
+            Err(panic) => tracing::error!("a blocking job panicked: {}", panic_text(&*panic)),
+        }
     }));
     while let Some(waiting) = job.take() {
         let (room, freed) = oneshot();
-        job = POOL.offer(waiting, room);
+        job = pool.offer(waiting, room);
         if job.is_some() {
             freed.await;
         }
@@ -63,12 +88,31 @@ struct State {
     idle: usize,
 }
 
-static POOL: Pool = Pool {
-    state: Mutex::new(State { jobs: VecDeque::new(), blocked: VecDeque::new(), threads: 0, idle: 0 }),
-    work: Condvar::new(),
-};
+impl State {
+    /// Those to tell that there is room: one who still waits, or everybody when no job is left whose end could tell
+    /// them later (the one told may have left meanwhile).
+    fn freed(&mut self) -> VecDeque<OneSender<()>> {
+        if self.jobs.is_empty() {
+            return std::mem::take(&mut self.blocked);
+        }
+        while let Some(caller) = self.blocked.pop_front() {
+            if !caller.is_closed() {
+                return [caller].into();
+            }
+        }
+        VecDeque::new()
+    }
+}
+
+static FILES: Pool = Pool::new();
+static NAMES: Pool = Pool::new();
 
 impl Pool {
+    const fn new() -> Pool {
+        let state = State { jobs: VecDeque::new(), blocked: VecDeque::new(), threads: 0, idle: 0 };
+        Pool { state: Mutex::new(state), work: Condvar::new() }
+    }
+
     /// Gives the job back if the queue is full; then `room` is dropped when there is some.
     fn offer(&'static self, job: Job, room: OneSender<()>) -> Option<Job> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,7 +152,7 @@ impl Pool {
                 state.idle -= 1;
             }
             let job = state.jobs.pop_front();
-            let freed = state.blocked.pop_front();
+            let freed = state.freed();
             drop(state);
             drop(freed);
             if let Some(job) = job {

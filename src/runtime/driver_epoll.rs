@@ -3,7 +3,7 @@
 use super::mailbox::Mailbox;
 use super::reactor::{self, Core};
 use super::task;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -29,6 +29,8 @@ pub(super) struct RunQueue {
     ready: RefCell<VecDeque<TaskId>>,
     /// Where foreign threads leave wake-ups; known once the core is entered.
     mailbox: RefCell<Option<Arc<Mailbox>>>,
+    /// The core has ended: what is spawned now (by destructors) is dropped at once.
+    ended: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -70,6 +72,9 @@ impl RunQueue {
     }
 
     pub(super) fn spawn(&self, future: Boxed) -> TaskId {
+        if self.ended.get() {
+            return TaskId { index: u32::MAX, generation: 0 };
+        }
         let home = self.mailbox.borrow().clone().expect("tasks are spawned inside cores::run only");
         let mut tasks = self.tasks.borrow_mut();
         let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
@@ -126,6 +131,7 @@ impl RunQueue {
     }
 
     fn clear(&self) {
+        self.ended.set(true);
         let tasks = self.tasks.take();
         self.ready.borrow_mut().clear();
         drop(tasks);

@@ -19,6 +19,8 @@ const PREEMPT_AFTER: Duration = Duration::from_millis(1);
 /// Registered memory for glommio's own file I/O, which we do not use. Its default is 10 MiB, pinned.
 const IO_MEMORY: usize = 64 * 1024;
 const RING_DEPTH: usize = 128;
+/// How often a core looks for events while no descriptor is left to wait with.
+const LOOK_WITHOUT_DESCRIPTOR: Duration = Duration::from_millis(1);
 
 /// An executor for the calling thread.
 pub(super) fn make() -> Result<LocalExecutor, StartError> {
@@ -59,7 +61,12 @@ async fn drive(core: &Core) -> io::Result<()> {
             continue;
         }
         core.prepare_wait()?;
-        let mut readable = EpollReadable::new(core)?;
+        let Ok(mut readable) = EpollReadable::new(core) else {
+            // Every descriptor the process may have is taken, by clients perhaps. They will be closed; until then
+            // this core looks around now and then instead of ending, and the agent with it.
+            glommio::timer::sleep(LOOK_WITHOUT_DESCRIPTOR).await;
+            continue;
+        };
         let mut asked = false;
         std::future::poll_fn(|cx| {
             if readable.poll(cx).is_ready() {

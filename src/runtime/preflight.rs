@@ -6,6 +6,8 @@ use std::io;
 
 /// glommio refuses to start with less locked memory than this, root or not.
 const MEMLOCK_MIN: u64 = 512 * 1024;
+/// What glommio asks for first: which operations the kernel knows.
+const IORING_REGISTER_PROBE: libc::c_long = 8;
 
 /// Raises the soft limits of locked memory and of open files to their hard limits. Returns the open files allowed.
 pub fn raise_limits() -> u64 {
@@ -63,7 +65,7 @@ impl fmt::Display for Refusal {
                 f.write_str("io_uring_setup: function not implemented (ENOSYS); use Linux 5.8 or newer, or a seccomp profile that allows io_uring")
             }
             Refusal::Forbidden => f.write_str(
-                "io_uring_setup: operation not permitted (EPERM); allow io_uring_setup, io_uring_enter and io_uring_register \
+                "io_uring: operation not permitted (EPERM); allow io_uring_setup, io_uring_enter and io_uring_register \
                  in the container's seccomp profile, or set the sysctl kernel.io_uring_disabled to 0",
             ),
             Refusal::NoMemory => f.write_str(
@@ -91,21 +93,27 @@ pub fn probe_io_uring() -> Result<(), Refusal> {
     // struct io_uring_params is 120 bytes, all zero for a plain ring.
     let mut params = [0u64; 15];
     // SAFETY: the kernel reads and writes the 120 bytes of the live array; a descriptor that it returns is ours and
-    // closed right here; register with an invalid ring descriptor has no effect but its error.
-    let (ring, register) = unsafe {
+    // closed right here; the calls on an invalid ring descriptor have no effect but their error.
+    let (ring, others) = unsafe {
         let ring = libc::syscall(libc::SYS_io_uring_setup, 4 as libc::c_long, params.as_mut_ptr());
         let setup_error = io::Error::last_os_error();
         if ring < 0 {
             (Err(setup_error), None)
         } else {
             libc::close(ring as libc::c_int);
-            // A filter may allow the first call and deny the others: -1 must be a bad descriptor, nothing else.
-            libc::syscall(libc::SYS_io_uring_enter, -1 as libc::c_long, 0, 0, 0, std::ptr::null::<u8>(), 0);
-            (Ok(()), io::Error::last_os_error().raw_os_error())
+            // A filter may allow the first call and deny the others, and then glommio panics. The kernel itself has
+            // several words for a bad descriptor, a filter only these.
+            let denials = [libc::EPERM, libc::EACCES, libc::ENOSYS];
+            let none = std::ptr::null::<u8>();
+            libc::syscall(libc::SYS_io_uring_enter, -1 as libc::c_long, 0, 0, 0, none, 0);
+            let enter = io::Error::last_os_error().raw_os_error();
+            libc::syscall(libc::SYS_io_uring_register, -1 as libc::c_long, IORING_REGISTER_PROBE, none, 0);
+            let register = io::Error::last_os_error().raw_os_error();
+            (Ok(()), [enter, register].into_iter().flatten().find(|errno| denials.contains(errno)))
         }
     };
-    match (ring.map_err(|error| error.raw_os_error().unwrap_or(0)), register) {
-        (Ok(()), None | Some(libc::EBADF)) => Ok(()),
+    match (ring.map_err(|error| error.raw_os_error().unwrap_or(0)), others) {
+        (Ok(()), None) => Ok(()),
         (Ok(()), Some(errno)) | (Err(errno), _) => Err(match errno {
             libc::ENOSYS => Refusal::Missing,
             libc::EPERM | libc::EACCES => Refusal::Forbidden,

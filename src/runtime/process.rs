@@ -237,6 +237,13 @@ fn spawn_known(command: &mut Command) -> io::Result<Child> {
     Ok(child)
 }
 
+/// Kills every child that [`run`] has not reaped, with its group: for the end of the process, when the cores that
+/// would do so are gone. An unreaped child keeps its number, so nobody else can be hit.
+pub fn kill_all() {
+    let known = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
+    known.iter().for_each(|pid| sys::kill_group(*pid));
+}
+
 fn forget_child(pid: u32) {
     CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
 }

@@ -74,9 +74,7 @@ impl State {
         if let Some(service) = register.service.as_ref() {
             self.write_service(index, &key, thaw(service), touched);
         }
-        for check in checks {
-            self.write_check(index, &key, check, touched);
-        }
+        self.write_checks(index, &key, checks, touched);
         Ok(())
     }
 

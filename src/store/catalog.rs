@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use super::model::{Check, Node, Service};
 
@@ -18,6 +18,8 @@ pub(super) struct NodeEntry {
     pub services: OrdMap<Name, Arc<Service>>,
     /// By folded ID, those of services too.
     pub checks: OrdMap<Name, Arc<Check>>,
+    /// Folded service ID (empty for checks of the node itself) and folded check ID.
+    pub checks_by_service: OrdSet<(Name, Name)>,
     /// Checks of the node itself, in order of ID; shared by its instances.
     pub own_checks: Arc<[Arc<Check>]>,
     /// Newest change of the row or the services.
@@ -35,8 +37,16 @@ pub(super) struct ServiceEntry {
     pub instances_changed: u64,
     /// The same or of their checks.
     pub health_changed: u64,
-    /// Newest change of the checks of its instances.
-    pub checks_changed: u64,
+}
+
+/// The checks that were written for one service name. A service that takes another name leaves them here until they are
+/// written again, as in Consul.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ServiceChecks {
+    /// By folded node name and folded check ID.
+    pub rows: OrdMap<(Name, Name), Arc<Check>>,
+    /// Newest change.
+    pub changed: u64,
 }
 
 /// How often a spelling of a service name and each tag under it occur.
@@ -72,6 +82,15 @@ impl<'a> Instance<'a> {
     /// All checks that decide its health, in the order of Consul's answers.
     pub fn checks(&self) -> impl Iterator<Item = &'a Arc<Check>> + use<'a> {
         self.node_checks.iter().chain(self.service_checks)
+    }
+}
+
+impl NodeEntry {
+    /// Folded IDs of the checks of one service (folded ID; empty: of the node itself), in order.
+    pub(super) fn checks_of(&self, service: &str) -> Vec<Name> {
+        let from: (Name, Name) = (service.into(), "".into());
+        let of_service = self.checks_by_service.range(from..).take_while(|(id, _)| **id == *service);
+        of_service.map(|(_, check)| check.clone()).collect()
     }
 }
 

@@ -23,6 +23,7 @@ pub mod topic;
 mod touched;
 mod watchers;
 mod write;
+mod write_checks;
 
 pub use catalog::Instance;
 pub use keys::KeysUnder;

@@ -164,9 +164,9 @@ pub struct Check {
     pub output: String,
     /// ID of the service it belongs to; empty for a check of the node.
     pub service_id: String,
-    /// Name of that service (filled by the store).
+    /// Name of that service when the check was written (filled by the store).
     pub service_name: String,
-    /// Tags of that service (filled by the store).
+    /// Tags of that service when the check was written (filled by the store).
     pub service_tags: Vec<String>,
     /// `http`, `tcp`, `ttl`, `script`, ...
     pub kind: String,

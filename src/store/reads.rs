@@ -30,6 +30,11 @@ impl State {
         self.nodes.values().map(|entry| &entry.row)
     }
 
+    /// How many nodes there are.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// A node by name, in any letter case.
     pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
         self.entry(name).map(|entry| &entry.row)
@@ -101,12 +106,18 @@ impl State {
         self.services.get(&*fold(service)).map_or(0, |entry| entry.instances.len())
     }
 
-    /// Checks of the instances of a service, by node and then by ID.
-    pub fn service_checks(&self, service: &str) -> Vec<&Arc<Check>> {
-        let mut checks: Vec<_> =
-            self.instances(service).flat_map(|instance| instance.service_checks.iter()).collect();
-        checks.sort_by_cached_key(|check| (fold(&check.node), fold(&check.check_id)));
-        checks
+    /// Services that have exactly `address` of their own, by node and then by ID.
+    pub fn services_by_address(&self, address: &str) -> impl Iterator<Item = &Arc<Service>> {
+        self.service_addresses
+            .get(address)
+            .into_iter()
+            .flat_map(|here| here.iter())
+            .filter_map(|(node, id)| self.nodes.get(node)?.services.get(id))
+    }
+
+    /// Checks that were written for a service of this name (in any letter case), by node and then by ID.
+    pub fn service_checks(&self, service: &str) -> impl Iterator<Item = &Arc<Check>> {
+        self.service_checks.get(&*fold(service)).into_iter().flat_map(|list| list.rows.values())
     }
 
     /// All checks, by node and then by ID.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::catalog::{Name, NodeEntry, ServiceEntry, Spelling};
+use super::catalog::{Name, NodeEntry, ServiceChecks, ServiceEntry, Spelling};
 use super::graveyard::Graveyard;
 use super::keys::KeyTree;
 use super::limits::NAME_GRAVES_MAX;
@@ -21,8 +21,12 @@ pub struct State {
     pub(super) node_ids: OrdMap<Arc<str>, Name>,
     /// Folded names by address.
     pub(super) node_addresses: OrdMap<Arc<str>, OrdSet<Name>>,
+    /// Folded node name and folded service ID by the service's own address.
+    pub(super) service_addresses: OrdMap<Arc<str>, OrdSet<(Name, Name)>>,
     /// By folded name; only those with instances.
     pub(super) services: OrdMap<Name, Arc<ServiceEntry>>,
+    /// Checks by the folded name of their service; only names with checks.
+    pub(super) service_checks: OrdMap<Name, ServiceChecks>,
     /// Names of services as spelled.
     pub(super) spellings: OrdMap<Arc<str>, Spelling>,
     /// By status, folded node name and folded ID.
@@ -48,6 +52,8 @@ pub(super) struct TableIndexes {
     pub extinction: u64,
     /// Check rows.
     pub checks: u64,
+    /// Writes of check rows, also of those that were there already in the same words: what Consul shows.
+    pub check_writes: u64,
     /// A service was removed: Consul counts that as a write to the checks too.
     pub service_removals: u64,
     /// A check of a node was removed: Consul counts that as a write to the services too.
@@ -66,7 +72,9 @@ impl State {
             nodes: OrdMap::new(),
             node_ids: OrdMap::new(),
             node_addresses: OrdMap::new(),
+            service_addresses: OrdMap::new(),
             services: OrdMap::new(),
+            service_checks: OrdMap::new(),
             spellings: OrdMap::new(),
             checks_by_status: Default::default(),
             gone_nodes: Graveyard::new(NAME_GRAVES_MAX),
@@ -96,7 +104,8 @@ impl State {
             }
             Topic::Node(name) => self.nodes.get(&*fold(name)).map_or(1, |node| node.changed),
             Topic::ServiceInstances(name) => match self.services.get(&*fold(name)) {
-                Some(entry) => entry.instances_changed,
+                // Consul has one index for both questions.
+                Some(entry) => entry.health_changed,
                 None => self.absent_service_index(self.at.nodes.max(self.at.services)),
             },
             Topic::ServiceHealth(name) => match self.services.get(&*fold(name)) {
@@ -104,7 +113,7 @@ impl State {
                 None => self.absent_service_index(self.catalog_index()),
             },
             Topic::ServiceChecks(_) | Topic::NodeChecks(_) | Topic::CheckState(_) => {
-                self.at.checks.max(self.at.service_removals)
+                self.at.check_writes.max(self.at.service_removals)
             }
             Topic::Services => self.at.service_names.max(self.at.node_check_removals),
             Topic::Nodes | Topic::Catalog | Topic::LocalService(_) => self.last_change(topic),
@@ -129,7 +138,7 @@ impl State {
             Topic::ServiceChecks(name) => {
                 let name = fold(name);
                 let gone = self.gone_service_checks.index_of(&name);
-                self.services.get(&*name).map_or(gone, |entry| entry.checks_changed)
+                self.service_checks.get(&*name).map_or(gone, |list| list.changed)
             }
             Topic::NodeChecks(name) => {
                 let name = fold(name);

@@ -1,12 +1,12 @@
-//! Changing rows of the catalog and all that hangs on them: the maps by other keys, the gathered instances, the
-//! indexes and the touched topics.
+//! Changing nodes and services and all that hangs on them: the maps by other keys, the gathered instances, the
+//! indexes and the touched topics. Checks: [`super::write_checks`].
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use super::catalog::{InstanceRow, Name, NodeEntry, ServiceEntry};
-use super::model::{Check, Node, Service};
+use super::model::{Node, Service};
 use super::state::State;
 use super::topic::fold;
 use super::touched::Touched;
@@ -36,6 +36,7 @@ impl State {
                     row,
                     services: OrdMap::new(),
                     checks: OrdMap::new(),
+                    checks_by_service: OrdSet::new(),
                     own_checks: Arc::new([]),
                     changed: index,
                     checks_changed: self.gone_node_checks.index_of(key),
@@ -61,7 +62,8 @@ impl State {
         let checks: Vec<Name> =
             self.nodes.get(key).into_iter().flat_map(|entry| entry.checks.keys().cloned()).collect();
         for id in checks {
-            self.remove_check(index, key, &id, touched);
+            // No service is left to feel it.
+            self.take_check(index, key, &id, touched);
         }
         let Some(entry) = self.nodes.remove(key) else { return };
         self.unlink_node(key, &entry.row);
@@ -72,8 +74,8 @@ impl State {
         touched.node(key);
     }
 
-    /// Writes a service row; one that is there already in the same words stays. A changed name goes into the checks of
-    /// the service too; changed tags do not, as in Consul: a check shows the tags of the time when it was written.
+    /// Writes a service row; one that is there already in the same words stays. Its checks keep the name and tags
+    /// that the service had when they were written, as Consul's do.
     pub(super) fn write_service(
         &mut self,
         index: u64,
@@ -103,25 +105,25 @@ impl State {
         if let Some(old) = old.as_ref().filter(|old| *fold(&old.name) != *name) {
             self.detach(index, &fold(&old.name).into(), node_key, &id, touched);
         }
-        let relabel = old.is_some_and(|old| old.name != service.name);
-        let row = Arc::new(service);
-        self.node_mut(node_key).services.insert(id.clone(), row.clone());
+        if let Some(old) = &old {
+            self.unlink_service_address(node_key, &id, old);
+        }
+        self.link_service_address(node_key, &id, &service);
+        self.node_mut(node_key).services.insert(id.clone(), Arc::new(service));
         self.gather(node_key, &id);
         self.at.services = index;
         self.node_changed(index, node_key, touched);
         self.instances_changed(index, &name, touched);
-        if relabel {
-            self.relabel_checks(index, node_key, &id, &row, touched);
-        }
     }
 
     pub(super) fn remove_service(&mut self, index: u64, node_key: &Name, id: &Name, touched: &mut Touched) {
         let Some(entry) = self.nodes.get(node_key) else { return };
         let Some(row) = entry.services.get(id).cloned() else { return };
-        for check in checks_of(entry, id) {
+        for check in entry.checks_of(id) {
             self.remove_check(index, node_key, &check, touched);
         }
         self.node_mut(node_key).services.remove(id);
+        self.unlink_service_address(node_key, id, &row);
         self.uncount_spelling(index, &row, touched);
         self.detach(index, &fold(&row.name).into(), node_key, id, touched);
         self.at.services = index;
@@ -129,110 +131,8 @@ impl State {
         self.node_changed(index, node_key, touched);
     }
 
-    /// Writes a check row, with name and tags of its service; one that is there already in the same words stays.
-    pub(super) fn write_check(
-        &mut self,
-        index: u64,
-        node_key: &Name,
-        mut check: Check,
-        touched: &mut Touched,
-    ) {
-        let id: Name = fold(&check.check_id).into();
-        let entry = self.nodes.get(node_key).expect("a registration writes the node before its checks");
-        check.node.clone_from(&entry.row.node);
-        check.service_name.clear();
-        check.service_tags.clear();
-        if let Some(service) = entry.services.get(&*fold(&check.service_id)) {
-            check.service_name.clone_from(&service.name);
-            check.service_tags.clone_from(&service.tags);
-        }
-        check.create_index = index;
-        check.modify_index = index;
-        let old = entry.checks.get(&id).cloned();
-        if let Some(old) = &old {
-            check.create_index = old.create_index;
-            check.modify_index = old.modify_index;
-            if **old == check {
-                return;
-            }
-            check.modify_index = index;
-        }
-        let row = Arc::new(check);
-        self.node_mut(node_key).checks.insert(id.clone(), row.clone());
-        if let Some(old) = &old {
-            self.unlink_check(index, node_key, &id, old, touched);
-        }
-        self.checks_in(row.status).insert((node_key.clone(), id), row.clone());
-        self.check_changed(index, node_key, &row, touched);
-    }
-
-    pub(super) fn remove_check(&mut self, index: u64, node_key: &Name, id: &Name, touched: &mut Touched) {
-        let Some(row) = self.nodes.get(node_key).and_then(|entry| entry.checks.get(id)).cloned() else {
-            return;
-        };
-        self.node_mut(node_key).checks.remove(id);
-        if row.service_id.is_empty() {
-            self.at.node_check_removals = index;
-        }
-        self.unlink_check(index, node_key, id, &row, touched);
-    }
-
-    /// Takes a check out of all but the node's own map; its status and its service have changed.
-    fn unlink_check(&mut self, index: u64, node_key: &Name, id: &Name, row: &Check, touched: &mut Touched) {
-        self.checks_in(row.status).remove(&(node_key.clone(), id.clone()));
-        self.check_changed(index, node_key, row, touched);
-    }
-
-    /// Brings the instances that `row` decides on up to date and marks what its change concerns.
-    fn check_changed(&mut self, index: u64, node_key: &Name, row: &Check, touched: &mut Touched) {
-        self.at.checks = index;
-        self.at.states[row.status as usize] = index;
-        self.node_mut(node_key).checks_changed = index;
-        touched.node_checks(node_key);
-        touched.state(row.status);
-        if row.service_id.is_empty() {
-            self.refresh_own_checks(node_key);
-            for id in self.service_ids(node_key) {
-                if let Some(service) = self.gather(node_key, &id) {
-                    self.service_mut(&service).health_changed = index;
-                    touched.health(&service);
-                }
-            }
-        } else if let Some(service) = self.gather(node_key, &fold(&row.service_id).into()) {
-            let entry = self.service_mut(&service);
-            entry.health_changed = index;
-            entry.checks_changed = index;
-            touched.health(&service);
-            touched.service_checks(&service);
-        }
-    }
-
-    fn relabel_checks(
-        &mut self,
-        index: u64,
-        node_key: &Name,
-        id: &Name,
-        service: &Service,
-        touched: &mut Touched,
-    ) {
-        let Some(entry) = self.nodes.get(node_key) else { return };
-        debug_assert_eq!(*fold(&service.id), **id);
-        for check in checks_of(entry, id) {
-            let row = self.nodes.get(node_key).and_then(|entry| entry.checks.get(&check));
-            if let Some(row) = row.map(|row| Check::clone(row)) {
-                self.write_check(index, node_key, row, touched);
-            }
-        }
-    }
-
-    fn refresh_own_checks(&mut self, node_key: &Name) {
-        let entry = self.node_mut(node_key);
-        entry.own_checks =
-            entry.checks.values().filter(|check| check.service_id.is_empty()).cloned().collect();
-    }
-
     /// Builds the instance row of a service on a node from what the node holds; its folded name, if it is there.
-    fn gather(&mut self, node_key: &Name, id: &Name) -> Option<Name> {
+    pub(super) fn gather(&mut self, node_key: &Name, id: &Name) -> Option<Name> {
         let entry = self.nodes.get(node_key)?;
         let service = entry.services.get(id)?.clone();
         let name: Name = fold(&service.name).into();
@@ -240,20 +140,15 @@ impl State {
             node: entry.row.clone(),
             node_checks: entry.own_checks.clone(),
             service_checks: entry
-                .checks
-                .values()
-                .filter(|check| *fold(&check.service_id) == **id)
-                .cloned()
+                .checks_of(id)
+                .into_iter()
+                .filter_map(|check| entry.checks.get(&check).cloned())
                 .collect(),
             service,
         };
         if !self.services.contains_key(&name) {
-            let entry = ServiceEntry {
-                checks_changed: self.gone_service_checks.index_of(&name),
-                ..ServiceEntry::default()
-            };
             self.gone_services.forget(&name);
-            self.services.insert(name.clone(), Arc::new(entry));
+            self.services.insert(name.clone(), Arc::default());
         }
         self.service_mut(&name).instances.insert((node_key.clone(), id.clone()), Arc::new(row));
         Some(name)
@@ -261,19 +156,11 @@ impl State {
 
     /// Takes an instance off a service name; the last one takes the name with it.
     fn detach(&mut self, index: u64, name: &Name, node_key: &Name, id: &Name, touched: &mut Touched) {
-        let entry = self.service_mut(name);
-        let gone = entry.instances.remove(&(node_key.clone(), id.clone()));
-        if gone.is_some_and(|row| !row.service_checks.is_empty()) {
-            entry.checks_changed = index;
-            touched.service_checks(name);
-        }
+        self.service_mut(name).instances.remove(&(node_key.clone(), id.clone()));
         self.instances_changed(index, name, touched);
-        let entry = self.service_mut(name);
-        if entry.instances.is_empty() {
-            let checks_changed = entry.checks_changed;
+        if self.service_mut(name).instances.is_empty() {
             self.services.remove(name);
             self.gone_services.bury(name.clone(), index);
-            self.gone_service_checks.bury(name.clone(), checks_changed);
             self.at.extinction = index;
         }
     }
@@ -347,25 +234,31 @@ impl State {
         }
     }
 
-    fn service_ids(&self, key: &Name) -> Vec<Name> {
+    fn link_service_address(&mut self, node_key: &Name, id: &Name, row: &Service) {
+        if !row.address.is_empty() {
+            let here = self.service_addresses.entry(row.address.as_str().into()).or_default();
+            here.insert((node_key.clone(), id.clone()));
+        }
+    }
+
+    fn unlink_service_address(&mut self, node_key: &Name, id: &Name, row: &Service) {
+        if let Some(here) = self.service_addresses.get_mut(row.address.as_str()) {
+            here.remove(&(node_key.clone(), id.clone()));
+            if here.is_empty() {
+                self.service_addresses.remove(row.address.as_str());
+            }
+        }
+    }
+
+    pub(super) fn service_ids(&self, key: &Name) -> Vec<Name> {
         self.nodes.get(key).into_iter().flat_map(|entry| entry.services.keys().cloned()).collect()
     }
 
-    fn node_mut(&mut self, key: &Name) -> &mut NodeEntry {
+    pub(super) fn node_mut(&mut self, key: &Name) -> &mut NodeEntry {
         Arc::make_mut(self.nodes.get_mut(key).expect("the node was looked up by the caller"))
     }
 
-    fn service_mut(&mut self, name: &Name) -> &mut ServiceEntry {
+    pub(super) fn service_mut(&mut self, name: &Name) -> &mut ServiceEntry {
         Arc::make_mut(self.services.get_mut(name).expect("a service with instances has an entry"))
     }
-}
-
-/// IDs of the checks of one service on a node.
-fn checks_of(entry: &NodeEntry, id: &Name) -> Vec<Name> {
-    entry
-        .checks
-        .iter()
-        .filter(|(_, check)| *fold(&check.service_id) == **id)
-        .map(|(key, _)| key.clone())
-        .collect()
 }

@@ -61,6 +61,13 @@ impl Agent {
         write_config(folder.path(), Ports::free(), merged(data, extra)).run(folder, &["-server"])
     }
 
+    /// A client that knows no server, with a data folder.
+    pub fn client(extra: Value) -> Agent {
+        let folder = new_folder();
+        let data = json!({"data_dir": folder.path().join("data")});
+        write_config(folder.path(), Ports::free(), merged(data, extra)).run(folder, &[])
+    }
+
     /// Ends the agent with SIGTERM and starts it again in the same folder.
     pub fn restart(mut self) -> Agent {
         self.process.signal(libc::SIGTERM);
@@ -105,12 +112,17 @@ impl Agent {
 
     fn wait_ready(&mut self) {
         let start = Instant::now();
+        let serves = self.args.iter().any(|arg| arg == "-dev" || arg == "-server");
+        let (path, sign) = match serves {
+            true => ("/v1/health/service/consul?passing", "\"Service\""),
+            false => ("/v1/agent/self", "\"Member\""),
+        };
         loop {
             if let Some(status) = self.process.ended() {
                 panic!("the agent ended with {}\n{}", process::describe(status), self.process.log_tail());
             }
-            let last = match http::get(self.ports.http, "/v1/health/service/consul?passing") {
-                Ok(reply) if reply.status == 200 && reply.text().contains("\"Service\"") => return,
+            let last = match http::get(self.ports.http, path) {
+                Ok(reply) if reply.status == 200 && reply.text().contains(sign) => return,
                 Ok(reply) => format!("{} {}", reply.status, reply.text()),
                 Err(error) => error.to_string(),
             };

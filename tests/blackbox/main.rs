@@ -7,6 +7,7 @@
 mod support;
 
 mod agent;
+mod client;
 mod clients;
 mod demo;
 mod exclusive;

@@ -44,3 +44,15 @@ fn maintenance_survives_a_restart() {
     let check = &checks["_service_maintenance:web-1"];
     assert_eq!((&check["Status"], &check["Notes"]), (&json!("critical"), &json!("disk")), "{checks}");
 }
+
+/// A restored check took the status that its definition starts with, so that after a crash of the host whatever had been
+/// registered as passing was handed out before anybody had looked at it.
+#[test]
+fn a_restored_check_is_critical_until_it_is_looked_at() {
+    let agent = Agent::server(json!({}));
+    let check = json!({"TCP": "127.0.0.1:1", "Interval": "10h", "Status": "passing"});
+    agent.put("/v1/agent/service/register", &json!({"Name": "web", "Check": check}));
+    assert_eq!(agent.get("/v1/agent/checks").json()["service:web"]["Status"], "passing");
+    let agent = agent.restart();
+    assert_eq!(agent.get("/v1/agent/checks").json()["service:web"]["Status"], "critical");
+}

@@ -49,3 +49,36 @@ fn a_broken_file_changes_nothing() {
     assert_eq!(agent.service_ids(), ["web"]);
     assert_eq!(agent.get("/v1/agent/service/web").json()["Port"], 80);
 }
+
+/// The definitions before the refused one were applied and the rest was not; and what the agent then took for the
+/// configuration's was nothing at all, so that the next reload removed nothing.
+#[test]
+fn a_refused_definition_changes_nothing_either() {
+    let agent = Agent::dev(json!({"enable_script_checks": false}));
+    agent.define("a.json", &json!({"service": {"name": "old", "port": 80}}));
+    agent.process.signal(libc::SIGHUP);
+    wait::until_true("the first one is registered", SOON, || agent.service_ids() == ["old"]);
+
+    let script = json!({"id": "s", "name": "s", "args": ["true"], "interval": "1s"});
+    agent.define("a.json", &json!({"service": {"name": "new", "port": 80}, "check": script}));
+    agent.process.signal(libc::SIGHUP);
+    wait::until_true("the log says why", SOON, || agent.process.log().contains("Scripts are disabled"));
+    assert_eq!(agent.service_ids(), ["old"]);
+
+    agent.define("a.json", &json!({"service": {"name": "new", "port": 80}}));
+    agent.process.signal(libc::SIGHUP);
+    wait::until_true("the new one took its place", SOON, || agent.service_ids() == ["new"]);
+}
+
+/// What the configuration defines is there after a reload, whatever was done to it over HTTP.
+#[test]
+fn a_reload_brings_back_what_was_deregistered_over_http() {
+    let agent = Agent::dev(json!({}));
+    agent.define("web.json", &json!({"service": {"name": "web", "port": 80}}));
+    agent.process.signal(libc::SIGHUP);
+    wait::until_true("web is registered", SOON, || agent.service_ids() == ["web"]);
+    agent.put("/v1/agent/service/deregister/web", &Value::Null);
+    assert!(agent.service_ids().is_empty());
+    agent.put("/v1/agent/reload", &Value::Null);
+    assert_eq!(agent.service_ids(), ["web"]);
+}

@@ -6,6 +6,8 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use futures_lite::future;
+
 use super::Inner;
 use crate::agent::registry::{Batch, Repair};
 use crate::agent::sync::Held;
@@ -13,7 +15,8 @@ use crate::consensus::ProposeError;
 use crate::metrics::{self, Counter};
 use crate::runtime::{cores, random, time};
 use crate::store::State;
-use crate::store::command::{Applied, CatalogOp, Command};
+use crate::store::command::{Applied, Command};
+use crate::store::topic::Topic;
 
 /// Edges that follow one another faster than this share a command.
 const COALESCE: Duration = Duration::from_millis(5);
@@ -23,6 +26,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(7);
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before a failed write is tried again; grows up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(250);
+/// Nodes up to which everything is compared at the plain interval.
+const AE_NODES: usize = 128;
 /// The longest such pause.
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
@@ -34,17 +39,17 @@ pub(super) async fn run(inner: Rc<Inner>) {
     loop {
         if time::now() >= compare_at {
             inner.compare();
-            compare_at = time::now() + jittered(inner.ae_interval);
+            compare_at = time::now() + jittered(scaled(inner.ae_interval, inner.state.load().node_count()));
         }
         let batch = inner.registry.borrow().collect();
         if batch.is_empty() {
             inner.answer_waiters(u64::MAX);
             let _ = cores::either(time::sleep_until(compare_at), inner.dirty.heard()).await;
-            if inner.waiters.borrow().is_empty()
-                && let Some(last) = last_write
-            {
-                time::sleep_until(last + COALESCE).await;
-            }
+            continue;
+        }
+        let gathered_at = last_write.map_or_else(time::now, |last| last + COALESCE);
+        if time::now() < gathered_at && inner.waiters.borrow().is_empty() {
+            let _ = cores::either(time::sleep_until(gathered_at), inner.waited_for()).await;
             continue;
         }
         last_write = Some(time::now());
@@ -68,6 +73,13 @@ pub(super) async fn run(inner: Rc<Inner>) {
             }
         }
     }
+}
+
+/// The more nodes compare, the less often each does: a cluster of [`AE_NODES`] at the interval, one of twice as many at
+/// twice the interval, of four times as many at three times (as Consul).
+fn scaled(interval: Duration, nodes: usize) -> Duration {
+    let doublings = nodes.div_ceil(AE_NODES).max(1).next_power_of_two().trailing_zeros();
+    interval * (1 + doublings)
 }
 
 fn jittered(interval: Duration) -> Duration {
@@ -103,30 +115,29 @@ impl Inner {
     }
 
     /// Writes a batch. Returns whether more waits than fitted into it.
+    ///
+    /// Each operation has an index of its own, as in Consul; they are under way together, so all of them share the
+    /// work of one write.
     async fn write(&self, mut batch: Batch) -> Result<bool, String> {
         let ops = std::mem::take(&mut batch.ops);
-        if !ops.is_empty() {
-            match self.propose(&as_command(ops.clone())).await? {
-                Applied::Refused(why) => self.write_singly(ops, &why).await?,
-                Applied::Done | Applied::Condition(_) => {}
+        let commands: Vec<_> = ops.into_iter().map(Command::Catalog).collect();
+        let mut under_way: Vec<_> = commands.iter().map(|command| Box::pin(self.propose(command))).collect();
+        // The first poll hands a command in: in order, and before any answer is waited for.
+        let mut answers = Vec::with_capacity(under_way.len());
+        for writing in &mut under_way {
+            answers.push(future::poll_once(writing.as_mut()).await);
+        }
+        for (writing, answer) in under_way.into_iter().zip(answers) {
+            let applied = match answer {
+                Some(applied) => applied?,
+                None => writing.await?,
+            };
+            if let Applied::Refused(why) = applied {
+                tracing::error!("the catalog refused a write of this agent: {why}");
             }
         }
         self.registry.borrow_mut().settle(&batch);
         Ok(batch.more)
-    }
-
-    /// A refused batch is written piece by piece, so that one bad row does not hold up the others.
-    async fn write_singly(&self, ops: Vec<CatalogOp>, why: &str) -> Result<(), String> {
-        if ops.len() == 1 {
-            tracing::error!("the catalog refused a write of this agent: {why}");
-            return Ok(());
-        }
-        for op in ops {
-            if let Applied::Refused(why) = self.propose(&Command::Catalog(op)).await? {
-                tracing::error!("the catalog refused a write of this agent: {why}");
-            }
-        }
-        Ok(())
     }
 
     async fn propose(&self, command: &Command) -> Result<Applied, String> {
@@ -143,7 +154,11 @@ impl Inner {
     /// The full compare. What differs is marked and written by the loop; the log says what and why.
     fn compare(&self) {
         let state = self.state.load_full();
-        let repair = self.registry.borrow_mut().compare(&held(&state, &self.node.node));
+        let stamp = stamp(&state, &self.node.node);
+        if self.registry.borrow().agrees_with(stamp) {
+            return;
+        }
+        let repair = self.registry.borrow_mut().compare(&held(&state, &self.node.node), stamp);
         if !repair.is_empty() {
             log_repair(&repair);
         }
@@ -151,15 +166,10 @@ impl Inner {
     }
 }
 
-/// One operation needs no batch around it.
-fn as_command(mut ops: Vec<CatalogOp>) -> Command {
-    match (ops.len(), ops.pop()) {
-        (1, Some(op)) => Command::Catalog(op),
-        (_, last) => {
-            ops.extend(last);
-            Command::CatalogBatch(ops)
-        }
-    }
+/// The index of the last change of anything that the catalog holds of a node.
+fn stamp(state: &State, node: &str) -> u64 {
+    let [row, checks] = [Topic::Node(node.into()), Topic::NodeChecks(node.into())];
+    state.last_change(&row).max(state.last_change(&checks))
 }
 
 fn held<'a>(state: &'a State, node: &str) -> Held<'a> {
@@ -186,5 +196,17 @@ fn log_repair(repair: &Repair) {
         if !ids.is_empty() {
             tracing::info!(?ids, "anti-entropy: {what}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compares_become_rarer_as_the_cluster_grows() {
+        let at = |nodes| scaled(Duration::from_secs(60), nodes).as_secs() / 60;
+        assert_eq!([1, 128, 129, 256, 257, 512, 1000, 8192].map(at), [1, 1, 2, 2, 3, 3, 4, 7]);
+        assert_eq!(at(0), 1);
     }
 }

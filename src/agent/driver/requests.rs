@@ -43,6 +43,9 @@ fn handle(inner: &Rc<Inner>, request: Request, reply: Reply, done: &mut Vec<(u64
             (inner.hooks.leave)();
             let _ = reply.send(Ok(()));
         }
+        update @ Request::UpdateTtl { .. } if !inner.pace.borrow_mut().allows(time::now()) => {
+            let _ = reply.send(inner.change(update));
+        }
         change => match inner.change(change) {
             Ok(()) => done.push((inner.registry.borrow().last_change(), reply)),
             Err(refusal) => {

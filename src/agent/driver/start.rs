@@ -12,6 +12,7 @@ use crate::agent::plan::plan_of;
 use crate::agent::registry::{Prepared, Registry, Restored};
 use crate::config::Config;
 use crate::runtime::{random, time};
+use crate::store::model::Status;
 
 impl Agent {
     /// Registers what the configuration defines and what the data folder holds, and publishes the first view.
@@ -26,6 +27,7 @@ impl Agent {
             registry: RefCell::new(registry),
             from_files: RefCell::default(),
             files: config.data_dir.clone().map(Files::new),
+            writing: Default::default(),
             local,
             state,
             proposals,
@@ -34,6 +36,7 @@ impl Agent {
             clock: Default::default(),
             dirty: Default::default(),
             waiters: RefCell::default(),
+            pace: RefCell::default(),
             hash_waiters: RefCell::default(),
             states: RefCell::default(),
             states_bell: Default::default(),
@@ -109,7 +112,9 @@ impl Inner {
                 registry.forget_file_of_check(&id);
                 continue;
             }
-            let mut row = stored.row;
+            // Whatever it was, it is unhealthy until it is looked at, as in Consul: a host that comes back after a
+            // crash must not be handed out for what its definition hopes for.
+            let mut row = crate::store::model::Check { status: Status::Critical, ..stored.row };
             row.node.clone_from(&self.node.node);
             let output_max = registry.rules().output_max;
             let restored = match found.states.get(&id) {
@@ -138,38 +143,79 @@ impl Inner {
     /// registered stays.
     pub(super) async fn reload(&self) -> Result<(), AgentError> {
         let config = (self.hooks.reload)().await.map_err(AgentError::failed)?;
-        let result = self.take_config(&config);
+        self.take_config(&config)?;
+        (self.hooks.publish)(config);
         self.changed();
         self.persist().await;
-        result
+        Ok(())
     }
 
+    /// All or nothing: a refused definition leaves the old configuration's services and checks as they are.
     fn take_config(&self, config: &Config) -> Result<(), AgentError> {
-        let now = time::now();
-        let mut registry = self.registry.borrow_mut();
-        registry.set_rules(rules(config));
         let services: BTreeMap<_, _> =
             config.services.iter().map(|s| (s.effective_id().to_owned(), s.clone())).collect();
         let checks: BTreeMap<_, _> =
             config.checks.iter().map(|c| (c.effective_id().to_owned(), c.clone())).collect();
-        let old = std::mem::take(&mut *self.from_files.borrow_mut());
-        for id in old.checks.keys().filter(|id| !checks.contains_key(*id)) {
+        let new = FromFiles { services, checks };
+        let mut registry = self.registry.borrow_mut();
+        let old_rules = registry.rules().clone();
+        registry.set_rules(rules(config));
+        if let Err(refusal) = admit(&registry, &new) {
+            registry.set_rules(old_rules);
+            return Err(refusal);
+        }
+        let old = self.from_files.replace(new);
+        replace(&mut registry, &old, &self.from_files.borrow())
+    }
+}
+
+/// Whether all of a configuration would be taken.
+fn admit(registry: &Registry, new: &FromFiles) -> Result<(), AgentError> {
+    let named = |what: &str, name: &str, error: AgentError| AgentError {
+        text: format!("Failed to register {what} {name:?}: {}", error.text),
+        ..error
+    };
+    for service in new.services.values() {
+        let taken = registry.prepare_service(service, Source::Local).map(drop);
+        taken.map_err(|error| named("service", &service.name, error))?;
+    }
+    for check in new.checks.values() {
+        let id = check.service_id.as_str();
+        let exists = id.is_empty()
+            || new.services.contains_key(id)
+            || registry.service_source(id) == Some(Source::Remote);
+        let taken = registry.admit_check(check, Source::Local, exists);
+        taken.map_err(|error| named("check", &check.name, error))?;
+    }
+    Ok(())
+}
+
+/// Goes from one configuration to the next. What the API registered under an ID that only the old one defined stays;
+/// what the new one defines is its own, as after a restart.
+fn replace(registry: &mut Registry, old: &FromFiles, new: &FromFiles) -> Result<(), AgentError> {
+    let now = time::now();
+    let source_of = |registry: &Registry, id: &str| registry.view().checks.get(id).map(|check| check.source);
+    for id in old.checks.keys().filter(|id| !new.checks.contains_key(*id)) {
+        if source_of(registry, id) == Some(Source::Local) {
             registry.remove_check(id)?;
         }
-        for id in old.services.keys().filter(|id| !services.contains_key(*id)) {
+    }
+    for id in old.services.keys().filter(|id| !new.services.contains_key(*id)) {
+        if registry.service_source(id) == Some(Source::Local) {
             registry.remove_service(id)?;
         }
-        for (id, service) in &services {
-            if old.services.get(id) != Some(service) {
-                registry.put_service(now, service, Source::Local, true)?;
-            }
-        }
-        for (id, check) in &checks {
-            if old.checks.get(id) != Some(check) || !registry.view().checks.contains_key(id) {
-                registry.put_check(now, check, Source::Local)?;
-            }
-        }
-        *self.from_files.borrow_mut() = FromFiles { services, checks };
-        Ok(())
     }
+    for (id, service) in &new.services {
+        let held = registry.service_source(id) == Some(Source::Local);
+        if !held || old.services.get(id) != Some(service) {
+            registry.put_service(now, service, Source::Local, true)?;
+        }
+    }
+    for (id, check) in &new.checks {
+        let held = source_of(registry, id) == Some(Source::Local);
+        if !held || old.checks.get(id) != Some(check) {
+            registry.put_check(now, check, Source::Local)?;
+        }
+    }
+    Ok(())
 }

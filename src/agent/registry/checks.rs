@@ -62,13 +62,7 @@ impl Registry {
         definition: &CheckDefinition,
         source: Source,
     ) -> Result<(), AgentError> {
-        if definition.name.is_empty() {
-            return Err(AgentError::bad_request("Missing check name"));
-        }
-        if !definition.status_is_valid() {
-            return Err(AgentError::bad_request("Bad check status"));
-        }
-        definition.validate().map_err(|e| AgentError::bad_request(format!("Invalid check: {e}")))?;
+        validate(definition)?;
         let service = match definition.service_id.as_str() {
             "" => None,
             id => Some(
@@ -86,6 +80,21 @@ impl Registry {
         }
         self.insert_check(now, prepared, Restored::Nothing);
         Ok(())
+    }
+
+    /// Whether a check would be taken; `service_exists` tells about the service it names. Changes nothing.
+    pub fn admit_check(
+        &self,
+        definition: &CheckDefinition,
+        source: Source,
+        service_exists: bool,
+    ) -> Result<(), AgentError> {
+        validate(definition)?;
+        if !service_exists {
+            let id = &definition.service_id;
+            return Err(AgentError::failed(format!("ServiceID \"{id}\" does not exist")));
+        }
+        self.prepare(definition, definition.effective_id().to_owned(), None, source).map(drop)
     }
 
     /// Validates what depends on the agent and makes the row. Changes nothing.
@@ -174,8 +183,8 @@ impl Registry {
         let Prepared { mut row, plan, definition, deregister_after, token, source } = prepared;
         let id = row.check_id.clone();
         let old = self.checks.remove(&id);
-        if let Some(ticket) = old.as_ref().and_then(|old| old.ticket) {
-            self.unschedule(ticket);
+        if let Some(old) = &old {
+            self.unlink_check(&id, old);
         }
         self.store_check_file(&row, definition, &token, source, old.as_ref());
         match (&old, restored) {
@@ -187,9 +196,9 @@ impl Registry {
             (None, Restored::Nothing) => {}
         }
         self.ledger.check_is_back(&id);
-        let same = old.as_ref().filter(|old| *old.local.row == row);
         let mut entry = CheckEntry {
-            sync: same.map_or_else(|| self.ledger.changed(), |old| old.sync),
+            // Also when it was there already in the same words: Consul writes it again.
+            sync: self.ledger.check_changed(&id, old.as_ref().map(|old| old.sync)),
             critical_since: old.as_ref().and_then(|old| old.critical_since),
             told: row.output.clone(),
             counter: Counter::new(plan.as_ref().map(|p| p.thresholds).unwrap_or_default()),
@@ -205,9 +214,13 @@ impl Registry {
         entry.note_critical(now, status);
         if let Some(plan) = plan {
             self.arm(now, &id, &plan, &mut entry);
+            self.aliases.add(&id, &plan, &self.view.node.node);
             entry.plan = Some(Arc::new(plan));
         }
         let told = isize::from(entry.is_ttl()) - isize::from(old.is_some_and(|old| old.is_ttl()));
+        let service = entry.local.row.service_id.clone();
+        self.aliases.heed(&service);
+        self.checks_by_service.entry(service).or_default().insert(id.clone());
         self.checks.insert(id.clone(), entry);
         self.show_check(&id);
         self.count_kinds(told);
@@ -227,9 +240,21 @@ impl Registry {
         }
     }
 
-    pub(super) fn unschedule(&mut self, ticket: crate::health::schedule::Ticket) {
-        self.schedule.remove(ticket);
-        self.tickets.remove(&ticket);
+    /// Takes a check out of all but the tables.
+    fn unlink_check(&mut self, id: &str, entry: &CheckEntry) {
+        if let Some(ticket) = entry.ticket {
+            self.schedule.remove(ticket);
+            self.tickets.remove(&ticket);
+        }
+        let service = &entry.local.row.service_id;
+        if let Some(checks) = self.checks_by_service.get_mut(service) {
+            checks.remove(id);
+            if checks.is_empty() {
+                self.checks_by_service.remove(service);
+            }
+        }
+        self.aliases.remove(id);
+        self.aliases.heed(service);
     }
 
     fn store_check_file(
@@ -267,10 +292,8 @@ impl Registry {
     /// Removes a check; false when there was none.
     pub(super) fn drop_check(&mut self, id: &str) -> bool {
         let Some(entry) = self.checks.remove(id) else { return false };
-        if let Some(ticket) = entry.ticket {
-            self.unschedule(ticket);
-        }
-        self.ledger.check_gone(id, &entry.local.row.service_id);
+        self.unlink_check(id, &entry);
+        self.ledger.check_gone(id, &entry.local.row.service_id, Some(entry.sync));
         // A local TTL check has a state file as well; dropping what is not there costs nothing.
         self.files.push(FileChange::DropCheck(id.to_owned()));
         self.show_check(id);
@@ -287,4 +310,15 @@ impl Registry {
         };
         self.set_maintenance(now, NODE_MAINTENANCE.to_owned(), "Node Maintenance Mode", "", enable, reason);
     }
+}
+
+/// What can be said of a check without an agent.
+fn validate(definition: &CheckDefinition) -> Result<(), AgentError> {
+    if definition.name.is_empty() {
+        return Err(AgentError::bad_request("Missing check name"));
+    }
+    if !definition.status_is_valid() {
+        return Err(AgentError::bad_request("Bad check status"));
+    }
+    definition.validate().map_err(|e| AgentError::bad_request(format!("Invalid check: {e}")))
 }

@@ -10,8 +10,13 @@ use crate::agent::sync;
 use crate::store::command::{CatalogOp, Deregister, Register};
 use crate::store::model::{Check, Node, Service};
 
-/// Most operations in one command; what is left goes with the next one.
+/// Most writes under way at a time; what is left goes with the next batch.
 pub const BATCH_OPS_MAX: usize = 512;
+/// Most bytes of check rows, roughly, in one batch; what is left goes with the next one. Far below what one command
+/// may hold.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// What a check row weighs besides its texts, bytes.
+const CHECK_WEIGHT: usize = 256;
 
 /// The state of one row towards the catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,40 +25,77 @@ pub struct Mark {
     synced: bool,
 }
 
+/// IDs of the rows of one kind that the catalog lacks, in the order in which they changed.
+#[derive(Default)]
+struct Lacking(BTreeMap<u64, String>);
+
 /// See the module.
 #[derive(Default)]
 pub struct Ledger {
     last_change: u64,
     node_synced: bool,
     node_change: u64,
+    services: Lacking,
+    checks: Lacking,
     services_gone: BTreeMap<String, u64>,
     /// Check IDs, with the service they belonged to.
     checks_gone: BTreeMap<String, (u64, String)>,
+    /// As of the last compare that agreed: the catalog's stamp of this node, and our last change.
+    agreed: Option<(u64, u64)>,
 }
 
-impl Ledger {
-    /// A mark for a row that changed just now.
-    pub fn changed(&mut self) -> Mark {
-        self.last_change += 1;
-        Mark { change: self.last_change, synced: false }
+impl Lacking {
+    /// A row changed just now, as number `change`. `old` is its mark before.
+    fn changed(&mut self, change: u64, id: &str, old: Option<Mark>) -> Mark {
+        self.forget(old);
+        self.0.insert(change, id.to_owned());
+        Mark { change, synced: false }
+    }
+
+    /// The catalog holds the row.
+    fn settle(&mut self, mark: &mut Mark) {
+        self.0.remove(&mark.change);
+        mark.synced = true;
+    }
+
+    fn forget(&mut self, mark: Option<Mark>) {
+        if let Some(mark) = mark.filter(|mark| !mark.synced) {
+            self.0.remove(&mark.change);
+        }
     }
 
     /// Takes a compare's word for a row. True when the catalog was believed to hold it and does not.
-    fn judge(&mut self, mark: &mut Mark, same: bool) -> bool {
-        let surprise = mark.synced && !same;
-        if surprise {
-            *mark = self.changed();
-        } else if same {
-            mark.synced = true;
+    fn judge(&mut self, last_change: &mut u64, id: &str, mark: &mut Mark, same: bool) -> bool {
+        if same {
+            self.settle(mark);
+        } else if mark.synced {
+            *last_change += 1;
+            *mark = self.changed(*last_change, id, None);
+            return true;
         }
-        surprise
+        false
+    }
+}
+
+impl Ledger {
+    /// A mark for a service that changed just now; `old` is the one it had.
+    pub(super) fn service_changed(&mut self, id: &str, old: Option<Mark>) -> Mark {
+        self.last_change += 1;
+        self.services.changed(self.last_change, id, old)
+    }
+
+    /// A mark for a check that changed just now; `old` is the one it had.
+    pub(super) fn check_changed(&mut self, id: &str, old: Option<Mark>) -> Mark {
+        self.last_change += 1;
+        self.checks.changed(self.last_change, id, old)
     }
 
     pub(super) fn service_is_back(&mut self, id: &str) {
         self.services_gone.remove(id);
     }
 
-    pub(super) fn service_gone(&mut self, id: &str) {
+    pub(super) fn service_gone(&mut self, id: &str, mark: Option<Mark>) {
+        self.services.forget(mark);
         self.last_change += 1;
         self.services_gone.insert(id.to_owned(), self.last_change);
     }
@@ -62,7 +104,8 @@ impl Ledger {
         self.checks_gone.remove(id);
     }
 
-    pub(super) fn check_gone(&mut self, id: &str, service_id: &str) {
+    pub(super) fn check_gone(&mut self, id: &str, service_id: &str, mark: Option<Mark>) {
+        self.checks.forget(mark);
         self.last_change += 1;
         self.checks_gone.insert(id.to_owned(), (self.last_change, service_id.to_owned()));
     }
@@ -71,10 +114,12 @@ impl Ledger {
 /// Changes on their way to the catalog.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// What to write, in order.
+    /// What to write, in order; each is a command of its own.
     pub ops: Vec<CatalogOp>,
-    /// Whether more waits than one command takes.
+    /// Whether more waits than one batch takes.
     pub more: bool,
+    /// Rough bytes of check rows.
+    weight: usize,
     node: Option<u64>,
     services: Vec<(String, u64)>,
     checks: Vec<(String, u64)>,
@@ -112,11 +157,18 @@ impl Registry {
 
     /// Whether the catalog lacks nothing, as far as we know.
     pub fn is_synced(&self) -> bool {
-        self.ledger.node_synced
-            && self.ledger.services_gone.is_empty()
-            && self.ledger.checks_gone.is_empty()
-            && self.services.values().all(|entry| entry.sync.synced)
-            && self.checks.values().all(|entry| entry.sync.synced)
+        let ledger = &self.ledger;
+        ledger.node_synced
+            && ledger.services_gone.is_empty()
+            && ledger.checks_gone.is_empty()
+            && ledger.services.0.is_empty()
+            && ledger.checks.0.is_empty()
+    }
+
+    /// Whether a compare can be spared: nothing has changed here or in the catalog since one that agreed. `stamp`
+    /// is the index of the last change of anything that the catalog holds of this node: equal stamps are equal rows.
+    pub fn agrees_with(&self, stamp: u64) -> bool {
+        self.is_synced() && self.ledger.agreed == Some((stamp, self.ledger.last_change))
     }
 
     /// The node's row has to be written (again).
@@ -161,44 +213,35 @@ impl Registry {
     }
 
     fn collect_services(&self, node: &Node, batch: &mut Batch) {
-        for (id, entry) in self.services.iter().filter(|(_, entry)| !entry.sync.synced) {
+        for (change, id) in &self.ledger.services.0 {
+            let Some(entry) = self.services.get(id) else { continue };
             if !batch.has_room() {
                 return;
             }
-            let of_service = |check: &&CheckEntry| check.local.row.service_id == *id;
-            let checks = self.take_checks(of_service, batch);
-            batch.services.push((id.clone(), entry.sync.change));
+            let checks = self.checks_by_service.get(id).into_iter().flatten();
+            let checks =
+                checks.filter_map(|id| self.checks.get(id)).filter(|check| !check.sync.synced).collect();
+            batch.services.push((id.clone(), *change));
+            let checks = batch.take(checks);
             batch.ops.push(register(node, true, Some(Service::clone(&entry.local.row)), checks));
         }
     }
 
     fn collect_checks(&self, node: &Node, batch: &mut Batch) {
-        if !batch.has_room() {
-            return;
+        let mut checks = Vec::new();
+        // Checks of a service that is written by this batch go with it, or wait with it for the next one.
+        let lone = |check: &&CheckEntry| {
+            self.services.get(&check.local.row.service_id).is_none_or(|service| service.sync.synced)
+        };
+        for check in self.ledger.checks.0.values().filter_map(|id| self.checks.get(id)).filter(lone) {
+            if !batch.has_room() {
+                break;
+            }
+            checks.extend(batch.take(vec![check]));
         }
-        let services: std::collections::BTreeSet<_> =
-            batch.services.iter().map(|(id, _)| id.clone()).collect();
-        // Checks of a service that waits for the next command wait with it.
-        let checks = self.take_checks(
-            |check| {
-                let service = &check.local.row.service_id;
-                !services.contains(service) && self.services.get(service).is_none_or(|s| s.sync.synced)
-            },
-            batch,
-        );
         if !checks.is_empty() {
             batch.ops.push(register(node, true, None, checks));
         }
-    }
-
-    fn take_checks(&self, wanted: impl Fn(&&CheckEntry) -> bool, batch: &mut Batch) -> Vec<Check> {
-        let waiting = self.checks.values().filter(|check| !check.sync.synced).filter(wanted);
-        waiting
-            .map(|entry| {
-                batch.checks.push((entry.local.row.check_id.clone(), entry.sync.change));
-                Check::clone(&entry.local.row)
-            })
-            .collect()
     }
 
     /// A batch is in the catalog: what it carried and has not changed since is settled.
@@ -208,12 +251,12 @@ impl Registry {
         }
         for (id, change) in &batch.services {
             if let Some(entry) = self.services.get_mut(id).filter(|entry| entry.sync.change == *change) {
-                entry.sync.synced = true;
+                self.ledger.services.settle(&mut entry.sync);
             }
         }
         for (id, change) in &batch.checks {
             if let Some(entry) = self.checks.get_mut(id).filter(|entry| entry.sync.change == *change) {
-                entry.sync.synced = true;
+                self.ledger.checks.settle(&mut entry.sync);
             }
         }
         for (id, change) in &batch.services_gone {
@@ -229,8 +272,8 @@ impl Registry {
     }
 
     /// Compares with what the catalog holds of this node: marks what differs, settles what agrees. No write may be in
-    /// flight. The rows that belong to the servers (service `consul`, check `serfHealth`) are left alone.
-    pub fn compare(&mut self, held: &sync::Held<'_>) -> Repair {
+    /// flight. `stamp` is for [`Registry::agrees_with`]. The rows that belong to the servers (service `consul`, check `serfHealth`) are left alone.
+    pub fn compare(&mut self, held: &sync::Held<'_>, stamp: u64) -> Repair {
         let mut repair = Repair::default();
         let same = held.node.is_some_and(|node| sync::same_node(&self.view.node, node));
         if same {
@@ -242,6 +285,8 @@ impl Registry {
         self.adopt_tags(held);
         self.compare_services(held, &mut repair);
         self.compare_checks(held, &mut repair);
+        let agrees = repair.is_empty() && self.is_synced();
+        self.ledger.agreed = agrees.then_some((stamp, self.ledger.last_change));
         repair
     }
 
@@ -249,13 +294,14 @@ impl Registry {
         for (id, entry) in &mut self.services {
             let same =
                 held.services.get(id.as_str()).is_some_and(|row| sync::same_service(&entry.local.row, row));
-            if self.ledger.judge(&mut entry.sync, same) {
+            let ledger = &mut self.ledger;
+            if ledger.services.judge(&mut ledger.last_change, id, &mut entry.sync, same) {
                 repair.services.push(id.clone());
             }
         }
         for id in held.services.keys() {
             if !self.services.contains_key(*id) && *id != sync::SERVER_SERVICE {
-                self.ledger.service_gone(id);
+                self.ledger.service_gone(id, None);
                 repair.strange_services.push((*id).to_owned());
             }
         }
@@ -268,7 +314,8 @@ impl Registry {
             let row = &entry.local.row;
             let same =
                 held.checks.get(id.as_str()).is_some_and(|held| sync::same_check(row, held, ignore_output));
-            if self.ledger.judge(&mut entry.sync, same) {
+            let ledger = &mut self.ledger;
+            if ledger.checks.judge(&mut ledger.last_change, id, &mut entry.sync, same) {
                 repair.checks.push(id.clone());
             }
         }
@@ -276,7 +323,7 @@ impl Registry {
             let strange = !self.checks.contains_key(*id) && *id != sync::SERVER_CHECK;
             // Goes with its service.
             if strange && !repair.strange_services.contains(&row.service_id) {
-                self.ledger.check_gone(id, &row.service_id);
+                self.ledger.check_gone(id, &row.service_id, None);
                 repair.strange_checks.push((*id).to_owned());
             }
         }
@@ -297,11 +344,11 @@ impl Registry {
         }
         for (id, tags) in adopted {
             let Some(entry) = self.services.get(&id) else { continue };
-            let (old, sync) = (entry.local.clone(), entry.sync);
+            let old = entry.local.clone();
             let row = Service { tags, ..Service::clone(&old.row) };
             self.insert_service(row, old.source, old.token.clone());
             if let Some(entry) = self.services.get_mut(&id) {
-                entry.sync = sync;
+                self.ledger.services.settle(&mut entry.sync);
             }
         }
     }
@@ -313,8 +360,18 @@ impl Batch {
         self.ops.is_empty() && self.checks_gone.is_empty()
     }
 
+    /// Notes the checks as carried; their rows.
+    fn take(&mut self, checks: Vec<&CheckEntry>) -> Vec<Check> {
+        let row = |entry: &CheckEntry| {
+            self.checks.push((entry.local.row.check_id.clone(), entry.sync.change));
+            self.weight += CHECK_WEIGHT + entry.local.row.output.len() + entry.local.row.notes.len();
+            Check::clone(&entry.local.row)
+        };
+        checks.into_iter().map(row).collect()
+    }
+
     fn has_room(&mut self) -> bool {
-        let room = self.ops.len() < BATCH_OPS_MAX;
+        let room = self.ops.len() < BATCH_OPS_MAX && self.weight < BATCH_BYTES_MAX;
         self.more |= !room;
         room
     }

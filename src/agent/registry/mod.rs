@@ -1,6 +1,7 @@
 //! The local registry: services and checks of this agent, their statuses, their timers, and what of them the catalog
 //! does not hold yet. Pure: `now` and randomness come in as values; files and the catalog are the driver's business.
 
+mod aliases;
 mod checks;
 mod ledger;
 mod services;
@@ -9,7 +10,7 @@ mod status;
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,9 @@ pub struct Registry {
     rules: Rules,
     services: BTreeMap<String, ServiceEntry>,
     checks: BTreeMap<String, CheckEntry>,
+    /// Check IDs by service ID; those of the node under the empty one.
+    checks_by_service: BTreeMap<String, BTreeSet<String>>,
+    aliases: aliases::Aliases,
     view: LocalState,
     schedule: Schedule,
     tickets: HashMap<Ticket, String>,
@@ -125,6 +129,8 @@ impl Registry {
             rules,
             services: BTreeMap::new(),
             checks: BTreeMap::new(),
+            checks_by_service: BTreeMap::new(),
+            aliases: aliases::Aliases::default(),
             view,
             schedule: Schedule::default(),
             tickets: HashMap::new(),
@@ -189,14 +195,6 @@ impl Registry {
         }
     }
 
-    /// Checks whose status follows that of others: ID, node, service.
-    pub fn aliases(&self) -> impl Iterator<Item = (&str, &str, &str)> {
-        self.checks.iter().filter_map(|(id, entry)| match entry.plan.as_deref().map(|plan| &plan.probe) {
-            Some(Probe::Alias { node, service }) => Some((id.as_str(), node.as_str(), service.as_str())),
-            _ => None,
-        })
-    }
-
     /// Where a service came from.
     pub fn service_source(&self, id: &str) -> Option<Source> {
         self.services.get(id).map(|entry| entry.local.source)
@@ -243,6 +241,10 @@ impl Registry {
 impl CheckEntry {
     fn is_ttl(&self) -> bool {
         matches!(self.plan.as_deref(), Some(Plan { probe: Probe::Ttl { .. }, .. }))
+    }
+
+    fn is_alias(&self) -> bool {
+        matches!(self.plan.as_deref(), Some(Plan { probe: Probe::Alias { .. }, .. }))
     }
 
     fn set_row(&mut self, row: Check) {

@@ -24,6 +24,26 @@ impl Registry {
         source: Source,
         replace_checks: bool,
     ) -> Result<(), AgentError> {
+        let (row, prepared) = self.prepare_service(definition, source)?;
+        warn_undiscoverable(&row);
+        let (id, kept): (_, Vec<_>) =
+            (row.id.clone(), prepared.iter().map(|p| p.row.check_id.clone()).collect());
+        self.insert_service(row, source, definition.token.clone());
+        for check in prepared {
+            self.insert_check(now, check, Restored::Nothing);
+        }
+        if replace_checks {
+            self.remove_checks_of(&id, |check_id| kept.iter().any(|k| k == check_id));
+        }
+        Ok(())
+    }
+
+    /// Validates a service with its checks and makes their rows. Changes nothing.
+    pub fn prepare_service(
+        &self,
+        definition: &ServiceDefinition,
+        source: Source,
+    ) -> Result<(Service, Vec<Prepared>), AgentError> {
         definition.validate().map_err(|e| AgentError::bad_request(e.to_string()))?;
         let row = self.service_row(definition);
         if !self.services.contains_key(&row.id) && self.services.len() >= SERVICES_MAX {
@@ -40,17 +60,7 @@ impl Registry {
                 ..self.prepare(check, id, Some(&row), source)?
             });
         }
-        warn_undiscoverable(&row);
-        let (id, kept): (_, Vec<_>) =
-            (row.id.clone(), prepared.iter().map(|p| p.row.check_id.clone()).collect());
-        self.insert_service(row, source, definition.token.clone());
-        for check in prepared {
-            self.insert_check(now, check, Restored::Nothing);
-        }
-        if replace_checks {
-            self.remove_checks_of(&id, |check_id| kept.iter().any(|k| k == check_id));
-        }
-        Ok(())
+        Ok((row, prepared))
     }
 
     /// Puts a service row into the tables. Also the way back from a persisted file.
@@ -65,9 +75,13 @@ impl Registry {
             self.files.push(FileChange::DropService(id.clone()));
         }
         self.view.services.insert(id.clone(), local.clone());
-        // The same row again is no news for the catalog.
-        let known = self.services.get(&id).filter(|old| old.local.row == local.row).map(|old| old.sync);
-        let sync = known.unwrap_or_else(|| self.ledger.changed());
+        let old = self.services.get(&id);
+        let sync = match old {
+            // The same row again is no news for the catalog.
+            Some(old) if old.local.row == local.row => old.sync,
+            _ => self.ledger.service_changed(&id, old.map(|old| old.sync)),
+        };
+        self.aliases.heed(&id);
         self.services.insert(id, ServiceEntry { local, sync });
         self.changed = true;
     }
@@ -83,7 +97,8 @@ impl Registry {
         };
         self.remove_checks_of(id, |_| false);
         self.view.services.remove(id);
-        self.ledger.service_gone(id);
+        self.ledger.service_gone(id, Some(entry.sync));
+        self.aliases.heed(id);
         if entry.local.source == Source::Remote {
             self.files.push(FileChange::DropService(id.to_owned()));
         }
@@ -98,12 +113,8 @@ impl Registry {
     }
 
     fn remove_checks_of(&mut self, service_id: &str, keep: impl Fn(&str) -> bool) {
-        let gone: Vec<_> = self
-            .checks
-            .iter()
-            .filter(|(id, check)| check.local.row.service_id == service_id && !keep(id))
-            .map(|(id, _)| id.clone())
-            .collect();
+        let of_service = self.checks_by_service.get(service_id).into_iter().flatten();
+        let gone: Vec<_> = of_service.filter(|id| !keep(id)).cloned().collect();
         for id in gone {
             self.drop_check(&id);
         }

@@ -95,7 +95,11 @@ impl Registry {
             }
         } else {
             entry.output_due = None;
-            entry.sync = self.ledger.changed();
+            entry.sync = self.ledger.check_changed(id, Some(entry.sync));
+        }
+        // An alias that quotes itself must not go on quoting its quotation.
+        if old.status != status || !entry.is_alias() {
+            self.aliases.heed(&old.service_id);
         }
         if old.status != status {
             tracing::info!(
@@ -151,7 +155,7 @@ impl Registry {
             && entry.output_due == Some(at)
         {
             entry.output_due = None;
-            entry.sync = self.ledger.changed();
+            entry.sync = self.ledger.check_changed(id, Some(entry.sync));
         }
     }
 

@@ -314,7 +314,7 @@ fn the_compare_repairs_both_sides_and_leaves_the_servers_rows_alone() {
     let mut held = Held { node: Some(&node), ..Held::default() };
     held.services.extend([("shared", &shared), ("stranger", &stranger), ("consul", &consul)]);
     held.checks.extend([("serfHealth", &serf), ("odd", &odd), ("s", &of_stranger)]);
-    let repair = bench.registry.compare(&held);
+    let repair = bench.registry.compare(&held, 1);
     let expected = Repair {
         node: false,
         services: vec!["mine".into()],
@@ -334,7 +334,9 @@ fn a_compare_that_agrees_settles_without_a_write() {
     let row = bench.registry.view().services["mine"].row.clone();
     let node = bench.node.clone();
     let held = Held { node: Some(&node), services: [("mine", &*row)].into(), ..Held::default() };
-    assert!(bench.registry.compare(&held).is_empty());
+    assert!(!bench.registry.agrees_with(4));
+    assert!(bench.registry.compare(&held, 4).is_empty());
+    assert!(bench.registry.agrees_with(4) && !bench.registry.agrees_with(5));
     assert!(bench.sync().is_empty());
 }
 
@@ -389,4 +391,99 @@ fn a_thousand_checks_cost_a_thousand_entries_and_one_run_each_per_interval() {
     }
     assert!((2990..=3000).contains(&ran), "{ran} runs in 30 s");
     assert_eq!(bench.registry.runs_skipped(), 0);
+}
+
+#[test]
+fn the_catalog_hears_of_services_in_the_order_of_their_registration() {
+    let mut bench = Bench::new();
+    bench.sync();
+    for name in ["zeta", "alpha", "mid"] {
+        bench.service(&format!(r#"{{"Name":"{name}"}}"#)).unwrap();
+    }
+    let names: Vec<_> = bench
+        .sync()
+        .into_iter()
+        .map(|op| match op {
+            CatalogOp::Register(register) => register.service.unwrap().name,
+            CatalogOp::Deregister(_) => panic!("nothing is gone"),
+        })
+        .collect();
+    assert_eq!(names, ["zeta", "alpha", "mid"]);
+}
+
+/// The transcript `agent-service.register-again-updates`.
+#[test]
+fn a_check_registered_again_is_written_again_and_its_service_is_not() {
+    let mut bench = Bench::new();
+    let text = r#"{"Name":"up","Tags":["a"],"Check":{"TTL":"30s"}}"#;
+    bench.service(text).unwrap();
+    bench.sync();
+    bench.service(text).unwrap();
+    let ops = bench.sync();
+    let [CatalogOp::Register(register)] = &ops[..] else { panic!("{ops:?}") };
+    assert!(register.service.is_none());
+    assert_eq!(register.checks.len(), 1);
+    // A new row of the service leaves the labels of its checks alone.
+    bench.service(r#"{"Name":"up","Tags":["b"]}"#).unwrap();
+    let ops = bench.sync();
+    let [CatalogOp::Register(register)] = &ops[..] else { panic!("{ops:?}") };
+    assert!(register.service.is_some() && register.checks.is_empty());
+    assert_eq!(bench.registry.view().checks["service:up"].row.service_tags, ["a"]);
+}
+
+#[test]
+fn a_storm_of_edges_is_one_operation_and_large_outputs_are_split() {
+    let mut bench = Bench::new();
+    for number in 0..1000 {
+        bench.check(&format!(r#"{{"Name":"c{number}","TTL":"1h"}}"#)).unwrap();
+    }
+    bench.sync();
+    for number in 0..1000 {
+        bench.tell(SECOND, &format!("c{number}"), Status::Passing, "").unwrap();
+    }
+    let ops = bench.sync();
+    assert!(matches!(&ops[..], [CatalogOp::Register(register)] if register.checks.len() == 1000));
+    assert!(bench.registry.is_synced());
+    let output = "x".repeat(4096);
+    for number in 0..1000 {
+        bench.tell(SECOND, &format!("c{number}"), Status::Warning, &output).unwrap();
+    }
+    let mut batches = 0;
+    while !bench.registry.is_synced() {
+        bench.sync();
+        batches += 1;
+    }
+    assert!((4..=6).contains(&batches), "{batches} batches of about a megabyte");
+}
+
+#[test]
+fn aliases_follow_what_they_name_and_each_other() {
+    let mut bench = Bench::new();
+    bench.service(r#"{"Name":"db","Check":{"CheckID":"db","TTL":"1h"}}"#).unwrap();
+    bench.service(r#"{"Name":"web","Check":{"CheckID":"web","AliasService":"db"}}"#).unwrap();
+    bench.service(r#"{"Name":"top","Check":{"CheckID":"top","AliasService":"web"}}"#).unwrap();
+    let follow = |bench: &mut Bench| {
+        bench.registry.follow_aliases(bench.start);
+        ["web", "top"].map(|id| bench.shown(id).0)
+    };
+    assert_eq!(follow(&mut bench), [Status::Critical; 2]);
+    bench.tell(SECOND, "db", Status::Passing, "").unwrap();
+    assert_eq!(follow(&mut bench), [Status::Passing; 2]);
+    bench.check(r#"{"Name":"disk","TTL":"1h","Status":"warning"}"#).unwrap();
+    assert_eq!(follow(&mut bench), [Status::Warning; 2]);
+    bench.registry.remove_check("disk").unwrap();
+    assert_eq!(follow(&mut bench), [Status::Passing; 2]);
+    bench.registry.remove_service("db").unwrap();
+    assert_eq!(follow(&mut bench), [Status::Critical; 2]);
+}
+
+/// The transcript `agent-check.node-level-alias-sees-itself`.
+#[test]
+fn an_alias_that_sees_itself_quotes_itself_once() {
+    let mut bench = Bench::new();
+    bench.check(r#"{"Name":"own","AliasNode":"n1"}"#).unwrap();
+    for _ in 0..3 {
+        bench.registry.follow_aliases(bench.start);
+        assert_eq!(bench.shown("own"), (Status::Critical, "Aliased check \"own\" failing: "));
+    }
 }

@@ -18,9 +18,9 @@ mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::runtime::net::{Listener, Udp};
@@ -34,6 +34,9 @@ use settings::DnsSettings;
 
 /// Most queries of a core that wait for recursors; further ones fail at once (SERVFAIL).
 pub const RECURSIONS_MAX: usize = 512;
+
+/// Pause before a socket that the kernel reported broken is tried again.
+const FAILED_SOCKET_PAUSE: Duration = Duration::from_secs(1);
 
 /// The sockets of one core, bound before.
 #[derive(Default)]
@@ -56,12 +59,7 @@ pub async fn serve(
     for socket in sockets.udp {
         let service = service.clone();
         let socket = Rc::new(socket);
-        tasks.push(task::spawn(async move {
-            let address = socket.local_address();
-            if let Err(error) = front::serve(service, socket).await {
-                report_broken(address, &error);
-            }
-        }));
+        tasks.push(task::spawn(serve_datagrams(service, socket)));
     }
     for listener in sockets.tcp {
         tasks.push(task::spawn(tcp::serve(service.clone(), listener)));
@@ -69,9 +67,19 @@ pub async fn serve(
     stop.await;
 }
 
-fn report_broken(address: io::Result<std::net::SocketAddr>, error: &io::Error) {
+/// Serves one socket for ever: a packet that brings a front down (a panic is logged where it happens) or an error of
+/// the kernel costs what was in flight, not the service.
+async fn serve_datagrams(service: Rc<Service>, socket: Rc<Udp>) {
+    let address = socket.local_address();
     let address = address.map_or_else(|_| "an unknown address".to_owned(), |address| address.to_string());
-    tracing::error!("DNS over UDP on {address} ended: {error}; restart the agent to have it back");
+    loop {
+        if let Some(Err(error)) = task::spawn(front::serve(service.clone(), socket.clone())).await {
+            tracing::error!(
+                "DNS over UDP on {address} failed: {error}; trying again in {FAILED_SOCKET_PAUSE:?}"
+            );
+            time::sleep(FAILED_SOCKET_PAUSE).await;
+        }
+    }
 }
 
 /// What the fronts of a core share.

@@ -28,6 +28,8 @@ pub struct DnsSettings {
     pub random_recursors: bool,
     /// Patience with one recursor.
     pub recursor_timeout: Duration,
+    /// The agent is a client and knows no server: it cannot tell what is in the catalog.
+    pub serverless: bool,
     /// The rest, as configured.
     pub dns: DnsConfig,
     zone_primary: Name,
@@ -38,7 +40,8 @@ impl DnsSettings {
     /// The view of `config`. A domain that is no DNS name is refused where the configuration is read; here it would
     /// stand for the root.
     pub fn new(config: &Config) -> DnsSettings {
-        DnsSettings::from_parts(config.dns.clone(), &config.datacenter)
+        let settings = DnsSettings::from_parts(config.dns.clone(), &config.datacenter);
+        DnsSettings { serverless: !config.server, ..settings }
     }
 
     /// The view of the parts that matter.
@@ -55,6 +58,7 @@ impl DnsSettings {
             recursors: dns.recursors.iter().copied().take(RECURSORS_MAX).collect(),
             random_recursors: dns.recursor_strategy == RecursorStrategy::Random,
             recursor_timeout: dns.recursor_timeout,
+            serverless: false,
             zone_primary: below("ns"),
             zone_mailbox: below("hostmaster"),
             domain,

@@ -57,6 +57,7 @@ fn deregister(edge: &Rc<Edge>, request: &Request) -> Handled {
 
 /// The known datacenters, nearest first: this one.
 fn datacenters(edge: &Rc<Edge>, request: &Request) -> Handled {
+    edge.require_server()?;
     let config = edge.config();
     query::no_namespace(request)?;
     let response = reply(query::pretty(&config, request), std::slice::from_ref(&config.datacenter));

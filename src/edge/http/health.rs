@@ -56,7 +56,7 @@ fn service_checks(edge: &Rc<Edge>, request: &Request) -> Handled {
     let topic = if meta.is_empty() { Topic::ServiceChecks(name.clone()) } else { Topic::Catalog };
     let render = move |state: &State| {
         let checks = state.service_checks(&name);
-        let checks = checks.into_iter().filter(|check| on(state, &meta, check) && chosen.takes(&***check));
+        let checks = checks.filter(|check| on(state, &meta, check) && chosen.takes(&***check));
         rows(pretty, near.order(checks, |check| &check.node), |w, check| check.write(w))
     };
     Ok(Outcome::Read(Near::mark(request, Read::new(topic, options, render).showing_consistency())))

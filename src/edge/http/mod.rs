@@ -48,7 +48,7 @@ use std::time::Duration;
 
 use crate::agent::{Door, LocalState};
 use crate::config::Config;
-use crate::consensus::Proposals;
+use crate::consensus::{Proposals, ProposeError};
 use crate::metrics;
 use crate::runtime::publish::Published;
 use crate::store::State;
@@ -110,7 +110,12 @@ impl Edge {
 
     /// Whether anybody leads, as `X-Consul-KnownLeader` says.
     pub fn known_leader(&self) -> bool {
-        true
+        self.proposals.has_server()
+    }
+
+    /// Refuses a read of replicated state on an agent that has none, as Consul's clients without servers do.
+    fn require_server(&self) -> Result<(), exchange::Response> {
+        if self.proposals.has_server() { Ok(()) } else { Err(area::refusal(&ProposeError::NoServers)) }
     }
 
     /// Notes how long a handler took, for the metric `http.METHOD.PATH`.

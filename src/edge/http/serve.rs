@@ -239,7 +239,10 @@ impl Server {
         let started = crate::runtime::time::now();
         let edge = self.edge.clone();
         let handled = catch_unwind(AssertUnwindSafe(|| (admitted.route.handler)(&edge, request)));
-        let handled: Handled = handled.unwrap_or_else(|_| Err(panicked()));
+        let handled: Handled = match handled.unwrap_or_else(|_| Err(panicked())) {
+            Ok(Outcome::Read(read)) => edge.require_server().map(|()| Outcome::Read(read)),
+            other => other,
+        };
         self.edge.observe(request, admitted.route.pattern, started.elapsed());
         match handled {
             Err(response) | Ok(Outcome::Reply(response)) => self.answer(id, &response, true),

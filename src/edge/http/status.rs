@@ -20,6 +20,7 @@ pub const ROUTES: &[Route] = &[
 fn leader(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     query::known_datacenter(&config, request)?;
+    edge.require_server()?;
     let leader = edge.proposals().status().leader.unwrap_or_default();
     Ok(reply(query::pretty(&config, request), &leader).into())
 }
@@ -27,5 +28,6 @@ fn leader(edge: &Rc<Edge>, request: &Request) -> Handled {
 fn peers(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     query::known_datacenter(&config, request)?;
+    edge.require_server()?;
     Ok(reply(query::pretty(&config, request), &edge.proposals().status().peers[..]).into())
 }

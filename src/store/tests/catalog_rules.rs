@@ -48,26 +48,63 @@ fn names_ignore_letter_case() {
     assert_eq!(names, ["Shop"]);
 }
 
+/// The transcript `agent-service.register-again-updates`.
 #[test]
-fn a_service_check_learns_name_and_tags_of_its_service_and_follows_its_name() {
+fn a_service_check_learns_name_and_tags_of_its_service_when_it_is_written() {
     let mut bench = Bench::new();
     let mut register = with_service("n", "id", "old", &["a"]);
     register.checks.push(check("c", "id", Status::Passing));
     bench.register(register);
     bench.register(with_service("n", "id", "new", &["b"]));
-    let row = bench.state.node_check("n", "c").unwrap();
-    assert_eq!((row.service_name.as_str(), row.service_tags.join(",")), ("new", "b".into()));
-    assert_eq!(bench.state.service_checks("old").len(), 0);
-    assert_eq!(bench.state.service_checks("new").len(), 1);
-    let (old, new) = (
-        bench.changed(Topic::ServiceChecks("old".into())),
-        bench.changed(Topic::ServiceChecks("new".into())),
-    );
-    assert_eq!((old, new), (2, 2));
-    assert!(bench.touched.touches(&Topic::ServiceChecks("old".into())));
-    bench.register(with_service("n", "id", "new", &["c"]));
-    let row = bench.state.node_check("n", "c").unwrap();
-    assert_eq!(row.service_tags.join(","), "b", "a check keeps the tags of the time when it was written");
+    let label = |state: &State| {
+        let row = state.node_check("n", "c").unwrap();
+        (row.service_name.clone(), row.service_tags.join(","), row.modify_index)
+    };
+    let checks = |name: &str| Topic::ServiceChecks(name.into());
+    let listed = |state: &State| (state.service_checks("old").count(), state.service_checks("new").count());
+    assert_eq!(label(&bench.state), ("old".into(), "a".into(), 1));
+    assert_eq!(listed(&bench.state), (1, 0));
+    assert_eq!(bench.state.instances("new").next().unwrap().service_checks.len(), 1);
+    assert!(!bench.touched.touches(&checks("old")));
+    bench.register(with_check("n", check("c", "id", Status::Warning)));
+    assert_eq!(label(&bench.state), ("new".into(), "b".into(), 3));
+    assert_eq!(listed(&bench.state), (0, 1));
+    assert_eq!((bench.changed(checks("old")), bench.changed(checks("new"))), (3, 3));
+    assert!(bench.touched.touches(&checks("old")) && bench.touched.touches(&checks("new")));
+}
+
+/// The same transcript: the index that a query of checks shows.
+#[test]
+fn writing_a_check_again_shows_as_a_write_but_wakes_nobody() {
+    let mut bench = Bench::new();
+    let mut register = with_service("n", "s", "s", &[]);
+    register.checks.push(check("c", "s", Status::Passing));
+    bench.register(register.clone());
+    bench.register(register);
+    let checks = || Topic::ServiceChecks("s".into());
+    assert_eq!((bench.shown(checks()), bench.changed(checks())), (2, 1));
+    assert!(bench.touched.is_empty());
+}
+
+#[test]
+fn addresses_find_services() {
+    let mut bench = Bench::new();
+    let at = |node: &str, address: &str| {
+        let mut register = with_service(node, "s", "s", &[]);
+        register.service.as_mut().unwrap().address = address.into();
+        register
+    };
+    bench.register(at("a", "10.0.0.9"));
+    bench.register(at("b", "10.0.0.9"));
+    bench.register(at("a", "10.0.0.8"));
+    let found = |state: &State, address: &str| -> Vec<String> {
+        state.services_by_address(address).map(|row| row.node.clone()).collect()
+    };
+    assert_eq!(found(&bench.state, "10.0.0.9"), ["b"]);
+    assert_eq!(found(&bench.state, "10.0.0.8"), ["a"]);
+    bench.deregister("a", "s", "");
+    bench.deregister("b", "", "");
+    assert!(found(&bench.state, "10.0.0.8").is_empty() && found(&bench.state, "10.0.0.9").is_empty());
 }
 
 #[test]

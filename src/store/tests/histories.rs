@@ -27,12 +27,13 @@ fn kv_op() -> impl Strategy<Value = Command> {
 
 fn service() -> impl Strategy<Value = Service> {
     let tags = prop::collection::vec(select(vec!["x", "y"]).prop_map(String::from), 0..3);
-    (select(vec!["s", "S", "t"]), select(vec!["web", "Web", "db"]), tags, 0i64..2).prop_map(
-        |(id, name, tags, port)| Service {
+    let address = select(vec!["", "10.1.1.1", "10.1.1.2"]);
+    (select(vec!["s", "S", "t"]), select(vec!["web", "Web", "db"]), tags, address).prop_map(
+        |(id, name, tags, address)| Service {
             id: id.into(),
             name: name.into(),
             tags,
-            port,
+            address: address.into(),
             ..Service::default()
         },
     )
@@ -121,7 +122,7 @@ fn answer(state: &State, topic: &Topic) -> String {
             format!("{:?}", state.instances(name).map(|it| (it.node, it.service)).collect::<Vec<_>>())
         }
         Topic::ServiceHealth(name) => format!("{:?}", state.instances(name).collect::<Vec<_>>()),
-        Topic::ServiceChecks(name) => format!("{:?}", state.service_checks(name)),
+        Topic::ServiceChecks(name) => format!("{:?}", state.service_checks(name).collect::<Vec<_>>()),
         Topic::NodeChecks(name) => format!("{:?}", state.node_checks(name).collect::<Vec<_>>()),
         Topic::CheckState(None) => format!("{:?}", state.checks().collect::<Vec<_>>()),
         Topic::CheckState(Some(status)) => {
@@ -168,9 +169,7 @@ fn writes_each_row_once(before: &State, command: &Command) -> bool {
                 .node_by_id(&register.node.id)
                 .is_some_and(|row| !row.node.eq_ignore_ascii_case(&register.node.node));
             let ids: BTreeSet<&str> = register.checks.iter().map(|check| check.check_id.as_str()).collect();
-            // A service that changes its name takes its checks along, before they are told to leave it.
-            let relabels = register.service.is_some() && !register.checks.is_empty();
-            !renamed && !relabels && ids.len() == register.checks.len()
+            !renamed && ids.len() == register.checks.len()
         }
         _ => true,
     }

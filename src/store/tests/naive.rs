@@ -59,6 +59,15 @@ impl Naive {
                 assert_eq!(instance.service_checks.iter().map(|row| &**row).collect::<Vec<_>>(), of(id));
             }
         }
+        for name in ["web", "db"] {
+            let expected: Vec<_> =
+                self.checks.values().filter(|row| row.service_name.eq_ignore_ascii_case(name)).collect();
+            assert_eq!(state.service_checks(name).map(|row| &**row).collect::<Vec<_>>(), expected);
+        }
+        for address in ["10.1.1.1", "10.1.1.2"] {
+            let expected: Vec<_> = self.services.values().filter(|row| row.address == address).collect();
+            assert_eq!(state.services_by_address(address).map(|row| &**row).collect::<Vec<_>>(), expected);
+        }
         for row in self.nodes.values() {
             assert!(row.id.is_empty() || state.node_by_id(&row.id).is_some_and(|found| **found == *row));
             assert!(state.nodes_by_address(&row.address).any(|found| **found == *row));
@@ -194,20 +203,7 @@ impl Naive {
             }
             row.modify_index = index;
         }
-        let name_now = row.name.clone();
-        let old = self.services.insert(at.clone(), row);
-        if old.is_none_or(|old| old.name == name_now) {
-            return;
-        }
-        let of_service: Vec<Check> = self
-            .checks
-            .iter()
-            .filter(|((on, _), row)| on == name && row.service_id.to_lowercase() == at.1)
-            .map(|(_, row)| row.clone())
-            .collect();
-        for check in of_service {
-            self.put_check(index, name, check);
-        }
+        self.services.insert(at, row);
     }
 
     fn put_check(&mut self, index: u64, name: &str, mut row: Check) {

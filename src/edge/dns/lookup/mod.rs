@@ -124,6 +124,11 @@ impl Lookup<'_> {
     /// Answers a question whose name has `labels` before the domain.
     fn dispatch(&mut self, question: &Question, labels: &[String]) -> Answer {
         match asked(labels, question.qtype) {
+            // "There is none" would be a guess, and resolvers would remember it.
+            Asked::Node { .. } | Asked::Service { .. } if self.settings.serverless => {
+                self.basis = Basis::Once;
+                Answer::bare(rcode::SERVFAIL, true)
+            }
             Asked::Node { name, datacenter } if self.is_here(datacenter.as_deref()) => {
                 self.node(question, &name)
             }

@@ -26,12 +26,7 @@ impl Lookup<'_> {
         if let Some(node) = self.node_at(ip) {
             return self.settings.node_name(&node.node);
         }
-        let text = ip.to_string();
-        let service = self
-            .state
-            .nodes()
-            .flat_map(|node| self.state.node_services(&node.node))
-            .find(|service| service.address == text)?;
+        let service = self.state.services_by_address(&ip.to_string()).next()?;
         let settings = self.settings;
         Name::parse(&format!("{}.service.{}.{}", service.name, settings.datacenter, settings.domain_text))
     }
