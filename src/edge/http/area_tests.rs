@@ -12,7 +12,7 @@ use super::router::Found;
 use super::{Edge, catalog_body, routes};
 use crate::agent::{LocalState, door};
 use crate::config::{Config, flags, sources};
-use crate::consensus::{Encoded, open};
+use crate::consensus::{self, Encoded};
 use crate::runtime::publish::Published;
 use crate::store::command::{CatalogOp, Command, KvOp};
 use crate::store::model::KvEntry;
@@ -43,15 +43,11 @@ impl Built {
     }
 
     fn edge(self, flags: &[&str]) -> Rc<Edge> {
+        let (proposals, state, _) = consensus::open("127.0.0.1:8300".to_owned());
+        state.store(self.state);
         let local = Published::new(LocalState::default());
         let config = Published::new(config(flags));
-        Rc::new(Edge::new(
-            config,
-            Published::new(self.state),
-            open("127.0.0.1:8300".into()).0,
-            local,
-            door().0,
-        ))
+        Rc::new(Edge::new(config, state, proposals, local, door().0))
     }
 }
 

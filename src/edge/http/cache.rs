@@ -90,6 +90,14 @@ impl Group {
         }
     }
 
+    /// A group of nothing, for who only needs one.
+    #[cfg(test)]
+    pub fn for_tests() -> Rc<Group> {
+        let topic = Topic::Key(b"k".as_slice().into());
+        let read = Read::new(topic, Default::default(), |_| super::exchange::Response::empty(200));
+        Rc::new(Group::new(read, false, Rc::default()))
+    }
+
     /// Gives `send` the answer as of `state`, built anew only if it may have changed.
     pub fn with_wire<R>(&self, state: &State, moment: Moment<'_>, send: impl FnOnce(&Wire) -> R) -> R {
         let mut built = self.built.borrow_mut();
