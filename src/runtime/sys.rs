@@ -197,8 +197,6 @@ pub(super) fn space(path: &std::path::Path) -> io::Result<(u64, u64)> {
     check(unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) })?;
     // SAFETY: the call succeeded, and all bytes were zeroed before it.
     let found = unsafe { found.assume_init() };
-    // Their types differ from target to target.
-    #[allow(clippy::unnecessary_cast)]
-    let (unit, all, free) = (found.f_frsize as u64, found.f_blocks as u64, found.f_bavail as u64);
-    Ok((all * unit, free * unit))
+    let unit = found.f_frsize;
+    Ok((found.f_blocks * unit, found.f_bavail * unit))
 }

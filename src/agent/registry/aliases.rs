@@ -72,8 +72,7 @@ impl Registry {
                 let Some((node, service)) = self.aliases.all.get(&id) else { continue };
                 let own = self.checks_by_service.get("").into_iter().flatten();
                 let others = self.checks_by_service.get(service).filter(|_| !service.is_empty());
-                // One that quoted itself would never recover.
-                let checks = own.chain(others.into_iter().flatten()).filter(|other| **other != id);
+                let checks = own.chain(others.into_iter().flatten());
                 let rows = checks.filter_map(|id| self.checks.get(id)).map(|entry| &*entry.local.row);
                 let exists = self.services.contains_key(service);
                 let finding = alias::evaluate(node, service, exists, rows);
