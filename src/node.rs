@@ -12,7 +12,7 @@ mod doors;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,6 +25,7 @@ use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError}
 use crate::runtime::net::BindError;
 use crate::runtime::publish::Published;
 use crate::runtime::signal::{self, Signal};
+use crate::runtime::tally::Tally;
 use crate::runtime::{blocking, mesh, preflight, process, task, time};
 use crate::server::leader;
 use crate::store::{State, Touched};
@@ -172,6 +173,8 @@ struct Plan {
     ending: Ending,
     control: PerCore<Control>,
     edges: PerCore<EdgeSeat>,
+    /// HTTP connections of each client address, which the limit for one client is about.
+    clients: Tally<IpAddr>,
 }
 
 /// What the control core alone owns.
@@ -215,6 +218,7 @@ impl Plan {
             ending: Ending::default(),
             control: PerCore::new(vec![Control { runner, doorway, changes: senders }]),
             edges: PerCore::new(seats.collect::<Vec<_>>()),
+            clients: Tally::new(),
         }
     }
 }
@@ -266,7 +270,8 @@ async fn run_edge(plan: Plan, seat: EdgeSeat) {
     let dns = task::spawn(async move {
         dns::serve(plan.config, plan.state, doors.dns, async move { shutdown.raised().await }).await;
     });
-    http::server::Server::new(edge, http::routes(), doors.http).run(changes, plan.shutdown).await;
+    let server = http::server::Server::new(edge, http::routes(), doors.http, plan.clients);
+    server.run(changes, plan.shutdown).await;
     dns.await;
 }
 

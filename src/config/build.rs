@@ -1,7 +1,7 @@
 //! Settings become a [`Config`]: defaults that depend on other keys, addresses, and every rule that Consul checks.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::model::*;
 use super::settings::Settings;
 use super::{ConfigError, definition};
 use crate::runtime::interfaces::InterfaceAddr;
+use crate::runtime::net;
 
 /// What the host tells, so that building needs no system call.
 #[derive(Clone, Debug, Default)]
@@ -344,8 +345,8 @@ fn recursor(word: &str) -> Result<SocketAddr, String> {
         Some((name, port)) => (name, port.parse::<u16>().map_err(|e| format!("port {port:?}: {e}"))?),
         None => (word, 53),
     };
-    let mut found = (name, port).to_socket_addrs().map_err(|e| e.to_string())?;
-    found.next().ok_or_else(|| "the name has no address".to_owned())
+    let found = net::resolve_blocking(name, port).map_err(|e| e.to_string())?;
+    found.into_iter().next().ok_or_else(|| "the name has no address".to_owned())
 }
 
 /// The HTTP surface.

@@ -22,4 +22,4 @@ pub use error::ProposeError;
 pub use limits::{BATCH_MAX, COMMAND_LENGTH_MAX, QUEUE_BYTES_MAX, QUEUE_MAX};
 pub use proposals::{Proposals, open};
 pub use runner::Runner;
-pub use status::Status;
+pub use status::{Contact, Status};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::runtime::mesh::{self, Full, OneSender, Sender};
 use crate::runtime::publish::Published;
@@ -12,7 +13,7 @@ use super::encoded::Encoded;
 use super::error::ProposeError;
 use super::limits::{COMMAND_LENGTH_MAX, QUEUE_BYTES_MAX, QUEUE_MAX};
 use super::runner::Runner;
-use super::status::Status;
+use super::status::{Contact, Status};
 
 /// Term of a voter that has bootstrapped itself and then elected itself.
 const LONE_VOTER_TERM: u64 = 2;
@@ -78,6 +79,14 @@ impl Proposals {
             Ok(()) => applied.await.ok_or(ProposeError::Stopping),
             Err(Full::Full(_)) => Err(ProposeError::TooBusy),
             Err(Full::Closed(_)) => Err(ProposeError::Stopping),
+        }
+    }
+
+    /// How reads stand.
+    pub fn contact(&self) -> Contact {
+        match &self.0 {
+            Some(_) => Contact { has_server: true, known_leader: true, last: Some(Duration::ZERO) },
+            None => Contact::default(),
         }
     }
 

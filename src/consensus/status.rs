@@ -1,5 +1,9 @@
 //! What consensus tells about itself.
 
+use std::time::Duration;
+
+use super::ProposeError;
+
 /// Facts for `/v1/status/...`, `/v1/operator/raft/configuration` and the statistics of `/v1/agent/self`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -19,4 +23,32 @@ pub struct Status {
     pub commit_index: u64,
     /// Index of the newest entry in the published state.
     pub applied_index: u64,
+}
+
+/// How this agent stands to the leader, for reads. Cheap to ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contact {
+    /// Whether this agent is a server or knows one.
+    pub has_server: bool,
+    /// Whether somebody leads.
+    pub known_leader: bool,
+    /// How old the leader's word is that the state here rests on: zero on the leader itself, `None` when no
+    /// leader was ever heard of.
+    pub last: Option<Duration>,
+}
+
+impl Contact {
+    /// Whether a read may be answered from the state here. A stale one needs no leader now, but a state that came
+    /// from one.
+    ///
+    /// # Errors
+    /// Why not, in Consul's words.
+    pub fn admit(&self, stale: bool) -> Result<(), ProposeError> {
+        match self {
+            Contact { has_server: false, .. } => Err(ProposeError::NoServers),
+            Contact { known_leader: true, .. } => Ok(()),
+            Contact { last: Some(_), .. } if stale => Ok(()),
+            _ => Err(ProposeError::NoLeader),
+        }
+    }
 }

@@ -23,6 +23,7 @@ pub mod random;
 mod reactor;
 pub mod signal;
 mod sys;
+pub mod tally;
 pub mod task;
 pub mod time;
 mod timers;

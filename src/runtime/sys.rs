@@ -197,6 +197,6 @@ pub(super) fn space(path: &std::path::Path) -> io::Result<(u64, u64)> {
     check(unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) })?;
     // SAFETY: the call succeeded, and all bytes were zeroed before it.
     let found = unsafe { found.assume_init() };
-    let unit = found.f_frsize as u64;
-    Ok((found.f_blocks as u64 * unit, found.f_bavail as u64 * unit))
+    let unit = found.f_frsize;
+    Ok((found.f_blocks * unit, found.f_bavail * unit))
 }

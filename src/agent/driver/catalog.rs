@@ -11,7 +11,6 @@ use futures_lite::future;
 use super::Inner;
 use crate::agent::registry::{Batch, Repair};
 use crate::agent::sync::Held;
-use crate::consensus::ProposeError;
 use crate::metrics::{self, Counter};
 use crate::runtime::{cores, random, time};
 use crate::store::State;
@@ -145,7 +144,6 @@ impl Inner {
         let writing = time::timeout(WRITE_TIMEOUT, self.proposals.propose(command));
         match writing.await {
             Some(Ok(applied)) => Ok(applied),
-            Some(Err(ProposeError::NoLeader)) => Err("No cluster leader".to_owned()),
             Some(Err(why)) => Err(why.to_string()),
             None => Err(format!("no confirmation within {WRITE_TIMEOUT:?}")),
         }

@@ -12,7 +12,7 @@ use super::router::Found;
 use super::{Edge, catalog_body, routes};
 use crate::agent::{LocalState, door};
 use crate::config::{Config, flags, sources};
-use crate::consensus::{Encoded, open};
+use crate::consensus::{self, Encoded};
 use crate::runtime::publish::Published;
 use crate::store::command::{CatalogOp, Command, KvOp};
 use crate::store::model::KvEntry;
@@ -43,15 +43,11 @@ impl Built {
     }
 
     fn edge(self, flags: &[&str]) -> Rc<Edge> {
+        let (proposals, state, _) = consensus::open("127.0.0.1:8300".to_owned());
+        state.store(self.state);
         let local = Published::new(LocalState::default());
         let config = Published::new(config(flags));
-        Rc::new(Edge::new(
-            config,
-            Published::new(self.state),
-            open("127.0.0.1:8300".into()).0,
-            local,
-            door().0,
-        ))
+        Rc::new(Edge::new(config, state, proposals, local, door().0))
     }
 }
 
@@ -378,4 +374,42 @@ fn removals_move_the_index_of_the_other_table_too() {
     assert_eq!(indexes(&built), (3, 3));
     let built = remove(built, &json!({"Node": "n", "CheckID": "c"}));
     assert_eq!(indexes(&built), (4, 4));
+}
+
+#[test]
+fn rows_of_this_agent_s_node_go_first_when_asked_near_to_it() {
+    let edge = three().edge(&["-node=h2"]);
+    for near in ["_agent", "H2"] {
+        let order = |path: &str, name: &str| column(&answer(&edge, &format!("{path}?near={near}")), name);
+        assert_eq!(order("/v1/catalog/nodes", "Node"), ["h2", "h1", "h3"]);
+        assert_eq!(order("/v1/catalog/service/hs", "Node"), ["h2", "h1", "h3"]);
+        assert_eq!(order("/v1/health/service/hs", "Node.Node"), ["h2", "h1", "h3"]);
+        assert_eq!(order("/v1/health/checks/hs", "Node"), ["h2", "h1", "h3"]);
+        assert_eq!(order("/v1/health/state/any", "Node"), ["h2", "h2", "h1", "h1", "h3", "h3"]);
+    }
+    for near in ["h3", "nobody", ""] {
+        let nodes = answer(&edge, &format!("/v1/catalog/nodes?near={near}"));
+        assert_eq!(column(&nodes, "Node"), ["h1", "h2", "h3"]);
+    }
+    let Ok(Outcome::Read(read)) = handle(&edge, Method::Get, "/v1/catalog/nodes?near=_ip") else {
+        panic!("a read")
+    };
+    assert!(!read.cacheable);
+}
+
+#[test]
+fn answers_narrowed_by_node_metadata_change_with_the_nodes() {
+    let edge = three().edge(&[]);
+    for target in
+        ["/v1/health/checks/hs", "/v1/health/state/passing", "/v1/health/state/any", "/v1/catalog/services"]
+    {
+        let target = format!("{target}?node-meta=n:1");
+        let Ok(Outcome::Read(read)) = handle(&edge, Method::Get, &target) else { panic!("a read") };
+        let before = edge.state();
+        let after = Built { state: (*before).clone() }.register(&json!({
+            "Node": "h1", "Address": "10.3.0.0", "NodeMeta": {"n": "other"},
+        }));
+        assert_ne!((read.render)(&before).body, (read.render)(&after.state).body, "{target}");
+        assert!(after.state.last_change(&read.topic) > before.last_change(&read.topic), "{target}");
+    }
 }

@@ -6,6 +6,7 @@ use muster_protocol::http::{DATE_LEN, http_date};
 
 use super::cache::Moment;
 use super::limits;
+use crate::consensus::Contact;
 use crate::runtime::time;
 
 /// Length of a tick of the sweep clock.
@@ -25,8 +26,8 @@ pub struct Clock {
     pub date: [u8; DATE_LEN],
     /// Counts changes of what answers show beside the state: the configuration, the leader.
     pub epoch: u64,
-    /// Whether a leader is known.
-    pub known_leader: bool,
+    /// How reads stand to the leader.
+    pub contact: Contact,
 }
 
 impl Clock {
@@ -43,7 +44,7 @@ impl Clock {
             second,
             date: http_date(second),
             epoch: 0,
-            known_leader: true,
+            contact: Contact::default(),
         }
     }
 
@@ -65,8 +66,8 @@ impl Clock {
             second: self.second,
             extra,
             epoch: self.epoch,
-            known_leader: self.known_leader,
-            last_contact_ms: 0,
+            known_leader: self.contact.known_leader,
+            last_contact_ms: self.contact.last.map_or(0, |last| last.as_millis() as u64),
         }
     }
 

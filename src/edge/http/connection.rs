@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 
 use bytes::Bytes;
 use muster_protocol::http::Body;
@@ -15,6 +15,7 @@ use super::policy::Admitted;
 use super::respond::{Manner, Wire};
 use super::stream::Flow;
 use crate::runtime::net::Socket;
+use crate::runtime::tally::Share;
 
 /// An entry of the slab. It holds no buffer while nothing is half read or half written.
 pub struct Conn {
@@ -24,6 +25,8 @@ pub struct Conn {
     pub tls: Option<Box<ServerConnection>>,
     /// Who is at the other end.
     pub peer: Peer,
+    /// Its place among the connections of its client's address.
+    _share: Option<Share<IpAddr>>,
     /// Where it stands.
     pub phase: Phase,
     /// Bytes read and not used: a partial head, or later requests.
@@ -87,11 +90,18 @@ pub enum Flushed {
 
 impl Conn {
     /// A fresh connection.
-    pub fn new(socket: Socket, peer: Peer, tls: Option<Box<ServerConnection>>, tick: u32) -> Conn {
+    pub fn new(
+        socket: Socket,
+        peer: Peer,
+        share: Option<Share<IpAddr>>,
+        tls: Option<Box<ServerConnection>>,
+        tick: u32,
+    ) -> Conn {
         Conn {
             socket,
             tls,
             peer,
+            _share: share,
             phase: Phase::Head,
             input: Vec::new(),
             searched: 0,

@@ -26,6 +26,7 @@ pub mod index;
 pub mod json;
 pub mod kv;
 pub mod limits;
+mod near;
 pub mod park;
 pub mod policy;
 pub mod query;
@@ -47,7 +48,7 @@ use std::time::Duration;
 
 use crate::agent::{Door, LocalState};
 use crate::config::Config;
-use crate::consensus::{Proposals, ProposeError};
+use crate::consensus::{Contact, Proposals, ProposeError};
 use crate::metrics;
 use crate::runtime::publish::Published;
 use crate::store::State;
@@ -87,11 +88,6 @@ impl Edge {
         self.state.load_full()
     }
 
-    /// The same for a short look, without counting references.
-    fn state_now(&self) -> impl std::ops::Deref<Target = Arc<State>> {
-        self.state.load()
-    }
-
     /// What the local agent knows of itself.
     pub fn local(&self) -> Arc<LocalState> {
         self.local.load_full()
@@ -107,12 +103,13 @@ impl Edge {
         &self.proposals
     }
 
-    /// Whether anybody leads, as `X-Consul-KnownLeader` says.
-    pub fn known_leader(&self) -> bool {
-        self.proposals.has_server()
+    /// How reads stand to the leader, as `X-Consul-KnownLeader` and `X-Consul-LastContact` say.
+    pub fn contact(&self) -> Contact {
+        self.proposals.contact()
     }
 
-    /// Refuses a read of replicated state on an agent that has none, as Consul's clients without servers do.
+    /// Refuses what only servers can answer on an agent that is none and knows none, as Consul's clients without
+    /// servers do.
     fn require_server(&self) -> Result<(), exchange::Response> {
         if self.proposals.has_server() { Ok(()) } else { Err(area::refusal(&ProposeError::NoServers)) }
     }

@@ -1,7 +1,8 @@
 //! Parked blocking queries: records, not tasks. All who wait for the same answer stand in one row of a
 //! [`super::cache::Group`]; the registry of topics knows the group, once.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -53,7 +54,7 @@ pub struct Parking {
 pub struct Ticket {
     group: Rc<Group>,
     number: u64,
-    deadline: Instant,
+    since: Instant,
 }
 
 impl Ticket {
@@ -66,40 +67,57 @@ impl Ticket {
     pub fn number(&self) -> u64 {
         self.number
     }
+
+    /// When the wait began.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
 }
 
 /// The parked queries of one core.
 #[derive(Default)]
 pub struct Park {
     topics: Watchers<Rc<Group>>,
-    deadlines: BTreeSet<(Instant, u64, ConnId)>,
-    tickets: u64,
+    /// Deadlines of all who wait, and of some who left: taking one out of the middle costs more than a wake does
+    /// beside it, so they are passed over when they come to the top, and cleared out when they are the most.
+    deadlines: BinaryHeap<Reverse<(Instant, u64, ConnId)>>,
+    tickets: Tickets,
 }
 
 impl Park {
     /// How many queries are parked.
     pub fn len(&self) -> usize {
-        self.deadlines.len()
+        self.tickets.live
     }
 
     /// Whether none are.
     pub fn is_empty(&self) -> bool {
-        self.deadlines.is_empty()
+        self.tickets.live == 0
     }
 
     /// Parks a query until its topic changes behind `index` or the deadline comes.
-    pub fn park(&mut self, group: Rc<Group>, conn: ConnId, index: u64, deadline: Instant) -> Ticket {
-        self.tickets += 1;
-        let number = self.tickets;
-        self.deadlines.insert((deadline, number, conn));
+    pub fn park(
+        &mut self,
+        group: Rc<Group>,
+        conn: ConnId,
+        index: u64,
+        now: Instant,
+        deadline: Instant,
+    ) -> Ticket {
+        let number = self.tickets.issue();
+        self.deadlines.push(Reverse((deadline, number, conn)));
         group.parked.borrow_mut().live += 1;
         self.stand(&group, Parked { conn, index, ticket: number });
-        Ticket { group, number, deadline }
+        Ticket { group, number, since: now }
     }
 
     /// Forgets a query: it was answered, or its client left.
-    pub fn leave(&mut self, ticket: &Ticket, conn: ConnId) {
-        self.deadlines.remove(&(ticket.deadline, ticket.number, conn));
+    pub fn leave(&mut self, ticket: &Ticket) {
+        self.tickets.cancel(ticket.number);
+        if self.deadlines.len() > 2 * self.tickets.live + 64 {
+            let tickets = &self.tickets;
+            self.deadlines.retain(|Reverse((_, number, _))| tickets.is_live(*number));
+        }
         let mut parking = ticket.group.parked.borrow_mut();
         parking.live = parking.live.saturating_sub(1);
         if parking.live == 0 {
@@ -108,9 +126,7 @@ impl Park {
                 self.topics.remove(watch);
             }
         } else if parking.row.len() > 2 * parking.live + 16 {
-            let deadlines = &self.deadlines;
-            let waiting: BTreeSet<u64> = deadlines.iter().map(|(_, number, _)| *number).collect();
-            parking.row.retain(|parked| waiting.contains(&parked.ticket));
+            parking.row.retain(|parked| self.tickets.is_live(parked.ticket));
         }
     }
 
@@ -129,15 +145,22 @@ impl Park {
         self.sort_out(groups, state, woken);
     }
 
-    /// The next deadline.
+    /// The next deadline, or an earlier one of somebody who left.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(deadline, ..)| *deadline)
+        self.deadlines.peek().map(|Reverse((deadline, ..))| *deadline)
     }
 
     /// A query whose time is up.
-    pub fn due(&self, now: Instant) -> Option<(ConnId, u64)> {
-        let (deadline, number, conn) = self.deadlines.first()?;
-        (*deadline <= now).then_some((*conn, *number))
+    pub fn due(&mut self, now: Instant) -> Option<(ConnId, u64)> {
+        while let Some(Reverse((deadline, number, conn))) = self.deadlines.peek().copied()
+            && deadline <= now
+        {
+            self.deadlines.pop();
+            if self.tickets.is_live(number) {
+                return Some((conn, number));
+            }
+        }
+        None
     }
 
     fn sort_out(&mut self, groups: Vec<Rc<Group>>, state: &State, woken: &mut Vec<(Rc<Group>, Vec<Parked>)>) {
@@ -165,5 +188,75 @@ impl Park {
         if parking.watch.is_none() {
             parking.watch = Some(self.topics.insert(group.topic.clone(), group.clone()));
         }
+    }
+}
+
+/// Numbers of waits: a place, and above it how often the place was used. A number is never issued twice.
+#[derive(Default)]
+struct Tickets {
+    /// How often each place was left.
+    left: Vec<u32>,
+    free: Vec<u32>,
+    live: usize,
+}
+
+impl Tickets {
+    fn issue(&mut self) -> u64 {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.left.push(0);
+            u32::try_from(self.left.len() - 1).expect("a process has fewer than 2^32 descriptors")
+        });
+        self.live += 1;
+        u64::from(self.left[place as usize]) << 32 | u64::from(place)
+    }
+
+    fn is_live(&self, number: u64) -> bool {
+        self.left[number as u32 as usize] == (number >> 32) as u32
+    }
+
+    fn cancel(&mut self, number: u64) {
+        if self.is_live(number) {
+            let place = number as u32;
+            self.left[place as usize] = self.left[place as usize].wrapping_add(1);
+            self.free.push(place);
+            self.live -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_live_until_cancelled_and_do_not_come_back() {
+        let mut tickets = Tickets::default();
+        let (a, b) = (tickets.issue(), tickets.issue());
+        tickets.cancel(a);
+        let c = tickets.issue();
+        assert_eq!((tickets.is_live(a), tickets.is_live(b), tickets.is_live(c)), (false, true, true));
+        tickets.cancel(a);
+        assert_eq!(tickets.live, 2, "who left once cannot take away another's place");
+    }
+
+    #[test]
+    fn deadlines_of_those_who_left_are_passed_over_and_cleared_out() {
+        let start = crate::runtime::time::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut park = Park::default();
+        let group = Group::for_tests();
+        let conn = |slot| ConnId { slot, serial: 1 };
+        let tickets: Vec<_> =
+            (0..1000).map(|n| park.park(group.clone(), conn(n), 1, start, at(u64::from(n)))).collect();
+        for ticket in &tickets[..999] {
+            park.leave(ticket);
+            assert!(park.deadlines.len() <= 2 * park.len() + 64);
+        }
+        assert_eq!(park.due(at(998)), None);
+        assert_eq!(park.due(at(999)), Some((conn(999), tickets[999].number())));
+        park.leave(&tickets[999]);
+        assert!(park.is_empty() && park.topics.is_empty());
     }
 }

@@ -12,10 +12,11 @@ use muster_protocol::http::{Body, Framing, Head, Method, Reject, Target, chunk, 
 
 use super::cache::{Group, Plan, group_key};
 use super::connection::{Conn, Flushed, Phase, Receiving};
-use super::exchange::{Handled, Outcome, Response, Streaming, Wait};
+use super::exchange::{Consistency, Handled, Outcome, Response, Streaming, Wait};
 use super::limits;
 use super::park::{ConnId, Parked};
 use super::policy::{Admitted, Early, too_large};
+use super::query::failed_read;
 use super::respond::{Dress, Manner, Wire};
 use super::server::Server;
 use super::stream::panicked;
@@ -239,10 +240,7 @@ impl Server {
         let started = crate::runtime::time::now();
         let edge = self.edge.clone();
         let handled = catch_unwind(AssertUnwindSafe(|| (admitted.route.handler)(&edge, request)));
-        let handled: Handled = match handled.unwrap_or_else(|_| Err(panicked())) {
-            Ok(Outcome::Read(read)) => edge.require_server().map(|()| Outcome::Read(read)),
-            other => other,
-        };
+        let handled: Handled = handled.unwrap_or_else(|_| Err(panicked()));
         self.edge.observe(request, admitted.route.pattern, started.elapsed());
         match handled {
             Err(response) | Ok(Outcome::Reply(response)) => self.answer(id, &response, true),
@@ -254,6 +252,10 @@ impl Server {
             }
             Ok(Outcome::Stream(streaming)) => self.start_stream(id, streaming),
             Ok(Outcome::Read(read)) => {
+                if let Err(refusal) = self.clock.contact.admit(read.options.consistency == Consistency::Stale)
+                {
+                    return self.answer(id, &failed_read(request, &refusal.to_string()), true);
+                }
                 let Some(manner) = self.conn(id).map(|conn| conn.manner) else { return };
                 // Only requests whose answer is the same for all who send these bytes are remembered.
                 let shared = request.method == Method::Get && request.body.is_empty();
@@ -279,8 +281,9 @@ impl Server {
     }
 
     fn park_query(&mut self, id: ConnId, plan: &Plan, wait: Wait) {
-        let deadline = self.clock.now + self.patience(wait);
-        let ticket = self.park.park(plan.group.clone(), id, wait.index, deadline);
+        let now = self.clock.now;
+        let deadline = now + self.patience(wait);
+        let ticket = self.park.park(plan.group.clone(), id, wait.index, now, deadline);
         let Some(conn) = self.conn(id) else { return };
         conn.phase = Phase::Parked(ticket);
         if conn.hangup && conn.input.is_empty() {
@@ -303,27 +306,27 @@ impl Server {
     pub(super) fn answer_row(&mut self, group: &Rc<Group>, row: &[Parked]) {
         let state = self.edge.state();
         for parked in row {
-            let waits = self.conn(parked.conn).is_some_and(
-                |conn| matches!(&conn.phase, Phase::Parked(ticket) if ticket.number() == parked.ticket),
-            );
-            if waits {
-                self.unpark(parked.conn);
+            if self.unpark(parked) {
                 self.answer_read(parked.conn, group, &state);
                 self.resume(parked.conn);
             }
         }
     }
 
-    fn unpark(&mut self, id: ConnId) {
-        let Some(conn) = self.conn(id) else { return };
-        if let Phase::Parked(ticket) = std::mem::replace(&mut conn.phase, Phase::Head) {
-            self.park.leave(&ticket, id);
+    /// Ends a wait; false when it had ended already.
+    fn unpark(&mut self, parked: &Parked) -> bool {
+        let Some(conn) = self.conn(parked.conn) else { return false };
+        if !matches!(&conn.phase, Phase::Parked(ticket) if ticket.number() == parked.ticket) {
+            return false;
         }
+        if let Phase::Parked(ticket) = std::mem::replace(&mut conn.phase, Phase::Head) {
+            self.park.leave(&ticket);
+        }
+        true
     }
 
     fn answer_read(&mut self, id: ConnId, group: &Group, state: &State) {
-        let policy = self.policy.clone();
-        let Server { clock, conns, .. } = self;
+        let Server { clock, conns, policy, .. } = self;
         let Some(conn) = conns.get_mut(id.slot as usize).and_then(|slot| slot.conn.as_mut()) else { return };
         let moment = clock.moment(&policy.extra_head);
         let send = |wire: &Wire| send_as(conn, wire);

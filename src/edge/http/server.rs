@@ -1,7 +1,7 @@
 //! The reactor of one edge core: accepts, tells connections of their events, wakes parked queries, keeps time.
 //! What a connection does with its bytes is in [`super::serve`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use crate::runtime::cores::Shutdown;
 use crate::runtime::mesh::Receiver;
 use crate::runtime::net::{self, Event, Listener, Readiness, Socket};
 use crate::runtime::random::Rng;
+use crate::runtime::tally::Tally;
 use crate::runtime::{task, time};
 use crate::store::Touched;
 
@@ -50,8 +51,8 @@ pub struct Server {
     doors: Vec<Door>,
     pub(super) conns: Vec<Slot>,
     free: Vec<u32>,
-    /// Connections of each client address.
-    clients: HashMap<IpAddr, usize>,
+    /// Connections of each client address, on all cores.
+    clients: Tally<IpAddr>,
     /// Connections that had more to do than their turn allowed.
     pub(super) again: VecDeque<ConnId>,
     /// Queries whose topic changed, to be answered.
@@ -72,8 +73,8 @@ pub(super) struct Slot {
 }
 
 impl Server {
-    /// A server on this core.
-    pub fn new(edge: Rc<Edge>, router: Router, doors: Vec<Door>) -> Server {
+    /// A server on this core. `clients` counts the connections of each address, and is one for the whole agent.
+    pub fn new(edge: Rc<Edge>, router: Router, doors: Vec<Door>, clients: Tally<IpAddr>) -> Server {
         let readiness = Readiness::new();
         let inbox = Inbox::new(readiness.notifier());
         let policy = Rc::new(Policy::new(edge.config()));
@@ -89,7 +90,7 @@ impl Server {
             doors,
             conns: Vec::new(),
             free: Vec::new(),
-            clients: HashMap::new(),
+            clients,
             again: VecDeque::new(),
             woken: VecDeque::new(),
             scratch: vec![0; limits::READ_BUFFER],
@@ -180,9 +181,13 @@ impl Server {
     /// Answers show the configuration and the leader too: what was built under others is not used again.
     fn look_at_config(&mut self) {
         let config = self.edge.config();
-        let known_leader = self.edge.known_leader();
-        if known_leader != self.clock.known_leader {
-            self.clock.known_leader = known_leader;
+        let contact = self.edge.contact();
+        if contact != self.clock.contact {
+            // Remembered questions are answered without asking again whether they may be.
+            if [false, true].iter().any(|&stale| contact.admit(stale) != self.clock.contact.admit(stale)) {
+                self.cache.clear();
+            }
+            self.clock.contact = contact;
             self.clock.epoch += 1;
         }
         if !Arc::ptr_eq(&config, &self.policy.config) {
@@ -215,7 +220,12 @@ impl Server {
         if self.conns.len() - self.free.len() >= limits::CONNECTIONS_MAX {
             return;
         }
-        if !self.count_client(peer) {
+        let max = self.policy.config.limits.http_max_conns_per_client;
+        let share = match peer {
+            Peer::Ip(ip) => self.clients.take(ip, max),
+            Peer::Unix => None,
+        };
+        if share.is_none() && peer != Peer::Unix {
             // The client's request is not read: whatever it is, this is the answer.
             let _ = socket.try_write(TOO_MANY_CONNECTIONS);
             return;
@@ -224,12 +234,12 @@ impl Server {
             Ok(tls) => tls.map(Box::new),
             Err(error) => {
                 tracing::error!("http: cannot begin TLS: {error}");
-                return self.uncount_client(peer);
+                return;
             }
         };
         // A refusal leaves a dead client to the idle timeout.
         let _ = socket.set_keepalive(limits::TCP_KEEPALIVE);
-        let conn = Conn::new(socket, peer, tls, self.clock.tick);
+        let conn = Conn::new(socket, peer, share, tls, self.clock.tick);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.conns.push(Slot { serial: 0, conn: None });
             u32::try_from(self.conns.len() - 1).expect("a process has fewer than 2^32 descriptors")
@@ -247,28 +257,6 @@ impl Server {
         self.pump(id);
     }
 
-    /// Counts a connection for its client unless it has as many as it may.
-    fn count_client(&mut self, peer: Peer) -> bool {
-        let Peer::Ip(ip) = peer else { return true };
-        let count = self.clients.entry(ip).or_default();
-        if self.policy.config.limits.http_max_conns_per_client.is_some_and(|max| *count >= max) {
-            return false;
-        }
-        *count += 1;
-        true
-    }
-
-    fn uncount_client(&mut self, peer: Peer) {
-        if let Peer::Ip(ip) = peer
-            && let Some(count) = self.clients.get_mut(&ip)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.clients.remove(&ip);
-            }
-        }
-    }
-
     /// The connection of this name, unless it is gone.
     pub(super) fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
         self.conns.get_mut(id.slot as usize).filter(|slot| slot.serial == id.serial)?.conn.as_mut()
@@ -282,9 +270,8 @@ impl Server {
         let Some(conn) = slot.conn.take() else { return };
         self.free.push(id.slot);
         if let Phase::Parked(ticket) = &conn.phase {
-            self.park.leave(ticket, id);
+            self.park.leave(ticket);
         }
-        self.uncount_client(conn.peer);
     }
 
     fn on_event(&mut self, event: &Event) {

@@ -45,15 +45,23 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
-    let name = host.to_owned();
-    let asked = (name.clone(), port);
-    let found = blocking::resolve(move || asked.to_socket_addrs().map(Iterator::collect::<Vec<_>>)).await;
-    match found {
-        Ok(Ok(addresses)) if addresses.is_empty() => {
-            Err(io::Error::new(io::ErrorKind::NotFound, format!("lookup {name}: no such host")))
-        }
-        Ok(Ok(addresses)) => Ok(addresses),
-        Ok(Err(error)) => Err(io::Error::new(error.kind(), format!("lookup {name}: {error}"))),
+    let (name, asked) = (host.to_owned(), host.to_owned());
+    match blocking::resolve(move || resolve_blocking(&asked, port)).await {
+        Ok(found) => found,
         Err(panicked) => Err(io::Error::other(format!("lookup {name}: {panicked}"))),
+    }
+}
+
+/// As [`resolve`], for threads that may wait: before the cores start, or inside a blocking job.
+///
+/// # Errors
+/// See [`resolve`].
+pub fn resolve_blocking(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    match (host, port).to_socket_addrs().map(Iterator::collect::<Vec<_>>) {
+        Ok(addresses) if addresses.is_empty() => {
+            Err(io::Error::new(io::ErrorKind::NotFound, format!("lookup {host}: no such host")))
+        }
+        Ok(addresses) => Ok(addresses),
+        Err(error) => Err(io::Error::new(error.kind(), format!("lookup {host}: {error}"))),
     }
 }

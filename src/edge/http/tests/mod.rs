@@ -2,11 +2,13 @@
 
 mod blocking;
 mod exchange;
+mod leader;
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -23,10 +25,12 @@ use crate::consensus::{self, Proposals};
 use crate::runtime::cores::{self, Driver, Shutdown};
 use crate::runtime::net::{Endpoint, Listener, Stream, UnixAccess, guard_bind};
 use crate::runtime::publish::Published;
+use crate::runtime::tally::Tally;
 use crate::runtime::{mesh, preflight, task, time};
 use crate::store::command::{Command, KvOp};
 use crate::store::model::KvEntry;
 use muster_protocol::http::Method;
+use rustls::ServerConfig;
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,9 +53,28 @@ pub(super) struct Site {
     _consensus: task::Task<()>,
 }
 
+/// What a site is to be.
+#[derive(Clone, Copy)]
+pub(super) struct Setup {
+    pub config: fn() -> Config,
+    /// Whether the agent is a server.
+    pub server: bool,
+    /// For HTTPS.
+    pub tls: Option<fn(&Config) -> Arc<ServerConfig>>,
+}
+
+impl Setup {
+    pub(super) const PLAIN: Setup = Setup { config, server: true, tls: None };
+}
+
 impl Site {
-    fn open(config: Config) -> Site {
-        let (proposals, state, runner) = consensus::open("127.0.0.1:8300".into());
+    fn open(setup: Setup) -> Site {
+        let config = (setup.config)();
+        let (mut proposals, state, runner) = consensus::open("127.0.0.1:8300".into());
+        if !setup.server {
+            proposals = Proposals::without_server();
+        }
+        let tls = setup.tls.map(|make| make(&config));
         let (changed, changes) = mesh::channel(64);
         let consensus = task::spawn(runner.run(vec![changed]));
         let config = Published::new(config);
@@ -62,7 +85,7 @@ impl Site {
             guard_bind(&endpoint, 1, &UnixAccess::default()).expect("a free port").remove(0);
         let Endpoint::Tcp(address) = *listener.endpoint() else { panic!("asked for TCP") };
         let shutdown = Shutdown::new();
-        let server = Server::new(Rc::new(edge), router(), vec![Door { listener, tls: None }]);
+        let server = Server::new(Rc::new(edge), router(), vec![Door { listener, tls }], Tally::new());
         let running = task::spawn(server.run(changes, shutdown.clone()));
         Site { address, config, proposals, shutdown, running, _consensus: consensus }
     }
@@ -80,10 +103,14 @@ impl Site {
 
 /// Runs a test with a server on each driver that this machine has.
 pub(super) fn with_site<F: Future<Output = ()> + 'static>(test: fn(Site) -> F) {
-    with_site_of(config, test);
+    with_site_as(Setup::PLAIN, test);
 }
 
-pub(super) fn with_site_of<F: Future<Output = ()> + 'static>(make: fn() -> Config, test: fn(Site) -> F) {
+pub(super) fn with_site_of<F: Future<Output = ()> + 'static>(config: fn() -> Config, test: fn(Site) -> F) {
+    with_site_as(Setup { config, ..Setup::PLAIN }, test);
+}
+
+pub(super) fn with_site_as<F: Future<Output = ()> + 'static>(setup: Setup, test: fn(Site) -> F) {
     let mut drivers = vec![Driver::Epoll];
     if preflight::probe_io_uring().is_ok() {
         drivers.push(Driver::Glommio);
@@ -91,7 +118,7 @@ pub(super) fn with_site_of<F: Future<Output = ()> + 'static>(make: fn() -> Confi
     for driver in drivers {
         cores::run(driver, 1, move |_| -> Pin<Box<dyn Future<Output = ()>>> {
             Box::pin(async move {
-                let site = Site::open(make());
+                let site = Site::open(setup);
                 time::timeout(PATIENCE, test(site)).await.expect("the test ends in time");
             })
         })
