@@ -8,7 +8,8 @@ pub const CHUNK_LINE_MAX: usize = 4096;
 pub enum BodyError {
     /// A chunk's length is not a hexadecimal number.
     ChunkLength,
-    /// Data of a chunk is not followed by a line end.
+    /// Data of a chunk, or a line of the framing, does not end with CR LF. Alone, either would be read in different
+    /// ways by a proxy and by this server.
     ChunkEnd,
     /// A chunk line or the trailers exceed [`CHUNK_LINE_MAX`].
     LineTooLong,
@@ -79,13 +80,13 @@ enum State {
     /// In the digits of a length.
     Size { value: u64, digits: u8 },
     /// Behind the digits, up to the line end.
-    Extension { value: u64 },
+    Extension { value: u64, seen_cr: bool },
     /// In data.
     Data { left: u64 },
-    /// Behind data: CR LF, or LF.
+    /// Behind data: CR LF.
     DataEnd { seen_cr: bool },
     /// In the trailers; `empty`: nothing on the current line yet.
-    Trailers { empty: bool },
+    Trailers { empty: bool, seen_cr: bool },
     /// Complete.
     Done,
 }
@@ -115,18 +116,26 @@ impl Chunked {
         }
         self.state = match (self.state, byte) {
             (State::Size { value, digits }, _) => self.size(value, digits, byte)?,
-            (State::Extension { value }, b'\n') => self.after_size(value),
+            (State::Extension { value, seen_cr: true }, b'\n') => self.after_size(value),
+            (State::Extension { value, seen_cr: false }, b'\r') => State::Extension { value, seen_cr: true },
+            // A proxy in front may take a lone CR or LF for part of the extension and see other chunks than we.
+            (State::Extension { seen_cr: true, .. }, _) | (State::Extension { .. }, b'\n') => {
+                return Err(BodyError::ChunkEnd);
+            }
             (state @ State::Extension { .. }, _) => state,
             (State::DataEnd { seen_cr: false }, b'\r') => State::DataEnd { seen_cr: true },
-            (State::DataEnd { .. }, b'\n') => {
+            (State::DataEnd { seen_cr: true }, b'\n') => {
                 self.line = 0;
                 State::Size { value: 0, digits: 0 }
             }
             (State::DataEnd { .. }, _) => return Err(BodyError::ChunkEnd),
-            (State::Trailers { empty: true }, b'\n') => State::Done,
-            (State::Trailers { empty }, b'\r') => State::Trailers { empty },
-            (State::Trailers { .. }, b'\n') => State::Trailers { empty: true },
-            (State::Trailers { .. }, _) => State::Trailers { empty: false },
+            (State::Trailers { empty: true, seen_cr: true }, b'\n') => State::Done,
+            (State::Trailers { seen_cr: true, .. }, b'\n') => State::Trailers { empty: true, seen_cr: false },
+            (State::Trailers { empty, seen_cr: false }, b'\r') => State::Trailers { empty, seen_cr: true },
+            (State::Trailers { seen_cr: true, .. }, _) | (State::Trailers { .. }, b'\n') => {
+                return Err(BodyError::ChunkEnd);
+            }
+            (State::Trailers { .. }, _) => State::Trailers { empty: false, seen_cr: false },
             (state @ (State::Data { .. } | State::Done), _) => state,
         };
         Ok(())
@@ -141,15 +150,16 @@ impl Chunked {
         }
         match byte {
             _ if digits == 0 => Err(BodyError::ChunkLength),
-            b'\n' => Ok(self.after_size(value)),
-            b'\r' | b';' | b' ' | b'\t' => Ok(State::Extension { value }),
+            b'\r' => Ok(State::Extension { value, seen_cr: true }),
+            b';' | b' ' | b'\t' => Ok(State::Extension { value, seen_cr: false }),
+            b'\n' => Err(BodyError::ChunkEnd),
             _ => Err(BodyError::ChunkLength),
         }
     }
 
     fn after_size(&mut self, value: u64) -> State {
         self.line = 0;
-        if value == 0 { State::Trailers { empty: true } } else { State::Data { left: value } }
+        if value == 0 { State::Trailers { empty: true, seen_cr: false } } else { State::Data { left: value } }
     }
 }
 
@@ -180,6 +190,17 @@ mod tests {
         assert_eq!(broken("\r\n"), Some(BodyError::ChunkLength));
         assert_eq!(broken("11111111111111111\r\n"), Some(BodyError::ChunkLength));
         assert_eq!(broken("1\r\nab"), Some(BodyError::ChunkEnd));
+        for bare in [
+            "2\nab\r\n",
+            "2;x\nab\r\n",
+            "2\r\nab\n0\r\n\r\n",
+            "0\r\n\n",
+            "0\r\nT: v\n\r\n",
+            "2\rab",
+            "2;a\rb",
+        ] {
+            assert_eq!(broken(bare), Some(BodyError::ChunkEnd), "{bare:?}");
+        }
         let long = format!("1;{}", "x".repeat(CHUNK_LINE_MAX));
         assert_eq!(broken(&long), Some(BodyError::LineTooLong));
     }

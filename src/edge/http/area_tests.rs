@@ -375,3 +375,41 @@ fn removals_move_the_index_of_the_other_table_too() {
     let built = remove(built, &json!({"Node": "n", "CheckID": "c"}));
     assert_eq!(indexes(&built), (4, 4));
 }
+
+#[test]
+fn rows_of_this_agent_s_node_go_first_when_asked_near_to_it() {
+    let edge = three().edge(&["-node=h2"]);
+    for near in ["_agent", "H2"] {
+        let order = |path: &str, name: &str| column(&answer(&edge, &format!("{path}?near={near}")), name);
+        assert_eq!(order("/v1/catalog/nodes", "Node"), ["h2", "h1", "h3"]);
+        assert_eq!(order("/v1/catalog/service/hs", "Node"), ["h2", "h1", "h3"]);
+        assert_eq!(order("/v1/health/service/hs", "Node.Node"), ["h2", "h1", "h3"]);
+        assert_eq!(order("/v1/health/checks/hs", "Node"), ["h2", "h1", "h3"]);
+        assert_eq!(order("/v1/health/state/any", "Node"), ["h2", "h2", "h1", "h1", "h3", "h3"]);
+    }
+    for near in ["h3", "nobody", ""] {
+        let nodes = answer(&edge, &format!("/v1/catalog/nodes?near={near}"));
+        assert_eq!(column(&nodes, "Node"), ["h1", "h2", "h3"]);
+    }
+    let Ok(Outcome::Read(read)) = handle(&edge, Method::Get, "/v1/catalog/nodes?near=_ip") else {
+        panic!("a read")
+    };
+    assert!(!read.cacheable);
+}
+
+#[test]
+fn answers_narrowed_by_node_metadata_change_with_the_nodes() {
+    let edge = three().edge(&[]);
+    for target in
+        ["/v1/health/checks/hs", "/v1/health/state/passing", "/v1/health/state/any", "/v1/catalog/services"]
+    {
+        let target = format!("{target}?node-meta=n:1");
+        let Ok(Outcome::Read(read)) = handle(&edge, Method::Get, &target) else { panic!("a read") };
+        let before = edge.state();
+        let after = Built { state: (*before).clone() }.register(&json!({
+            "Node": "h1", "Address": "10.3.0.0", "NodeMeta": {"n": "other"},
+        }));
+        assert_ne!((read.render)(&before).body, (read.render)(&after.state).body, "{target}");
+        assert!(after.state.last_change(&read.topic) > before.last_change(&read.topic), "{target}");
+    }
+}

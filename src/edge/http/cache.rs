@@ -7,7 +7,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::rc::Rc;
 
 use muster_protocol::http::{DATE_LEN, Headers};
@@ -185,10 +184,9 @@ impl Drop for Group {
 /// The plans and groups of one core, bounded by [`limits::CACHE_MAX`].
 #[derive(Default)]
 pub struct Cache {
-    plans: TwoGenerations<Box<[u8]>, Plan>,
-    groups: TwoGenerations<Box<[u8]>, Rc<Group>>,
+    plans: TwoGenerations<Plan>,
+    groups: TwoGenerations<Rc<Group>>,
     held: Rc<Held>,
-    keys: usize,
 }
 
 /// Bytes that an entry costs beside its key, about.
@@ -217,7 +215,6 @@ impl Cache {
             None => {
                 let group = Rc::new(Group::new(read, gzip, meter.clone(), self.held.clone()));
                 if let Some(key) = key {
-                    self.keys += key.len() + ENTRY_OVERHEAD;
                     self.groups.insert(key.into(), group.clone());
                 }
                 group
@@ -227,10 +224,9 @@ impl Cache {
         if let Some(head) =
             remember.filter(|head| plan.group.cacheable && head.len() <= limits::CACHED_HEAD_MAX)
         {
-            self.keys += head.len() + ENTRY_OVERHEAD;
             self.plans.insert(head.into(), plan.clone());
         }
-        if self.keys + self.held.0.get() > limits::CACHE_MAX / 2 {
+        if self.plans.young_bytes + self.groups.young_bytes + self.held.0.get() > limits::CACHE_MAX / 2 {
             self.age();
         }
         plan
@@ -244,57 +240,67 @@ impl Cache {
 
     /// Bytes that answers and keys hold now.
     pub fn bytes(&self) -> usize {
-        self.keys + self.held.0.get()
+        [&self.plans.young_bytes, &self.plans.old_bytes, &self.groups.young_bytes, &self.groups.old_bytes]
+            .into_iter()
+            .sum::<usize>()
+            + self.held.0.get()
     }
 
     fn age(&mut self) {
         self.plans.age();
         self.groups.age();
-        self.keys = 0;
     }
 }
 
 /// A map that forgets what was not asked for since it was last aged twice.
-struct TwoGenerations<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+struct TwoGenerations<V> {
+    young: HashMap<Box<[u8]>, V>,
+    old: HashMap<Box<[u8]>, V>,
+    /// Bytes that the young entries' keys cost, those that were asked for again after ageing too: else a client that
+    /// keeps asking for all it ever asked for would grow the map without end.
+    young_bytes: usize,
+    old_bytes: usize,
 }
 
-impl<K, V> Default for TwoGenerations<K, V> {
+impl<V> Default for TwoGenerations<V> {
     fn default() -> Self {
-        TwoGenerations { young: HashMap::new(), old: HashMap::new() }
+        TwoGenerations { young: HashMap::new(), old: HashMap::new(), young_bytes: 0, old_bytes: 0 }
     }
 }
 
-impl<K: Hash + Eq, V> TwoGenerations<K, V> {
-    fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&V>
-    where
-        K: std::borrow::Borrow<Q>,
-    {
+impl<V> TwoGenerations<V> {
+    fn get(&mut self, key: &[u8]) -> Option<&V> {
         if !self.old.is_empty()
             && let Some((key, value)) = self.old.remove_entry(key)
         {
-            self.young.insert(key, value);
+            self.old_bytes -= key.len() + ENTRY_OVERHEAD;
+            self.insert(key, value);
         }
         self.young.get(key)
     }
 
-    fn insert(&mut self, key: K, value: V) {
-        self.young.insert(key, value);
+    fn insert(&mut self, key: Box<[u8]>, value: V) {
+        let cost = key.len() + ENTRY_OVERHEAD;
+        if self.young.insert(key, value).is_none() {
+            self.young_bytes += cost;
+        }
     }
 
     fn age(&mut self) {
         self.old = std::mem::take(&mut self.young);
+        self.old_bytes = std::mem::take(&mut self.young_bytes);
     }
 }
 
 /// The key of a read's group: its target without `index` and `wait`, and the headers that change answers.
 pub fn group_key(path: &[u8], raw_query: &[u8], headers: &Headers, gzip: bool, blocking: bool) -> Vec<u8> {
-    let mut key = Vec::with_capacity(path.len() + raw_query.len() + 8);
+    let mut key = Vec::with_capacity(path.len() + raw_query.len() + 16);
     key.extend_from_slice(&[u8::from(gzip), u8::from(blocking)]);
+    // The path may hold any octet, so its length says where it ends.
+    key.extend_from_slice(&(path.len() as u64).to_le_bytes());
     key.extend_from_slice(path);
-    key.push(0);
-    for part in raw_query.split(|&byte| byte == b'&') {
+    // Pairs end where `decode_query` ends them: what follows `index=1;` is a parameter of its own.
+    for part in raw_query.split(|&byte| byte == b'&' || byte == b';') {
         if !part.starts_with(b"index=") && !part.starts_with(b"wait=") {
             key.extend_from_slice(part);
             key.push(b'&');
@@ -322,4 +328,43 @@ fn is_neutral(name: &[u8]) -> bool {
         "keep-alive",
     ];
     NEUTRAL.iter().any(|neutral| name.eq_ignore_ascii_case(neutral.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_protocol::http::Headers;
+
+    use super::*;
+    use crate::edge::http::exchange::{ReadOptions, Response};
+
+    fn key(path: &str, query: &str) -> Vec<u8> {
+        group_key(path.as_bytes(), query.as_bytes(), &Headers::default(), false, true)
+    }
+
+    #[test]
+    fn only_index_and_wait_are_left_out_of_the_key() {
+        assert_eq!(key("/v1/kv/a", "index=1&raw&wait=1s"), key("/v1/kv/a", "raw&index=7"));
+        assert_eq!(key("/v1/kv/a", "index=1;raw"), key("/v1/kv/a", "index=2&raw"));
+        for other in ["index=1;raw", "wait=1s;keys&index=1", "indexes=1&index=1"] {
+            assert_ne!(key("/v1/kv/a", "index=1"), key("/v1/kv/a", other), "{other}");
+        }
+        assert_ne!(key("/v1/kv/a\0raw&", "index=1"), key("/v1/kv/a", "raw&index=1"));
+    }
+
+    #[test]
+    fn keys_stay_within_the_bound_even_when_all_are_asked_for_again() {
+        let meter = Meters::default().of("GET", "/test/cache").clone();
+        let mut cache = Cache::default();
+        let head = |n: usize| format!("{n:0>2000}").into_bytes();
+        for n in 0..4 * limits::CACHE_MAX / 2000 {
+            let topic = Topic::Key(b"k".as_slice().into());
+            let read = Read::new(topic, ReadOptions::default(), |_| Response::empty(404));
+            cache.adopt(read, &meter, Some(head(n)), false, Some(&head(n)));
+            // The client goes back to what it asked long ago.
+            for before in [n / 2, n / 4, n.saturating_sub(limits::CACHE_MAX / 8000)] {
+                cache.plan(&head(before));
+            }
+            assert!(cache.bytes() <= limits::CACHE_MAX + 2 * (2000 + ENTRY_OVERHEAD), "{}", cache.bytes());
+        }
+    }
 }

@@ -10,6 +10,10 @@ use super::exchange::{Read, Request, Response};
 /// How many questions are remembered; the oldest is forgotten first and misses once more.
 pub const CACHED_QUESTIONS_MAX: usize = 4096;
 
+/// Bytes of a question that is remembered; a longer one misses every time. Heads may be as long as a mebibyte, and
+/// thousands of those are more memory than an answer's age is worth.
+pub const CACHED_QUESTION_BYTES_MAX: usize = 2048;
+
 /// One memory for all cores, since a client's next request may come in on another one.
 static ASKED: Mutex<Asked> = Mutex::new(Asked { known: BTreeSet::new(), order: VecDeque::new() });
 
@@ -64,6 +68,9 @@ struct Asked {
 impl Asked {
     /// Whether the question is new.
     fn insert(&mut self, question: Box<[u8]>) -> bool {
+        if question.len() > CACHED_QUESTION_BYTES_MAX {
+            return true;
+        }
         if !self.known.insert(question.clone()) {
             return false;
         }
@@ -92,5 +99,14 @@ mod tests {
         assert!(asked.insert(question(CACHED_QUESTIONS_MAX)));
         assert_eq!((asked.known.len(), asked.order.len()), (CACHED_QUESTIONS_MAX, CACHED_QUESTIONS_MAX));
         assert!(asked.insert(question(0)));
+    }
+
+    #[test]
+    fn a_long_question_is_not_remembered() {
+        let mut asked = Asked { known: BTreeSet::new(), order: VecDeque::new() };
+        let long = vec![b'x'; CACHED_QUESTION_BYTES_MAX + 1].into_boxed_slice();
+        assert!(asked.insert(long.clone()));
+        assert!(asked.insert(long));
+        assert!(asked.known.is_empty() && asked.order.is_empty());
     }
 }

@@ -14,6 +14,7 @@ use super::exchange::{Handled, Outcome, Read, Request, Response};
 use super::filter::CatalogService;
 use super::filter::schema::{CATALOG_SERVICE, NODE, NODE_SERVICE};
 use super::json::{Json, JsonWriter, catalog_service, name as framed};
+use super::near::Near;
 use super::query;
 use super::router::Route;
 use super::tags::Tags;
@@ -70,11 +71,12 @@ fn nodes(edge: &Rc<Edge>, request: &Request) -> Handled {
     let pretty = query::pretty(&config, request);
     let chosen = Chosen::of(request, NODE)?;
     let meta = NodeMeta::of(request);
+    let near = Near::of(&config, request);
     let render = move |state: &State| {
         let nodes = state.nodes().filter(|node| meta.on(node) && chosen.takes(&***node));
-        rows(pretty, nodes, |w, node| node.write(w))
+        rows(pretty, near.order(nodes, |node| &node.node), |w, node| node.write(w))
     };
-    Ok(Outcome::Read(Read::new(Topic::Nodes, options, render).showing_consistency()))
+    Ok(Outcome::Read(Near::mark(request, Read::new(Topic::Nodes, options, render).showing_consistency())))
 }
 
 fn services(edge: &Rc<Edge>, request: &Request) -> Handled {
@@ -123,6 +125,7 @@ fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
     let chosen = Chosen::of(request, CATALOG_SERVICE)?;
     let meta = NodeMeta::of(request);
     let tags = Tags::of(request);
+    let near = Near::of(&config, request);
     let topic = Topic::ServiceInstances(name.clone());
     let render = move |state: &State| {
         let instances = state.instances(&name).filter(|instance| {
@@ -130,9 +133,11 @@ fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
                 && tags.on(instance.service)
                 && chosen.takes(&CatalogService { node: instance.node, service: instance.service })
         });
+        let instances = near.order(instances, |instance| &instance.node.node);
         rows(pretty, instances, |w, instance| catalog_service(w, instance.node, instance.service))
     };
-    Ok(Outcome::Read(cached::mark(request, Read::new(topic, options, render).showing_consistency())))
+    let read = Near::mark(request, Read::new(topic, options, render).showing_consistency());
+    Ok(Outcome::Read(cached::mark(request, read)))
 }
 
 /// Proxies of the service mesh for a service: there are none.

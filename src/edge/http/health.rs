@@ -11,6 +11,7 @@ use super::exchange::{Handled, Outcome, Read, Request, Response};
 use super::filter::ServiceEntry;
 use super::filter::schema::{HEALTH_CHECK, SERVICE_ENTRY};
 use super::json::{Json, service_entry};
+use super::near::Near;
 use super::query;
 use super::router::Route;
 use super::tags::Tags;
@@ -50,13 +51,15 @@ fn service_checks(edge: &Rc<Edge>, request: &Request) -> Handled {
     let name = name(request, "service name")?;
     let chosen = Chosen::of(request, HEALTH_CHECK)?;
     let meta = NodeMeta::of(request);
-    let topic = Topic::ServiceChecks(name.clone());
+    let near = Near::of(&config, request);
+    // What nodes carry decides a narrowed answer, so it changes with them too.
+    let topic = if meta.is_empty() { Topic::ServiceChecks(name.clone()) } else { Topic::Catalog };
     let render = move |state: &State| {
         let checks = state.service_checks(&name);
         let checks = checks.filter(|check| on(state, &meta, check) && chosen.takes(&***check));
-        rows(pretty, checks, |w, check| check.write(w))
+        rows(pretty, near.order(checks, |check| &check.node), |w, check| check.write(w))
     };
-    Ok(Outcome::Read(Read::new(topic, options, render).showing_consistency()))
+    Ok(Outcome::Read(Near::mark(request, Read::new(topic, options, render).showing_consistency())))
 }
 
 fn state(edge: &Rc<Edge>, request: &Request) -> Handled {
@@ -69,17 +72,24 @@ fn state(edge: &Rc<Edge>, request: &Request) -> Handled {
     let status = Status::parse(&word);
     // A word that names no state is a state nobody is in.
     let nobody = status.is_none() && &*word != "any";
+    let near = Near::of(&config, request);
+    // What nodes carry decides a narrowed answer, so it changes with them too.
+    let topic = if meta.is_empty() { Topic::CheckState(status) } else { Topic::Catalog };
     let render = move |state: &State| {
         let stays = |check: &&std::sync::Arc<Check>| on(state, &meta, check) && chosen.takes(&***check);
         match status {
             Some(status) => {
-                rows(pretty, state.checks_in_state(status).filter(stays), |w, check| check.write(w))
+                let checks = near.order(state.checks_in_state(status).filter(stays), |check| &check.node);
+                rows(pretty, checks, |w, check| check.write(w))
             }
             None if nobody => rows(pretty, [], |w, check: &Check| check.write(w)),
-            None => rows(pretty, state.checks().filter(stays), |w, check| check.write(w)),
+            None => {
+                let checks = near.order(state.checks().filter(stays), |check| &check.node);
+                rows(pretty, checks, |w, check| check.write(w))
+            }
         }
     };
-    Ok(Outcome::Read(Read::new(Topic::CheckState(status), options, render).showing_consistency()))
+    Ok(Outcome::Read(Near::mark(request, Read::new(topic, options, render).showing_consistency())))
 }
 
 fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
@@ -91,6 +101,7 @@ fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
     let passing = only_passing(request)?;
     let meta = NodeMeta::of(request);
     let tags = Tags::of(request);
+    let near = Near::of(&config, request);
     let topic = Topic::ServiceHealth(name.clone());
     let render = move |state: &State| {
         let instances = state.instances(&name).filter(|instance| {
@@ -99,11 +110,12 @@ fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
                 && (!passing || is_passing(instance))
                 && takes(&chosen, instance)
         });
-        rows(pretty, instances, |w, instance| {
+        rows(pretty, near.order(instances, |instance| &instance.node.node), |w, instance| {
             service_entry(w, instance.node, instance.service, instance.checks().map(|check| &**check));
         })
     };
-    Ok(Outcome::Read(cached::mark(request, Read::new(topic, options, render).showing_consistency())))
+    let read = Near::mark(request, Read::new(topic, options, render).showing_consistency());
+    Ok(Outcome::Read(cached::mark(request, read)))
 }
 
 /// Instances of the service mesh: there are none.

@@ -26,6 +26,7 @@ pub mod index;
 pub mod json;
 pub mod kv;
 pub mod limits;
+mod near;
 pub mod park;
 pub mod policy;
 pub mod query;
