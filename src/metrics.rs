@@ -44,11 +44,23 @@ pub enum Sample {
     HttpRequest,
     /// One run of a check.
     CheckRun,
+    /// One question about our domain answered over DNS.
+    DnsDomainQuery,
+    /// One question for the name of an address answered over DNS.
+    DnsPtrQuery,
 }
 
 const COUNTERS: [&str; 5] =
     ["raft.apply", "http.requests", "dns.queries", "agent.check.runs", "agent.catalog.writes"];
-const SAMPLES: [&str; 5] = ["fsm.register", "fsm.deregister", "fsm.kvs", "http.request", "agent.check.run"];
+const SAMPLES: [&str; 7] = [
+    "fsm.register",
+    "fsm.deregister",
+    "fsm.kvs",
+    "http.request",
+    "agent.check.run",
+    "dns.domain_query",
+    "dns.ptr_query",
+];
 
 /// The cells of one core, on cache lines of their own.
 #[repr(align(128))]
@@ -88,12 +100,20 @@ pub fn count(counter: Counter, n: u64) {
 
 /// Notes how long something took.
 pub fn sample(sample: Sample, took: Duration) {
+    samples(sample, 1, took);
+}
+
+/// Notes how long each of `n` things took that were timed together: `took` for all of them.
+pub fn samples(sample: Sample, n: u64, took: Duration) {
+    if n == 0 {
+        return;
+    }
     let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     let cell = &cells().samples[sample as usize];
-    cell.count.fetch_add(1, Relaxed);
+    cell.count.fetch_add(n, Relaxed);
     cell.sum_us.fetch_add(us, Relaxed);
-    let bucket = (u64::BITS - us.leading_zeros()) as usize;
-    cell.buckets[bucket.min(BUCKETS - 1)].fetch_add(1, Relaxed);
+    let bucket = (u64::BITS - (us / n).leading_zeros()) as usize;
+    cell.buckets[bucket.min(BUCKETS - 1)].fetch_add(n, Relaxed);
 }
 
 /// The sum over all cores.
@@ -272,6 +292,16 @@ mod tests {
         assert!(!shown(&config(&[], &[], false), "raft.apply"));
         assert!(shown(&config(&["consul.raft"], &["consul"], false), "raft.apply"));
         assert!(!shown(&config(&["consul"], &["consul.raft"], true), "raft.apply"));
+    }
+
+    #[test]
+    fn what_is_timed_together_counts_each() {
+        samples(Sample::DnsPtrQuery, 0, Duration::from_secs(1));
+        let before = Summary::of(Sample::DnsPtrQuery as usize);
+        samples(Sample::DnsPtrQuery, 10, Duration::from_micros(30));
+        let after = Summary::of(Sample::DnsPtrQuery as usize);
+        assert!(after.count >= before.count + 10 && after.sum_us >= before.sum_us + 30);
+        assert!(after.buckets[2] >= before.buckets[2] + 10, "3 us each");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use muster::health::plan::{Finding, HttpProbe, Plan, Probe, Thresholds, TlsProbe
 use muster::health::run::run;
 use muster::health::tls::TlsConfigs;
 use muster::runtime::cores::{self, Driver};
+use muster::runtime::task;
 use muster::store::model::Status;
 
 /// Runs one check on a core of its own.
@@ -222,4 +223,95 @@ fn grpc_and_ping_failures_are_critical() {
     assert_eq!(finding.status, Status::Critical);
     let finding = find(Probe::H2Ping { address: closed, tls: Some(TlsProbe::default()) }, LONG);
     assert!(finding.output.starts_with("HTTP2 ping failed: dial tcp"), "{}", finding.output);
+}
+
+/// The test that plays the agent below, in a process of its own: the search path belongs to a whole process.
+const IN_CHILD: &str = "MUSTER_TEST_SYSTEMCTL";
+
+#[test]
+fn units_are_asked_of_systemctl() {
+    if std::env::var_os(IN_CHILD).is_some() {
+        return ask_fake_systemctl();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let fake = folder.path().join("systemctl");
+    let script = "#!/bin/sh\n[ \"$1 $2\" = 'is-active --' ] || exit 9\ncase $3 in up) echo active;; \
+                  starting) echo activating; exit 3;; stuck) sleep 600;; *) echo inactive; exit 3;; esac\n";
+    std::fs::write(&fake, script).unwrap();
+    std::fs::set_permissions(&fake, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap_or_default());
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "units_are_asked_of_systemctl", "--nocapture"])
+        .env(IN_CHILD, "1")
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success(), "{said}");
+}
+
+fn ask_fake_systemctl() {
+    let ask = |name: &str, timeout| find(Probe::OsService { name: name.into() }, timeout);
+    assert_eq!(ask("up", LONG), Finding::passing("Service \"up\" is healthy"));
+    let starting = ask("starting", LONG);
+    assert_eq!((starting.status, &*starting.output), (Status::Warning, "Service \"starting\" is activating"));
+    assert_eq!(ask("gone", LONG), Finding::critical("Service \"gone\" is not healthy: inactive"));
+    assert_eq!(ask("stuck", Duration::from_millis(300)).status, Status::Critical);
+}
+
+/// Processes with `marker` in their command line, and zombies that are ours to bury.
+fn leftovers(marker: &str) -> Vec<String> {
+    let ours = format!(" Z {} ", std::process::id());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
+        let (line, stat) = (read("cmdline"), read("stat"));
+        let (line, stat) = (String::from_utf8_lossy(&line), String::from_utf8_lossy(&stat));
+        if line.contains(marker) || stat.contains(&ours) {
+            found.push(format!("{stat} {line}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn two_hundred_scripts_that_time_out_leave_nothing_behind() {
+    // Nobody else sleeps this long.
+    const MARKER: &str = "86461.25";
+    let plan = Plan {
+        probe: Probe::Script {
+            args: ["/bin/sh", "-c", &format!("sleep {MARKER} & sleep {MARKER}")].map(String::from).into(),
+        },
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_millis(30),
+        thresholds: Thresholds::default(),
+        output_max: 64,
+    };
+    cores::run(Driver::Epoll, 1, move |_| {
+        let plan = plan.clone();
+        Box::pin(async move {
+            for _ in 0..10 {
+                let runs: Vec<_> = (0..20)
+                    .map(|_| {
+                        let plan = plan.clone();
+                        task::spawn(async move { run(&plan, &TlsConfigs::default()).await })
+                    })
+                    .collect();
+                for run in runs {
+                    let finding = run.await.expect("no panic");
+                    assert_eq!(finding, Finding::critical("Timed out (30ms) running check"));
+                }
+            }
+        })
+    })
+    .expect("a core starts");
+    let patience = Instant::now() + Duration::from_secs(10);
+    loop {
+        let left = leftovers(MARKER);
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < patience, "left behind: {left:#?}");
+        std::thread::yield_now();
+    }
 }

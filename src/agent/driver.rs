@@ -181,10 +181,10 @@ impl Inner {
     }
 
     /// Writes what the registry wants written. States of TTL checks are gathered and written now and then.
-    async fn persist(&self) {
+    async fn persist(&self) -> Result<(), String> {
         let _turn = self.writing.take().await;
         let changes = self.registry.borrow_mut().take_files();
-        let Some(files) = &self.files else { return };
+        let Some(files) = &self.files else { return Ok(()) };
         let mut now = Vec::new();
         for change in changes {
             match change {
@@ -199,14 +199,15 @@ impl Inner {
                 other => now.push(other),
             }
         }
-        files.apply(now).await;
+        files.apply(now).await
     }
 
     async fn flush_states(&self) {
         let _turn = self.writing.take().await;
         let states = std::mem::take(&mut *self.states.borrow_mut());
         if let Some(files) = &self.files {
-            files.apply(states.into_values().map(FileChange::PutState).collect()).await;
+            // No registration is among them; a failure is in the log.
+            let _ = files.apply(states.into_values().map(FileChange::PutState).collect()).await;
         }
     }
 }

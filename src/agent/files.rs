@@ -70,15 +70,29 @@ impl Files {
         Ok(all)
     }
 
-    /// Applies changes in order. A file that cannot be written is logged, with what follows from it.
-    pub async fn apply(&self, changes: Vec<FileChange>) {
+    /// Applies changes in order. A file that cannot be written is logged, with what follows from it; the others are
+    /// written all the same.
+    ///
+    /// # Errors
+    /// The last registration that was not written: the text is for whoever asked for it.
+    pub async fn apply(&self, changes: Vec<FileChange>) -> Result<(), String> {
+        let mut outcome = Ok(());
         for change in changes {
-            if let Err(why) = self.apply_one(change).await {
-                tracing::error!(
+            let registers = matches!(change, FileChange::PutService(_) | FileChange::PutCheck(_));
+            let Err(why) = self.apply_one(change).await else { continue };
+            if registers {
+                let text = format!(
                     "a registration could not be persisted: {why}; it is active now and will be lost at the next restart"
+                );
+                tracing::error!("{text}");
+                outcome = Err(text);
+            } else {
+                tracing::error!(
+                    "a removal or a state could not be persisted: {why}; the next restart brings back what was there before"
                 );
             }
         }
+        outcome
     }
 
     async fn apply_one(&self, change: FileChange) -> io::Result<()> {

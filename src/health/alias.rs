@@ -1,6 +1,6 @@
 //! Alias checks: the worst of another service's or node's checks, in Consul's words.
 
-use super::plan::Finding;
+use super::plan::{Finding, OUTPUT_MAX_SIZE};
 use crate::store::model::{Check, Status};
 
 /// Evaluates an alias of `service` (empty: the node itself) on `node` (empty: our own) over the checks of that node.
@@ -33,11 +33,11 @@ pub fn evaluate<'a>(
     Finding::critical(format!("Service {service} could not be found on node {node}"))
 }
 
+/// The text is cut at its end: aliases that quote each other in a circle come to rest there.
 fn failing(check: &Check) -> Finding {
-    Finding {
-        status: check.status,
-        output: format!("Aliased check \"{}\" failing: {}", check.name, check.output),
-    }
+    let mut output = format!("Aliased check \"{}\" failing: {}", check.name, check.output);
+    output.truncate(output.floor_char_boundary(OUTPUT_MAX_SIZE));
+    Finding { status: check.status, output }
 }
 
 #[cfg(test)]
@@ -73,6 +73,19 @@ mod tests {
         assert_eq!(evaluate("", "web", true, [].iter()), Finding::passing("No checks found."));
         let finding = evaluate("", "not-there", false, [].iter());
         assert_eq!(finding, Finding::critical("Service not-there could not be found on node "));
+    }
+
+    /// Two aliases of each other quoted each other's output, longer with every change of anything.
+    #[test]
+    fn aliases_in_a_circle_come_to_rest() {
+        let mut output = "no".to_owned();
+        for _ in 0..1000 {
+            let seen = [check("é", "web", Status::Critical, &output)];
+            output = evaluate("", "web", true, seen.iter()).output;
+        }
+        assert!(output.len() <= OUTPUT_MAX_SIZE);
+        let seen = [check("é", "web", Status::Critical, &output)];
+        assert_eq!(evaluate("", "web", true, seen.iter()).output, output);
     }
 
     #[test]

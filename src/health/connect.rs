@@ -70,8 +70,24 @@ pub async fn secure(
         with_alpn.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
         config = Arc::new(with_alpn);
     }
-    let tls = TlsConnector::from(config).connect(name, stream).await.map_err(|e| format!("tls: {e}"))?;
+    let handshake = TlsConnector::from(config).connect(name, stream).await;
+    let tls = handshake.map_err(|e| format!("tls: {}", tls_text(&e)))?;
     Ok(Connection::Tls(Box::new(tls)))
+}
+
+/// What is wrong with a certificate, in Go's words where it has some; any other failure in its own.
+fn tls_text(error: &io::Error) -> String {
+    use rustls::CertificateError as Bad;
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    let Some(rustls::Error::InvalidCertificate(bad)) = cause else { return error.to_string() };
+    match bad {
+        // The latter: a self-signed certificate that calls itself an authority.
+        Bad::UnknownIssuer | Bad::Other(_) => "x509: certificate signed by unknown authority".to_owned(),
+        Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+            "x509: certificate has expired or is not yet valid".to_owned()
+        }
+        other => format!("x509: {other}"),
+    }
 }
 
 /// The system's words for an error, without Rust's `(os error N)`, in Go's small letters.

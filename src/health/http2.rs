@@ -49,7 +49,7 @@ pub async fn ping(address: &str, tls: Option<&TlsProbe>, limit: Duration, config
     }
 }
 
-type H2Connection = client::Connection<TokioIo, Bytes>;
+type H2Connection = client::Connection<TokioIo<Connection>, Bytes>;
 
 /// Moves a connection until it ends; ending before the answer is an error.
 async fn drive<T>(connection: H2Connection) -> Result<T, String> {
@@ -192,9 +192,9 @@ fn serving_word(status: u64) -> &'static str {
 }
 
 /// `h2` speaks tokio's traits; the runtime speaks those of futures.
-struct TokioIo(Connection);
+pub(super) struct TokioIo<S>(pub(super) S);
 
-impl tokio::io::AsyncRead for TokioIo {
+impl<S: AsyncRead + Unpin> tokio::io::AsyncRead for TokioIo<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -205,7 +205,7 @@ impl tokio::io::AsyncRead for TokioIo {
     }
 }
 
-impl tokio::io::AsyncWrite for TokioIo {
+impl<S: AsyncWrite + Unpin> tokio::io::AsyncWrite for TokioIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.get_mut().0).poll_write(cx, buffer)
     }

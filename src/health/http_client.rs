@@ -138,6 +138,9 @@ async fn exchange(
 }
 
 fn request_head(method: &str, uri: &Uri, probe: &HttpProbe, body_len: usize) -> Result<Vec<u8>, String> {
+    if method.bytes().any(|b| !b.is_ascii_alphanumeric() && !b"!#$%&'*+-.^_`|~".contains(&b)) {
+        return Err(format!("net/http: invalid method {method:?}"));
+    }
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
     let authority = uri.authority().map(|a| a.as_str()).unwrap_or_default();
     let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(u, h)| (Some(u), h));
@@ -382,5 +385,8 @@ mod tests {
             ..Default::default()
         };
         assert!(request_head("GET", &"http://h/".parse().unwrap(), &probe, 0).is_err());
+        let plain = HttpProbe::default();
+        let smuggled = "GET / HTTP/1.1\r\nX: y\r\n\r\nFLUSHALL\r\n";
+        assert!(request_head(smuggled, &"http://h/".parse().unwrap(), &plain, 0).is_err());
     }
 }

@@ -11,5 +11,7 @@ pub mod output;
 pub mod plan;
 pub mod run;
 pub mod schedule;
+#[cfg(test)]
+mod tests;
 pub mod threshold;
 pub mod tls;

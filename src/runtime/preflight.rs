@@ -15,6 +15,17 @@ pub fn raise_limits() -> u64 {
     raise(libc::RLIMIT_NOFILE, "open files")
 }
 
+/// How many files this process may have open now.
+pub(super) fn open_files() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is live.
+    match sys::check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }) {
+        Ok(_) => limit.rlim_cur,
+        // Cannot happen to a limit that exists; then the kernel's default.
+        Err(_) => 1024,
+    }
+}
+
 fn raise(resource: libc::__rlimit_resource_t, name: &str) -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is live for both calls.

@@ -25,7 +25,8 @@ pub(super) async fn run(inner: Rc<Inner>) {
         }
         if changed {
             inner.changed();
-            inner.persist().await;
+            // What failed is in the log.
+            let _ = inner.persist().await;
         }
         inner.answer_hash_waiters();
         let deadline = next_deadline(&inner);

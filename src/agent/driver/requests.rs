@@ -21,15 +21,35 @@ pub(super) async fn run(inner: Rc<Inner>, mut doorway: Doorway) {
         }
         inner.changed();
         // On disk before it is promised; the catalog is written meanwhile.
-        inner.persist().await;
+        if let Err(why) = inner.persist().await {
+            done = refuse_registrations(done, &why);
+        }
         inner.wait_for_catalog(done);
     }
 }
 
 type Reply = mesh::OneSender<Result<(), AgentError>>;
 
+/// A request that was done and waits for files and catalog.
+struct Done {
+    change: u64,
+    /// It promises to be there after a restart.
+    registers: bool,
+    reply: Reply,
+}
+
+/// A disk that takes no file takes none of a batch: all its registrations are told, and none is promised.
+fn refuse_registrations(done: Vec<Done>, why: &str) -> Vec<Done> {
+    let (refused, others): (Vec<_>, Vec<_>) = done.into_iter().partition(|done| done.registers);
+    for Done { reply, .. } in refused {
+        let _ = reply.send(Err(AgentError::failed(why)));
+    }
+    others
+}
+
 /// Does what is asked. Refusals are answered at once; what has to reach the catalog goes to `done`.
-fn handle(inner: &Rc<Inner>, request: Request, reply: Reply, done: &mut Vec<(u64, Reply)>) {
+fn handle(inner: &Rc<Inner>, request: Request, reply: Reply, done: &mut Vec<Done>) {
+    let registers = matches!(request, Request::RegisterService { .. } | Request::RegisterCheck { .. });
     match request {
         Request::AwaitService { id, hash, wait } => await_service(inner, id, hash, wait, reply),
         Request::Reload => {
@@ -47,7 +67,10 @@ fn handle(inner: &Rc<Inner>, request: Request, reply: Reply, done: &mut Vec<(u64
             let _ = reply.send(inner.change(update));
         }
         change => match inner.change(change) {
-            Ok(()) => done.push((inner.registry.borrow().last_change(), reply)),
+            Ok(()) => {
+                let change = inner.registry.borrow().last_change();
+                done.push(Done { change, registers, reply });
+            }
             Err(refusal) => {
                 let _ = reply.send(Err(refusal));
             }
@@ -92,11 +115,11 @@ impl Inner {
     }
 
     /// Lets requests wait until the catalog holds what they changed.
-    fn wait_for_catalog(&self, done: Vec<(u64, Reply)>) {
+    fn wait_for_catalog(&self, done: Vec<Done>) {
         if done.is_empty() {
             return;
         }
-        self.waiters.borrow_mut().extend(done);
+        self.waiters.borrow_mut().extend(done.into_iter().map(|done| (done.change, done.reply)));
         self.dirty.ring();
     }
 }

@@ -49,7 +49,8 @@ impl Agent {
         };
         inner.register_from_files(&config, &found)?;
         inner.restore(found);
-        inner.persist().await;
+        // What failed is in the log; it is tried again with the next registration of the same.
+        let _ = inner.persist().await;
         inner.changed();
         Ok(Agent(inner))
     }
@@ -146,8 +147,7 @@ impl Inner {
         self.take_config(&config)?;
         (self.hooks.publish)(config);
         self.changed();
-        self.persist().await;
-        Ok(())
+        self.persist().await.map_err(AgentError::failed)
     }
 
     /// All or nothing: a refused definition leaves the old configuration's services and checks as they are.

@@ -57,6 +57,7 @@ impl Front {
     /// Answers what was received; returns the queries that have to wait for recursors.
     fn answer(&mut self, service: &Service, socket: &Rc<Udp>) -> Vec<(Later, SocketAddr)> {
         let mut waiting = Vec::new();
+        let started = time::now();
         let how = Circumstances { tcp: false, unix_time: time::unix_now().as_secs() as u32 };
         let state = service.state.load();
         service.refresh();
@@ -90,6 +91,7 @@ impl Front {
                 Reply::Now(_) | Reply::Silence => {}
             }
         }
+        responder.take_tally().publish(time::now() - started);
         socket.send_batch(&mut self.replies);
         waiting
     }

@@ -22,6 +22,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_protocol::dns::MESSAGE_SIZE_MAX;
+
 use crate::config::Config;
 use crate::runtime::net::{Listener, Udp};
 use crate::runtime::publish::Published;
@@ -89,6 +91,8 @@ pub(crate) struct Service {
     seen: RefCell<Arc<Config>>,
     responder: RefCell<Responder>,
     state: Published<State>,
+    /// Where replies over TCP are made, before they are cut to size.
+    room: RefCell<Box<[u8]>>,
     /// Queries that wait for recursors.
     recursions: Cell<usize>,
 }
@@ -97,7 +101,8 @@ impl Service {
     fn new(config: Published<Config>, state: Published<State>) -> Service {
         let seen = config.load_full();
         let responder = RefCell::new(Responder::new(DnsSettings::new(&seen), random::seed()));
-        Service { config, seen: RefCell::new(seen), responder, state, recursions: Cell::new(0) }
+        let room = RefCell::new(vec![0; MESSAGE_SIZE_MAX].into());
+        Service { config, seen: RefCell::new(seen), responder, state, room, recursions: Cell::new(0) }
     }
 
     /// Takes up a configuration that was published since.

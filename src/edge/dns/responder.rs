@@ -2,6 +2,7 @@
 //! asked). It never waits and does no I/O; a core has one, shared by its UDP and TCP fronts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_protocol::dns::name::Name;
 use muster_protocol::dns::question::{KEY_LEN_MAX, Parsed, Query, parse};
@@ -12,6 +13,7 @@ use muster_protocol::dns::{MESSAGE_SIZE_MAX, rcode};
 use super::cache::AnswerCache;
 use super::lookup::{External, Found, Local, look_up};
 use super::settings::DnsSettings;
+use crate::metrics::{self, Counter, Sample};
 use crate::runtime::random::Rng;
 use crate::store::State;
 
@@ -48,11 +50,23 @@ pub struct Circumstances {
     pub unix_time: u32,
 }
 
+/// How many questions were answered, since the tally was taken last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Packets that were looked at.
+    pub packets: u64,
+    /// Questions about our domain.
+    pub domain: u64,
+    /// Questions for the name of an address.
+    pub reverse: u64,
+}
+
 /// See the module's text.
 pub struct Responder {
     settings: Arc<DnsSettings>,
     cache: AnswerCache,
     random: Rng,
+    tally: Tally,
 }
 
 impl Responder {
@@ -60,7 +74,12 @@ impl Responder {
     pub fn new(settings: DnsSettings, seed: u64) -> Responder {
         let mut random = Rng::new(seed);
         let cache = AnswerCache::new(random.next_u64());
-        Responder { settings: Arc::new(settings), cache, random }
+        Responder { settings: Arc::new(settings), cache, random, tally: Tally::default() }
+    }
+
+    /// The numbers since the last call.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
     }
 
     /// Takes up another configuration.
@@ -79,11 +98,13 @@ impl Responder {
         if size_limit(&query, how.tcp) > out.len() {
             return Reply::Larger;
         }
+        self.tally.packets += 1;
         let terms = terms(&self.settings, how);
         let random = &mut self.random;
         let mut buffer = [0; KEY_LEN_MAX];
         let key = query.key(&mut buffer);
         if let Some(template) = self.cache.get(key, state) {
+            self.tally.answered(&query);
             return Reply::Now(template.render(&query, &terms, &mut || random.next_u64() as u32, out));
         }
         let found = look_up(&query, &self.settings, state, &External::new(), random.next_u64());
@@ -94,6 +115,7 @@ impl Responder {
             Found::Recurse => return Reply::Now(self.fail(&query, how, out)),
             Found::Refused => return Reply::Now(query.render_bare(rcode::REFUSED.into(), out)),
         };
+        self.tally.answered(&query);
         let Local { answer, basis, wanted } = local;
         if !wanted.is_empty() {
             return self.later(packet, wanted);
@@ -155,6 +177,28 @@ impl Responder {
         let random = &mut self.random;
         let mut template = Template::compile(answer, query.name().len(), compressed);
         template.render(query, &terms(settings, how), &mut || random.next_u64() as u32, out)
+    }
+}
+
+impl Tally {
+    fn answered(&mut self, query: &Query<'_>) {
+        const ARPA: &[u8] = b"\x04arpa\0";
+        let name = query.name();
+        let tail = &name[name.len().saturating_sub(ARPA.len())..];
+        if tail.eq_ignore_ascii_case(ARPA) {
+            self.reverse += 1;
+        } else {
+            self.domain += 1;
+        }
+    }
+
+    /// Puts the numbers where they are read; `took` is for all the packets.
+    pub fn publish(self, took: Duration) {
+        metrics::count(Counter::DnsQueries, self.packets);
+        let packets = u32::try_from(self.packets).unwrap_or(u32::MAX).max(1);
+        let share = |n: u64| took / packets * u32::try_from(n).unwrap_or(u32::MAX);
+        metrics::samples(Sample::DnsDomainQuery, self.domain, share(self.domain));
+        metrics::samples(Sample::DnsPtrQuery, self.reverse, share(self.reverse));
     }
 }
 

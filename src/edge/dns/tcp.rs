@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
-use muster_protocol::dns::MESSAGE_SIZE_MAX;
 
 use super::Service;
 use super::responder::{Circumstances, Reply};
@@ -83,20 +82,29 @@ async fn converse(service: &Service, socket: Socket) -> io::Result<()> {
 
 /// Puts the reply to `packet`, with its length before it, into `reply`; false when none is due.
 async fn answer(service: &Service, packet: &[u8], reply: &mut Vec<u8>) -> bool {
-    reply.resize(2 + MESSAGE_SIZE_MAX, 0);
-    let how = Circumstances { tcp: true, unix_time: time::unix_now().as_secs() as u32 };
     service.refresh();
-    let now = service.responder.borrow_mut().respond(&service.state.load(), packet, how, &mut reply[2..]);
-    let len = match now {
-        Reply::Now(len) => len,
-        Reply::Silence | Reply::Larger => return false,
-        Reply::Later(later) => {
-            let Some(message) = service.complete(&later, true).await else { return false };
-            reply[2..2 + message.len()].copy_from_slice(&message);
-            message.len()
+    let started = time::now();
+    let how = Circumstances { tcp: true, unix_time: time::unix_now().as_secs() as u32 };
+    let mut fill = |message: &[u8]| {
+        reply.clear();
+        reply.extend_from_slice(&(message.len() as u16).to_be_bytes());
+        reply.extend_from_slice(message);
+    };
+    let later = {
+        let mut responder = service.responder.borrow_mut();
+        let mut room = service.room.borrow_mut();
+        let now = responder.respond(&service.state.load(), packet, how, &mut room);
+        responder.take_tally().publish(time::now() - started);
+        match now {
+            Reply::Now(len) => {
+                fill(&room[..len]);
+                return true;
+            }
+            Reply::Silence | Reply::Larger => return false,
+            Reply::Later(later) => later,
         }
     };
-    reply.truncate(2 + len);
-    reply[..2].copy_from_slice(&(len as u16).to_be_bytes());
+    let Some(message) = service.complete(&later, true).await else { return false };
+    fill(&message);
     true
 }

@@ -2,15 +2,58 @@
 
 use super::{Endpoint, Pollable};
 use crate::runtime::reactor::{Interest, Io, READABLE, WRITABLE};
-use crate::runtime::sys;
+use crate::runtime::{preflight, sys};
 use socket2::{Domain, SockAddr, SockRef, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 /// Connections that may wait to be accepted. The kernel cuts it to net.core.somaxconn.
 pub(super) const BACKLOG: i32 = 4096;
+
+/// Clients of all servers of this process together may take three quarters of the descriptors it may have. The rest is
+/// for its own work: an agent whose checks fail for want of a descriptor tells everybody that healthy services are
+/// not. A connection beyond it is closed at once.
+static ACCEPTED_MAX: LazyLock<u64> = LazyLock::new(|| preflight::open_files() / 4 * 3);
+/// How many clients are connected.
+static ACCEPTED: AtomicU64 = AtomicU64::new(0);
+/// So many connections in a row are closed for want of a place before the server is told to rest.
+const CLOSED_AT_ONCE_MAX: usize = 256;
+/// Whether the log was told that there are too many, until there are clearly fewer.
+static CROWDED: AtomicBool = AtomicBool::new(false);
+
+/// The place of one client among [`ACCEPTED_MAX`].
+struct Place;
+
+impl Place {
+    fn take() -> Option<Place> {
+        let place = Place;
+        let before = ACCEPTED.fetch_add(1, Ordering::Relaxed);
+        if before < *ACCEPTED_MAX {
+            return Some(place);
+        }
+        if !CROWDED.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "{} clients are connected, as many as the limit of open files allows; new connections are closed at once: \
+                 raise the limit (LimitNOFILE=, ulimit -n) or find out who keeps so many",
+                *ACCEPTED_MAX
+            );
+        }
+        None
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let before = ACCEPTED.fetch_sub(1, Ordering::Relaxed);
+        if before < *ACCEPTED_MAX / 2 && CROWDED.load(Ordering::Relaxed) {
+            CROWDED.store(false, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Who is at the other end.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,14 +90,18 @@ impl Listener {
         &self.endpoint
     }
 
-    /// The next connection, if one waits. Connections that their clients gave up on are passed over.
+    /// The next connection, if one waits. Connections that their clients gave up on are passed over, and those for
+    /// which there is no descriptor to spare are closed.
     ///
     /// # Errors
     /// Out of descriptors or memory: the connection stays in the queue, try again later.
     pub fn try_accept(&self) -> io::Result<Option<(Socket, Peer)>> {
-        loop {
+        for _ in 0..CLOSED_AT_ONCE_MAX {
             match SockRef::from(&self.io.as_fd()).accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
-                Ok((socket, address)) => return Ok(Some(self.accepted(socket, &address))),
+                Ok((socket, address)) => match Place::take() {
+                    Some(place) => return Ok(Some(self.accepted(socket, &address, place))),
+                    None => drop(socket),
+                },
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return Ok(None),
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
@@ -62,6 +109,7 @@ impl Listener {
                 },
             }
         }
+        Err(io::Error::other("more connections come in than there are descriptors for"))
     }
 
     /// Waits for the next connection; for tasks that own the listener. Not together with a [`super::Readiness`].
@@ -75,7 +123,7 @@ impl Listener {
         .await
     }
 
-    fn accepted(&self, socket: socket2::Socket, address: &SockAddr) -> (Socket, Peer) {
+    fn accepted(&self, socket: socket2::Socket, address: &SockAddr, place: Place) -> (Socket, Peer) {
         let peer = match (&self.endpoint, address.as_socket()) {
             (Endpoint::Tcp(_), Some(address)) => {
                 // Answers are written whole: waiting to fill a segment only delays them. Harmless if refused.
@@ -84,7 +132,17 @@ impl Listener {
             }
             _ => Peer::Unix,
         };
-        (Socket::new(socket.into()), peer)
+        (Socket { place: Some(place), ..Socket::new(socket.into()) }, peer)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Endpoint::Unix(path) = &self.endpoint {
+            // As Consul: a socket that stays behind looks like an agent that hangs. It is still ours, since nobody can
+            // take a path on which somebody listens.
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -98,11 +156,14 @@ impl Pollable for Listener {
 /// A connected stream socket. All calls return at once; "would block" is `ErrorKind::WouldBlock`.
 pub struct Socket {
     io: Io,
+    /// Of a client of ours: given back when the socket is closed.
+    #[allow(dead_code)]
+    place: Option<Place>,
 }
 
 impl Socket {
     pub(super) fn new(fd: OwnedFd) -> Socket {
-        Socket { io: Io::new(fd, Interest::Both) }
+        Socket { io: Io::new(fd, Interest::Both), place: None }
     }
 
     /// Begins to connect. The socket is writable when that is done; then ask [`Socket::take_error`].

@@ -3,6 +3,7 @@
 mod answers;
 mod limits;
 mod recursion;
+mod sockets;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
