@@ -136,8 +136,8 @@ impl Conn {
         self.out.is_empty() && !self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
-    /// Whether TLS is still being set up.
-    pub fn is_greeting(&self) -> bool {
+    /// Whether its TLS handshake is not over.
+    pub fn is_handshaking(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 

@@ -34,8 +34,7 @@ pub const READ_BUFFER: usize = 64 << 10;
 /// the kernel.
 pub const PIPELINE_MAX: usize = 64 << 10;
 
-/// Time from the first byte of a head to its end: beyond it 408 and the connection closes. As long may a TLS handshake
-/// take: beyond it the connection closes.
+/// Time from the first byte of a head to its end: beyond it 408 and the connection closes.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time without any progress of a request's body: beyond it 408 and the connection closes.
