@@ -291,6 +291,7 @@ async fn run_edge(plan: Plan, seat: EdgeSeat) {
 async fn run_control(plan: Plan, control: Control) {
     let consensus = control.runner.map(|runner| task::spawn(runner.run(control.changes)));
     let _signals = task::spawn(obey_signals(plan.clone()));
+    let _orphans = task::spawn(reap_orphans());
     // A disk that hangs must not keep the agent from being stopped.
     let agent = match cores::either(start_agent(&plan), plan.shutdown.raised()).await {
         Ok(Ok(agent)) => agent,
@@ -354,6 +355,15 @@ fn hooks(plan: &Plan) -> Hooks {
             leaving.ending.graceful();
             leaving.shutdown.raise();
         }),
+    }
+}
+
+/// In a container the agent may be process 1, and what its checks leave behind becomes its own child.
+async fn reap_orphans() {
+    if let Err(error) = process::reap_orphans().await {
+        tracing::warn!(
+            "agent: processes that others left to this one (it is process 1) stay as zombies: {error}"
+        );
     }
 }
 
