@@ -96,9 +96,21 @@ pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
     let _pid_file = config.pid_file.clone().map(PidFile::write).transpose().map_err(Failure::PidFile)?;
     announce(&config, driver, &layout);
 
+    let choice = config.runtime;
     let plan = Plan::new(config, reload, layout, edges);
-    let (ending, entry) = (plan.ending.clone(), plan);
-    let ran = cores::run(driver, layout.cores, move |core| Box::pin(core_main(entry.clone(), core)));
+    let ending = plan.ending.clone();
+    let run_on = |driver| {
+        let plan = plan.clone();
+        cores::run(driver, layout.cores, move |core| Box::pin(core_main(plan.clone(), core)))
+    };
+    let ran = match run_on(driver) {
+        // The probe asks for one small ring; here some limit ended at more of them, before any core ran its part.
+        Err(StartError::Glommio(why)) if choice == RuntimeChoice::Auto => {
+            tracing::warn!("agent: running on epoll because glommio did not start: {why}");
+            run_on(Driver::Epoll)
+        }
+        ran => ran,
+    };
     // Nobody waits for the checks that are still running.
     process::kill_all();
     ran.map_err(Failure::Cores)?;
@@ -279,13 +291,16 @@ async fn run_edge(plan: Plan, seat: EdgeSeat) {
 async fn run_control(plan: Plan, control: Control) {
     let consensus = control.runner.map(|runner| task::spawn(runner.run(control.changes)));
     let _signals = task::spawn(obey_signals(plan.clone()));
-    let agent = match start_agent(&plan).await {
-        Ok(agent) => agent,
-        Err(why) => {
+    let _orphans = task::spawn(reap_orphans());
+    // A disk that hangs must not keep the agent from being stopped.
+    let agent = match cores::either(start_agent(&plan), plan.shutdown.raised()).await {
+        Ok(Ok(agent)) => agent,
+        Ok(Err(why)) => {
             plan.ending.failed(why);
             plan.shutdown.raise();
             return;
         }
+        Err(()) => return,
     };
     plan.ready.raise();
     let faulted = async {
@@ -343,8 +358,17 @@ fn hooks(plan: &Plan) -> Hooks {
     }
 }
 
+/// In a container the agent may be process 1, and what its checks leave behind becomes its own child.
+async fn reap_orphans() {
+    if let Err(error) = process::reap_orphans().await {
+        tracing::warn!(
+            "agent: processes that others left to this one (it is process 1) stay as zombies: {error}"
+        );
+    }
+}
+
 /// SIGHUP reloads. SIGINT and SIGTERM leave or just stop, as `skip_leave_on_interrupt` and `leave_on_terminate` say; a
-/// second one stops at once.
+/// second one stops without leaving, and one after that at once.
 async fn obey_signals(plan: Plan) {
     let mut signals = match signal::listen() {
         Ok(signals) => signals,
@@ -364,11 +388,15 @@ async fn obey_signals(plan: Plan) {
         };
         tracing::info!("agent: Caught signal: {signal}");
         match signal {
+            // It is ending already; whoever asks again means at once, whatever holds it up.
+            Signal::Interrupt | Signal::Terminate if plan.shutdown.is_raised() => {
+                process::kill_all();
+                std::process::exit(1);
+            }
             Signal::Hangup => reload_on_signal(&plan),
             _ if leaving.replace(true) || !is_graceful(&plan.config.load(), signal) => {
                 tracing::info!("agent: Graceful shutdown disabled. Exiting");
                 plan.shutdown.raise();
-                return;
             }
             _ => leave_on_signal(&plan),
         }

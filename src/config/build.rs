@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine;
+use muster_protocol::dns::name::Name;
 
 use super::address::{Resolver, refuse_duplicates};
 use super::model::*;
@@ -274,10 +275,13 @@ fn dns(s: &Settings, resolver: &Resolver<'_>) -> Result<DnsConfig, ConfigError> 
         }
     }
     prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-    let alt_domain = s.filled("alt_domain").map(fully_qualified).unwrap_or_default();
     Ok(DnsConfig {
-        domain: fully_qualified(s.text("domain").unwrap_or("consul.")),
-        alt_domain,
+        domain: domain(s, "domain", s.text("domain").unwrap_or("consul."))?,
+        alt_domain: s
+            .filled("alt_domain")
+            .map(|name| domain(s, "alt_domain", name))
+            .transpose()?
+            .unwrap_or_default(),
         recursors: recursors(s, resolver)?,
         recursor_timeout: time(s, "dns_config.recursor_timeout"),
         recursor_strategy: recursor_strategy(s)?,
@@ -627,7 +631,12 @@ fn attempts(s: &Settings, key: &'static str) -> Result<u32, ConfigError> {
     u32::try_from(n).map_err(|_| ConfigError::of_key(s, key, &format!("{key}: {n} is too large")))
 }
 
-/// A domain with its final dot.
-fn fully_qualified(domain: &str) -> String {
-    format!("{}.", domain.trim_matches('.'))
+/// A domain with one dot at its end. What is no DNS name is refused: no question could end in it.
+fn domain(s: &Settings, key: &'static str, name: &str) -> Result<String, ConfigError> {
+    let name = format!("{}.", name.trim_matches('.'));
+    if Name::parse(&name).is_some() {
+        return Ok(name);
+    }
+    let text = format!("{key} cannot be {name:?}. A domain has labels of 1 to 63 bytes, 253 bytes together");
+    Err(ConfigError::of_key(s, key, &text))
 }

@@ -465,3 +465,15 @@ fn a_bare_file_of_unknown_ending_is_left_out_with_a_warning() {
     assert!(config.warnings.iter().any(|w| w.starts_with("skipping file x.txt") || w.contains("x.txt")));
     assert!(config.data_dir.is_some_and(|d| d.ends_with(PathBuf::from("data"))));
 }
+
+#[test]
+fn a_domain_is_a_dns_name() {
+    for (key, name) in
+        [("domain", "x".repeat(64)), ("alt_domain", "a..b".to_owned()), ("domain", "a.".repeat(200))]
+    {
+        let error = error_of(&json!({ key: name }));
+        assert!(error.starts_with(&format!("{key} cannot be ")), "{error}");
+    }
+    let config = json_file(&json!({"domain": ".Corp.example"})).expect("a domain");
+    assert_eq!(config.dns.domain, "Corp.example.");
+}

@@ -114,7 +114,7 @@ impl Agent {
         let start = Instant::now();
         let serves = self.args.iter().any(|arg| arg == "-dev" || arg == "-server");
         let (path, sign) = match serves {
-            true => ("/v1/health/service/consul?passing", "\"Service\""),
+            true => ("/v1/health/service/consul", "serfHealth"),
             false => ("/v1/agent/self", "\"Member\""),
         };
         loop {

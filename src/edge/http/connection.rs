@@ -119,6 +119,11 @@ impl Conn {
         self.out.is_empty() && !self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
+    /// Whether its TLS handshake is not over.
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
     /// Whether it may take input now: it is not in the middle of an answer.
     pub fn wants_input(&self) -> bool {
         let open = matches!(self.phase, Phase::Head | Phase::Body(_) | Phase::Discard(_) | Phase::Linger);

@@ -338,11 +338,19 @@ impl Server {
     /// Ends what takes longer than it may.
     fn sweep(&mut self) {
         self.clock.next_sweep = self.clock.now + limits::SWEEP_INTERVAL;
+        self.cache.trim();
+        // Zero leaves a handshake to the timeout of idle connections.
+        let handshake = match self.policy.config.limits.https_handshake_timeout {
+            time if time.is_zero() => limits::IDLE_TIMEOUT,
+            time => time,
+        };
         for slot in 0..self.conns.len() {
             let Slot { serial, conn: Some(conn) } = &self.conns[slot] else { continue };
             let id = ConnId { slot: slot as u32, serial: *serial };
             let past = |limit| self.clock.is_past(conn.progress, limit);
             let (overdue, answer) = match &conn.phase {
+                // Whoever has not shown who they are (with `verify_incoming_https`) holds no connection for long.
+                _ if conn.is_handshaking() => (past(handshake), false),
                 _ if !conn.is_flushed() => (past(limits::WRITE_STALL_TIMEOUT), false),
                 Phase::Head if conn.input.is_empty() => (past(limits::IDLE_TIMEOUT), false),
                 Phase::Head => (past(limits::HEAD_TIMEOUT), true),
