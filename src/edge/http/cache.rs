@@ -163,6 +163,12 @@ impl Group {
         if self.blocking { state.blocking_index(&self.topic) } else { state.topic_index(&self.topic) }
     }
 
+    /// Gives back the answer's memory; it is built again when it is asked for.
+    fn forget(&self) {
+        let held = self.built.take().map_or(0, |built| built.wire.len());
+        self.account(held, 0);
+    }
+
     fn account(&self, before: usize, after: usize) {
         self.meter.0.set(self.meter.0.get() + after - before);
     }
@@ -213,10 +219,16 @@ impl Cache {
         {
             self.plans.insert(head.into(), plan.clone());
         }
+        self.trim();
+        plan
+    }
+
+    /// Drops the older half if there is too much. Also called now and then without a new question: answers are
+    /// built behind [`Self::adopt`], and the last one may be the largest.
+    pub fn trim(&mut self) {
         if self.plans.young_bytes + self.groups.young_bytes + self.meter.0.get() > limits::CACHE_MAX / 2 {
             self.age();
         }
-        plan
     }
 
     /// Forgets all: the configuration changed.
@@ -234,6 +246,9 @@ impl Cache {
     }
 
     fn age(&mut self) {
+        // Parked queries keep their groups alive, but need no answer before they are woken.
+        self.plans.old.values().for_each(|plan| plan.group.forget());
+        self.groups.old.values().for_each(|group| group.forget());
         self.plans.age();
         self.groups.age();
     }
@@ -336,6 +351,22 @@ mod tests {
             assert_ne!(key("/v1/kv/a", "index=1"), key("/v1/kv/a", other), "{other}");
         }
         assert_ne!(key("/v1/kv/a\0raw&", "index=1"), key("/v1/kv/a", "raw&index=1"));
+    }
+
+    #[test]
+    fn answers_that_only_parked_queries_hold_are_forgotten() {
+        let mut cache = Cache::default();
+        let topic = Topic::Key(b"k".as_slice().into());
+        let read =
+            Read::new(topic, ReadOptions::default(), |_| Response::text(200, "x".repeat(limits::CACHE_MAX)));
+        let parked = cache.adopt(read, Some(b"key".to_vec()), false, Some(b"head")).group;
+        let date = muster_protocol::http::http_date(0);
+        let moment =
+            Moment { date: &date, second: 0, extra: b"", epoch: 0, known_leader: true, last_contact_ms: 0 };
+        assert!(parked.with_wire(&State::new(), moment, Wire::len) > limits::CACHE_MAX);
+        (0..2).for_each(|_| cache.trim());
+        assert_eq!(cache.bytes(), 0);
+        assert!(parked.with_wire(&State::new(), moment, Wire::len) > limits::CACHE_MAX);
     }
 
     #[test]

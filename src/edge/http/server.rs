@@ -338,6 +338,7 @@ impl Server {
     /// Ends what takes longer than it may.
     fn sweep(&mut self) {
         self.clock.next_sweep = self.clock.now + limits::SWEEP_INTERVAL;
+        self.cache.trim();
         // Zero leaves a handshake to the timeout of idle connections.
         let handshake = match self.policy.config.limits.https_handshake_timeout {
             time if time.is_zero() => limits::IDLE_TIMEOUT,
