@@ -21,6 +21,9 @@ const REDIRECTS_MAX: usize = 10;
 /// Most bytes of one chunk-size line.
 const CHUNK_LINE_MAX: usize = 4096;
 
+/// Fields of a definition that are not for whatever host a redirect leads to, as in Go.
+const FOR_THE_HOST_ALONE: [&str; 5] = ["Authorization", "Cookie", "Cookie2", "Www-Authenticate", "Host"];
+
 /// What a server answered.
 #[derive(Debug)]
 pub struct Answer {
@@ -137,6 +140,13 @@ async fn exchange(
     read_answer(&mut connection, method == "HEAD", output_max).await
 }
 
+/// Whether a redirect led to another host than the one the check names.
+fn is_foreign(uri: &Uri, asked: &str) -> bool {
+    let asked: Option<Uri> = asked.parse().ok();
+    let host = asked.as_ref().and_then(Uri::host);
+    host.is_some_and(|host| !uri.host().unwrap_or_default().eq_ignore_ascii_case(host))
+}
+
 fn request_head(method: &str, uri: &Uri, probe: &HttpProbe, body_len: usize) -> Result<Vec<u8>, String> {
     if method.bytes().any(|b| !b.is_ascii_alphanumeric() && !b"!#$%&'*+-.^_`|~".contains(&b)) {
         return Err(format!("net/http: invalid method {method:?}"));
@@ -145,7 +155,11 @@ fn request_head(method: &str, uri: &Uri, probe: &HttpProbe, body_len: usize) -> 
     let authority = uri.authority().map(|a| a.as_str()).unwrap_or_default();
     let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(u, h)| (Some(u), h));
     let mut fields: Vec<(String, String)> = Vec::new();
+    let foreign = is_foreign(uri, &probe.url);
     for (name, values) in &probe.header {
+        if foreign && FOR_THE_HOST_ALONE.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+            continue;
+        }
         for value in values {
             fields.push((name.clone(), value.clone()));
         }
@@ -376,6 +390,23 @@ mod tests {
         ] {
             assert!(head.contains(&format!("{line}\r\n")), "{line} missing in {head}");
         }
+    }
+
+    /// They went wherever a redirect of the checked server pointed.
+    #[test]
+    fn credentials_do_not_follow_a_redirect_to_another_host() {
+        let probe = HttpProbe {
+            url: "http://own:1/".to_owned(),
+            header: ["Authorization", "X-Any"].map(|name| (name.to_owned(), vec!["v".to_owned()])).into(),
+            ..Default::default()
+        };
+        let head = |url: &str| {
+            let uri = url.parse().unwrap();
+            String::from_utf8(request_head("GET", &uri, &probe, 0).unwrap()).unwrap()
+        };
+        assert!(head("http://OWN:2/other").contains("Authorization: v\r\n"));
+        let foreign = head("http://elsewhere/");
+        assert!(!foreign.contains("Authorization") && foreign.contains("X-Any: v\r\n"), "{foreign}");
     }
 
     #[test]
