@@ -13,8 +13,10 @@ use super::{SampleCells, Summary, bucket};
 use crate::runtime::publish::Published;
 
 /// The figures of all cores, by the names of their routes. It grows when a core meets a route for the first time.
-static ALL: LazyLock<Published<Vec<(String, Arc<SampleCells>)>>> =
-    LazyLock::new(|| Published::new(Vec::new()));
+static ALL: LazyLock<Published<Vec<Named>>> = LazyLock::new(|| Published::new(Vec::new()));
+
+/// One route's name and its figures on one core.
+type Named = (String, Arc<SampleCells>);
 
 /// One route's figures on one core.
 #[derive(Clone)]
