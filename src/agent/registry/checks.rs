@@ -200,7 +200,8 @@ impl Registry {
             // Also when it was there already in the same words: Consul writes it again.
             sync: self.ledger.check_changed(&id, old.as_ref().map(|old| old.sync)),
             critical_since: old.as_ref().and_then(|old| old.critical_since),
-            told: row.output.clone(),
+            // The words of an earlier registration may be those of its expiry, which would be quoted in the next one.
+            told: if old.is_some() { String::new() } else { row.output.clone() },
             counter: Counter::new(plan.as_ref().map(|p| p.thresholds).unwrap_or_default()),
             local: Arc::new(LocalCheck { row: Arc::new(row), source }),
             plan: None,

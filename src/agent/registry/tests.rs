@@ -125,6 +125,10 @@ fn a_ttl_check_expires_and_quotes_its_last_words() {
     bench.tell(50 * SECOND, "mem", Status::Passing, "").unwrap();
     bench.registry.tick(bench.start + 80 * SECOND);
     assert_eq!(bench.shown("mem"), (Status::Critical, "TTL expired"));
+    // Registered again and not told, it does not quote its own expiry.
+    bench.check(r#"{"Name":"mem","TTL":"30s"}"#).unwrap();
+    bench.registry.tick(bench.start + 200 * SECOND);
+    assert_eq!(bench.shown("mem"), (Status::Critical, "TTL expired"));
 }
 
 #[test]
