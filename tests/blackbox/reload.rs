@@ -27,6 +27,16 @@ fn a_reload_adds_changes_and_removes_services() {
 }
 
 #[test]
+fn a_reload_takes_new_node_metadata() {
+    let agent = Agent::dev(json!({}));
+    agent.define("meta.json", &json!({"node_meta": {"rack": "r9"}}));
+    agent.process.signal(libc::SIGHUP);
+    wait::until_true("the catalog has the node's new metadata", SOON, || {
+        agent.get("/v1/catalog/nodes").json()[0]["Meta"]["rack"] == "r9"
+    });
+}
+
+#[test]
 fn a_reload_keeps_what_was_registered_over_http() {
     // A dev-mode Consul forgets them here, as it persists nothing; with a data folder they must stay.
     let agent = Agent::server(json!({}));

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::{Agent, FromFiles, Inner, Parts, rules};
 use crate::agent::error::AgentError;
 use crate::agent::files::{Files, Found};
+use crate::agent::identity;
 use crate::agent::local::Source;
 use crate::agent::plan::plan_of;
 use crate::agent::registry::{Prepared, Registry, Restored};
@@ -164,6 +165,7 @@ impl Inner {
             registry.set_rules(old_rules);
             return Err(refusal);
         }
+        registry.set_node(identity::node_row(config, self.node.id.clone()));
         let old = self.from_files.replace(new);
         replace(&mut registry, &old, &self.from_files.borrow())
     }

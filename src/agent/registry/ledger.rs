@@ -4,6 +4,7 @@
 //! changed since are settled. So a change during a write is never lost and never waits for the next full compare.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{CheckEntry, Registry};
 use crate::agent::sync;
@@ -169,6 +170,15 @@ impl Registry {
     /// is the index of the last change of anything that the catalog holds of this node: equal stamps are equal rows.
     pub fn agrees_with(&self, stamp: u64) -> bool {
         self.is_synced() && self.ledger.agreed == Some((stamp, self.ledger.last_change))
+    }
+
+    /// The node's row becomes another one (a reload changed its metadata).
+    pub fn set_node(&mut self, node: Node) {
+        if !sync::same_node(&self.view.node, &node) {
+            self.view.node = Arc::new(node);
+            self.changed = true;
+            self.node_changed();
+        }
     }
 
     /// The node's row has to be written (again).

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use muster_protocol::http::Body;
 use rustls::ServerConnection;
 
+use super::budget::Room;
 use super::exchange::Peer;
 use super::limits;
 use super::park::Ticket;
@@ -90,6 +91,8 @@ pub struct Receiving {
     pub body: Body,
     /// The body so far.
     pub data: Vec<u8>,
+    /// What it takes of all bodies' room.
+    pub room: Room,
     /// Its raw query, for the key of its answer.
     pub raw_query: Vec<u8>,
 }

@@ -11,6 +11,10 @@ pub const HEAD: HeadLimits = HeadLimits { bytes: 1 << 20, fields: 4096 };
 /// Bytes of a request body on routes without a limit of their own: beyond it 413.
 pub const BODY_MAX: usize = 8 << 20;
 
+/// Bytes of all request bodies that a core is receiving: beyond it the request that asks for more gets 503 and its
+/// connection closes. Room for 256 values of the largest size at once.
+pub const BODIES_MAX: usize = 128 << 20;
+
 /// Bytes of a body that nobody wants (the answer came before it) that are read and dropped to keep the
 /// connection; with more to come it closes behind the answer. As Go's `net/http`.
 pub const UNWANTED_BODY_MAX: u64 = 256 << 10;

@@ -11,6 +11,7 @@ pub mod agent_service;
 pub mod area;
 #[cfg(test)]
 mod area_tests;
+mod budget;
 pub mod cache;
 pub mod cached;
 pub mod catalog;

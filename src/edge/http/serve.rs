@@ -23,6 +23,9 @@ use super::stream::panicked;
 use crate::metrics::routes::Meter;
 use crate::store::State;
 
+/// Told when request bodies on their way in take too much room together.
+const NO_ROOM: &str = "Too many large requests at once: try again after a pause";
+
 impl Server {
     /// Reads and serves what a connection has, as far as its turn goes.
     pub(super) fn pump(&mut self, id: ConnId) {
@@ -130,7 +133,12 @@ impl Server {
                     let max = receiving.admitted.body_max;
                     let fed = receiving.body.feed(rest, &mut receiving.data);
                     let size = receiving.data.len();
+                    let fits = receiving.room.hold(size);
                     match fed {
+                        Ok(_) if !fits => {
+                            self.answer_and_close(id, &Response::text(503, NO_ROOM));
+                            return (input.len(), false);
+                        }
                         Ok(progress) => {
                             used += progress.consumed;
                             if size > max {
@@ -206,8 +214,9 @@ impl Server {
             Framing::Length(length) => Body::Length(length),
             Framing::Chunked => Body::chunked(),
         };
+        let room = self.bodies.room();
         let Some(conn) = self.conn(id) else { return };
-        conn.phase = Phase::Body(Box::new(Receiving { admitted, body, data: Vec::new(), raw_query }));
+        conn.phase = Phase::Body(Box::new(Receiving { admitted, body, data: Vec::new(), room, raw_query }));
         if expects_continue {
             conn.push(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
             if conn.flush() == Flushed::Broken {

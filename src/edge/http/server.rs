@@ -10,6 +10,7 @@ use std::time::Instant;
 use muster_protocol::http::Reject;
 use rustls::{ServerConfig, ServerConnection};
 
+use super::budget::Budget;
 use super::cache::{Cache, Group};
 use super::clock::Clock;
 use super::connection::{Conn, Phase};
@@ -45,6 +46,7 @@ pub struct Server {
     pub(super) router: Rc<Router>,
     pub(super) policy: Rc<Policy>,
     pub(super) cache: Cache,
+    pub(super) bodies: Budget,
     pub(super) park: Park,
     pub(super) inbox: Inbox,
     pub(super) rng: Rng,
@@ -85,6 +87,7 @@ impl Server {
             router: Rc::new(router),
             policy,
             cache: Cache::default(),
+            bodies: Budget::default(),
             park: Park::default(),
             inbox,
             rng: Rng::seeded(),
