@@ -2,7 +2,7 @@
 //!
 //! `tests/golden/*.jsonl` holds the recordings, one file per area, and `tests/golden/envs.json` the agents that each
 //! case needs. Every area is one test. `tests/golden/SKIPPED.txt` names the cases that do not pass, the step at which, and
-//! the reason; `tests/golden/ANY_ORDER.txt` those in which the order of indexes is not compared.
+//! the reason.
 //!
 //! Environment: `MUSTER_GOLDEN_BINARY` runs another binary (then nothing is skipped), `MUSTER_TEST_RUNTIME` picks the
 //! driver (`glommio`, `epoll`), `MUSTER_GOLDEN_CASE` a prefix of case names, `MUSTER_GOLDEN_SLACK` a factor for upper
@@ -94,7 +94,7 @@ fn every_recording_is_tested_or_named_as_later() {
 #[test]
 fn every_listed_case_exists() {
     let names: Vec<String> = TESTED.iter().flat_map(|area| case::cases(area)).map(|case| case.name).collect();
-    for listed in case::skipped().keys().chain(case::without_order().keys()) {
+    for listed in case::skipped().keys() {
         assert!(names.contains(listed), "{listed} is listed, but there is no such case");
     }
 }

@@ -273,11 +273,6 @@ pub fn skipped() -> BTreeMap<String, Skipped> {
         .collect()
 }
 
-/// The cases whose index labels are compared for equality but not for order: lines `case name: reason`.
-pub fn without_order() -> BTreeMap<String, String> {
-    listed("ANY_ORDER.txt").into_iter().collect()
-}
-
 fn listed(file: &str) -> Vec<(String, String)> {
     read(file)
         .lines()

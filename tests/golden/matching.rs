@@ -68,17 +68,11 @@ pub struct Bindings {
     /// The environment's variables: ports as numbers, folders as strings.
     pub variables: BTreeMap<String, Value>,
     bound: BTreeMap<(String, String), String>,
-    ordered: bool,
 }
 
 impl Bindings {
     pub fn new(variables: BTreeMap<String, Value>) -> Bindings {
-        Bindings { variables, bound: BTreeMap::new(), ordered: true }
-    }
-
-    /// The same, but labels of indexes are not ranked.
-    pub fn without_order(self) -> Bindings {
-        Bindings { ordered: false, ..self }
+        Bindings { variables, bound: BTreeMap::new() }
     }
 
     fn get(&self, kind: &str, label: Option<&str>) -> Option<&String> {
@@ -96,7 +90,6 @@ impl Bindings {
             };
         }
         if kind == "index"
-            && self.ordered
             && let Ok(rank) = label.parse::<u64>()
         {
             self.check_rank(rank, value)?;

@@ -104,7 +104,6 @@ fn say(line: &str) {
 }
 
 fn group(spec: &case::EnvSpec, cases: &[Case], skipped: &BTreeMap<String, Skipped>, report: &mut Report) {
-    let without_order = case::without_order();
     let all_skipped = cases.iter().all(|case| skipped.contains_key(&case.name));
     let limit = if all_skipped { START_LIMIT_SKIPPED } else { START_LIMIT };
     let mut env: Option<Env> = None;
@@ -117,7 +116,7 @@ fn group(spec: &case::EnvSpec, cases: &[Case], skipped: &BTreeMap<String, Skippe
             }
         }
         let outcome = match (&mut env, &refused) {
-            (Some(env), _) => Replay::new(env, !without_order.contains_key(&case.name)).case(case),
+            (Some(env), _) => Replay::new(env).case(case),
             (None, why) => Err(Mismatch { step: None, why: why.clone().unwrap_or_default() }),
         };
         let dead = env.as_mut().map(Env::dead).unwrap_or_default();
@@ -151,9 +150,8 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    fn new(env: &mut Env, ordered: bool) -> Replay<'_> {
+    fn new(env: &mut Env) -> Replay<'_> {
         let bindings = Bindings::new(env.variables.clone());
-        let bindings = if ordered { bindings } else { bindings.without_order() };
         Replay { env, bindings, waiting: BTreeMap::new() }
     }
 
