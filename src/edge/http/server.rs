@@ -64,6 +64,8 @@ pub struct Server {
     pub(super) scratch: Vec<u8>,
     pub(super) clock: Clock,
     accept_rest: Option<Instant>,
+    /// More clients may wait than one turn took, and no event will say so.
+    accept_again: bool,
     /// When the next deadline is looked at, and the task that sees to it: a timer for each wait would cost more
     /// than all the rest of a turn.
     alarm: Option<(Instant, task::Task<()>)>,
@@ -102,6 +104,7 @@ impl Server {
             scratch: vec![0; limits::READ_BUFFER],
             clock: Clock::start(),
             accept_rest: None,
+            accept_again: false,
             alarm: None,
             stopping: false,
         }
@@ -155,14 +158,15 @@ impl Server {
         if self.clock.now >= self.clock.next_sweep {
             self.sweep();
         }
-        if self.accept_rest.is_some_and(|rest| rest <= self.clock.now) {
+        let rested = self.accept_rest.is_some_and(|rest| rest <= self.clock.now);
+        if std::mem::take(&mut self.accept_again) || rested {
             self.accept_rest = None;
             (0..self.doors.len()).for_each(|door| self.accept(door));
         }
     }
 
     fn has_more(&self) -> bool {
-        !self.again.is_empty() || !self.woken.is_empty()
+        self.accept_again || !self.again.is_empty() || !self.woken.is_empty()
     }
 
     /// Sees to it that a turn comes when the next deadline does. An alarm that rings early does no harm.
@@ -213,12 +217,12 @@ impl Server {
                 Ok(None) => return,
                 Err(error) => {
                     tracing::warn!("http: cannot accept a connection: {error}; trying again shortly");
-                    break;
+                    self.accept_rest = Some(self.clock.now + limits::ACCEPT_REST);
+                    return;
                 }
             }
         }
-        // More may wait, and no event will say so.
-        self.accept_rest = Some(self.clock.now + limits::ACCEPT_REST);
+        self.accept_again = true;
     }
 
     fn welcome(&mut self, door: usize, socket: Socket, peer: net::Peer) {
