@@ -67,12 +67,14 @@ fn pattern(kind: &str) -> Option<&'static str> {
 pub struct Bindings {
     /// The environment's variables: ports as numbers, folders as strings.
     pub variables: BTreeMap<String, Value>,
+    /// Whether indexes of rising labels may be equal: one commit may carry what Consul wrote in several.
+    pub commits_merge: bool,
     bound: BTreeMap<(String, String), String>,
 }
 
 impl Bindings {
     pub fn new(variables: BTreeMap<String, Value>) -> Bindings {
-        Bindings { variables, bound: BTreeMap::new() }
+        Bindings { variables, commits_merge: false, bound: BTreeMap::new() }
     }
 
     fn get(&self, kind: &str, label: Option<&str>) -> Option<&String> {
@@ -105,6 +107,7 @@ impl Bindings {
             if let ("index", Ok(other_rank), Ok(other)) =
                 (kind.as_str(), label.parse::<u64>(), other.parse::<u64>())
                 && (other_rank < rank) != (other < number)
+                && !(self.commits_merge && other == number)
             {
                 return Err(format!(
                     "{{{{index:{rank}}}}}={value} is out of order with {{{{index:{label}}}}}={other}"

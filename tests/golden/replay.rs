@@ -151,7 +151,8 @@ struct Replay<'a> {
 
 impl Replay<'_> {
     fn new(env: &mut Env) -> Replay<'_> {
-        let bindings = Bindings::new(env.variables.clone());
+        let mut bindings = Bindings::new(env.variables.clone());
+        bindings.commits_merge = env.registers_itself();
         Replay { env, bindings, waiting: BTreeMap::new() }
     }
 
