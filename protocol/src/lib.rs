@@ -2,4 +2,5 @@
 //! values, effects go out as values.
 
 pub mod dns;
+pub mod entry;
 pub mod http;
