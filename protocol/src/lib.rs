@@ -5,3 +5,4 @@ pub mod dns;
 pub mod entry;
 pub mod http;
 pub mod wire;
+pub mod rpc;
