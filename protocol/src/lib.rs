@@ -4,5 +4,5 @@
 pub mod dns;
 pub mod entry;
 pub mod http;
-pub mod wire;
 pub mod rpc;
+pub mod wire;

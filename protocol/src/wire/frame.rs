@@ -58,7 +58,10 @@ impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             WireError::Damaged(what) => {
-                write!(f, "the checksum of a {what} does not match: bytes were damaged on the way, or the other side is not Muster")
+                write!(
+                    f,
+                    "the checksum of a {what} does not match: bytes were damaged on the way, or the other side is not Muster"
+                )
             }
             WireError::TooLong { what, length, max } => {
                 write!(f, "a {what} of length {length}, where at most {max} is sent")
@@ -69,7 +72,11 @@ impl fmt::Display for WireError {
                 kind.0
             ),
             WireError::UnknownKind(kind) => {
-                write!(f, "a message of kind {}, which this program does not know: upgrade this server first", kind.0)
+                write!(
+                    f,
+                    "a message of kind {}, which this program does not know: upgrade this server first",
+                    kind.0
+                )
             }
             WireError::Malformed(what) => write!(f, "a message that is not as it should be: {what}"),
         }
