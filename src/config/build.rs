@@ -11,7 +11,7 @@ use muster_protocol::dns::name::Name;
 use super::address::{Resolver, refuse_duplicates};
 use super::model::*;
 use super::settings::Settings;
-use super::{ConfigError, definition};
+use super::{ConfigError, cluster, definition};
 use crate::runtime::interfaces::InterfaceAddr;
 use crate::runtime::net;
 
@@ -44,7 +44,7 @@ pub fn build(
 ) -> Result<Config, ConfigError> {
     let resolver = Resolver { settings: s, interfaces: &host.interfaces };
     let server = s.flag("server").unwrap_or(false);
-    let (bootstrap, bootstrap_expect) = bootstrap(s, server, choices.dev, &mut warnings)?;
+    let (bootstrap, bootstrap_expect) = cluster::bootstrap(s, server, choices.dev, &mut warnings)?;
     let datacenter =
         datacenter(s, "datacenter")?.ok_or_else(|| ConfigError("datacenter cannot be empty".to_owned()))?;
     let ports = ports(s)?;
@@ -78,7 +78,10 @@ pub fn build(
         telemetry: telemetry(s, &mut warnings),
         tls: tls(s),
         gossip: gossip(s)?,
-        performance: performance(s)?,
+        performance: cluster::performance(s)?,
+        raft: cluster::raft(s)?,
+        autopilot: cluster::autopilot(s)?,
+        non_voting_server: s.flag("non_voting_server").unwrap_or(false),
         ui: ui(s)?,
         leave_on_terminate: s.flag("leave_on_terminate").unwrap_or(!server),
         skip_leave_on_interrupt: s.flag("skip_leave_on_interrupt").unwrap_or(server),
@@ -99,57 +102,6 @@ pub fn build(
     };
     definitions(&config)?;
     Ok(config)
-}
-
-/// Whether and with how many servers a cluster starts by itself.
-fn bootstrap(
-    s: &Settings,
-    server: bool,
-    dev: bool,
-    warnings: &mut Vec<String>,
-) -> Result<(bool, u32), ConfigError> {
-    let mut bootstrap = s.flag("bootstrap").unwrap_or(false);
-    let expect = s.int("bootstrap_expect").unwrap_or(0);
-    let refuse = |text: String| Err(ConfigError(text));
-    let Ok(count) = u32::try_from(expect) else {
-        return refuse(format!("bootstrap_expect cannot be {expect}. Must be greater than or equal to zero"));
-    };
-    if count > 0 && !server {
-        return refuse("'bootstrap_expect > 0' requires 'server = true'".to_owned());
-    }
-    if count > 0 && dev {
-        return refuse("'bootstrap_expect > 0' not allowed in dev mode".to_owned());
-    }
-    if count > 0 && bootstrap {
-        return refuse("'bootstrap_expect > 0' and 'bootstrap = true' are mutually exclusive".to_owned());
-    }
-    if bootstrap && !server {
-        return refuse("'bootstrap = true' requires 'server = true'".to_owned());
-    }
-    if bootstrap && dev {
-        return refuse("'bootstrap = true' not allowed in dev mode".to_owned());
-    }
-    match count {
-        0 => {}
-        1 => {
-            warnings.push("BootstrapExpect is set to 1; this is the same as Bootstrap mode.".to_owned());
-            bootstrap = true;
-        }
-        2 => warnings.push(
-            "bootstrap_expect = 2: A cluster with 2 servers will provide no failure tolerance.".to_owned(),
-        ),
-        n if n % 2 == 0 => warnings.push(
-            "bootstrap_expect is even number: A cluster with an even number of servers does not achieve optimum fault tolerance."
-                .to_owned(),
-        ),
-        _ => {}
-    }
-    if bootstrap {
-        warnings.push("bootstrap = true: do not enable unless necessary".to_owned());
-    } else if count > 1 {
-        warnings.push(format!("bootstrap_expect > 0: expecting {count} servers"));
-    }
-    Ok((bootstrap, if count == 1 { 0 } else { count }))
 }
 
 /// A datacenter's name, lower case; `None` when empty or absent.
@@ -545,21 +497,6 @@ fn gossip(s: &Settings) -> Result<GossipConfig, ConfigError> {
     })
 }
 
-/// Raft and leader timing.
-fn performance(s: &Settings) -> Result<Performance, ConfigError> {
-    const MULTIPLIER: &str = "performance.raft_multiplier";
-    let multiplier = s.int(MULTIPLIER).unwrap_or(5);
-    if !(1..=10).contains(&multiplier) {
-        let text = format!("{MULTIPLIER} cannot be {multiplier}. Must be between 1 and 10");
-        return Err(ConfigError::of_key(s, MULTIPLIER, &text));
-    }
-    Ok(Performance {
-        leave_drain_time: time(s, "performance.leave_drain_time"),
-        raft_multiplier: multiplier as u32,
-        rpc_hold_timeout: time(s, "performance.rpc_hold_timeout"),
-    })
-}
-
 /// The web UI.
 fn ui(s: &Settings) -> Result<UiConfig, ConfigError> {
     let enabled = s.flag("ui_config.enabled").or_else(|| s.flag("ui")).unwrap_or(false);
@@ -607,12 +544,12 @@ fn definitions(config: &Config) -> Result<(), ConfigError> {
 }
 
 /// A length of time; negative ones count as zero.
-fn time(s: &Settings, key: &'static str) -> Duration {
+pub(super) fn time(s: &Settings, key: &'static str) -> Duration {
     Duration::from_nanos(s.nanos(key).unwrap_or(0).max(0) as u64)
 }
 
 /// A whole number that may not be negative.
-fn at_least_zero(s: &Settings, key: &'static str) -> Result<usize, ConfigError> {
+pub(super) fn at_least_zero(s: &Settings, key: &'static str) -> Result<usize, ConfigError> {
     let n = s.int(key).unwrap_or(0);
     let text = || format!("{key} cannot be {n}. Must be greater than or equal to zero");
     usize::try_from(n).map_err(|_| ConfigError::of_key(s, key, &text()))

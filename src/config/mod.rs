@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod build;
+mod cluster;
 pub mod decode;
 pub mod defaults;
 pub mod definition;

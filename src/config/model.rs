@@ -68,6 +68,12 @@ pub struct Config {
     pub gossip: GossipConfig,
     /// Raft and leader timing.
     pub performance: Performance,
+    /// The replicated log.
+    pub raft: RaftConfig,
+    /// What the first leader writes as autopilot's configuration.
+    pub autopilot: AutopilotConfig,
+    /// A server that receives the log and never votes.
+    pub non_voting_server: bool,
     /// Web UI.
     pub ui: UiConfig,
     /// SIGTERM leaves the cluster before stopping.
@@ -508,6 +514,40 @@ pub struct Performance {
     pub raft_multiplier: u32,
     /// Requests are retried this long while there is no leader.
     pub rpc_hold_timeout: Duration,
+}
+
+/// The replicated log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaftConfig {
+    /// Consul's protocol version, 2 or 3: shown to clients, and the form of `peers.json` it expects.
+    pub protocol: u8,
+    /// A snapshot is taken when this many entries were applied since the last.
+    pub snapshot_threshold: u64,
+    /// How often that is looked at when nothing is written.
+    pub snapshot_interval: Duration,
+    /// Entries kept behind a snapshot for followers that lag.
+    pub trailing_logs: u64,
+}
+
+/// Autopilot's configuration, until an operator changes the replicated one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AutopilotConfig {
+    /// Dead servers are removed from the cluster.
+    pub cleanup_dead_servers: bool,
+    /// A server that was silent for longer is unhealthy.
+    pub last_contact_threshold: Duration,
+    /// A server that is further behind the leader, entries, is unhealthy.
+    pub max_trailing_logs: u64,
+    /// Dead servers stay while removing them would leave fewer servers.
+    pub min_quorum: u64,
+    /// A new server must be healthy for this long before it votes.
+    pub server_stabilization_time: Duration,
+    /// Stored and shown.
+    pub redundancy_zone_tag: String,
+    /// Stored and shown.
+    pub disable_upgrade_migration: bool,
+    /// Stored and shown.
+    pub upgrade_version_tag: String,
 }
 
 /// Web UI.

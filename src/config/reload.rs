@@ -65,6 +65,8 @@ impl Config {
         compare("check_output_max_size", &self.check.output_max_size, &read.check.output_max_size);
         compare("limits.kv_max_value_size", &self.limits.kv_max_value_size, &read.limits.kv_max_value_size);
         compare("tls", &self.tls, &read.tls);
+        compare("raft", &(self.raft, self.performance), &(read.raft, read.performance));
+        compare("non_voting_server", &self.non_voting_server, &read.non_voting_server);
         compare("encrypt", &self.gossip.encrypt_key, &read.gossip.encrypt_key);
         held
     }

@@ -73,6 +73,7 @@ fn sample(path: &str, kind: Kind) -> Value {
         ("unix_sockets.mode", _) => json!("0700"),
         ("dns_config.recursor_strategy", _) => json!("random"),
         ("data_dir", _) => json!("/nonexistent/muster"),
+        ("raft_protocol", _) => json!(3),
         (_, Kind::Bool) => json!(true),
         (_, Kind::Int) => json!(7),
         (_, Kind::Float) => json!(1.5),

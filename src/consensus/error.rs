@@ -9,6 +9,10 @@ pub enum ProposeError {
     NoLeader,
     /// This agent is a client and knows no server to hand it to. The text is Consul's.
     NoServers,
+    /// The lead changed after the write was handed on: it may or may not be applied. The text is Consul's.
+    LeadershipLost,
+    /// The leader's disk is full: reads go on, writes are refused until there is room.
+    DiskFull,
     /// The queue of waiting writes is full; the client should come again a little later.
     TooBusy,
     /// The command is larger than one may be.
@@ -27,6 +31,10 @@ impl fmt::Display for ProposeError {
         match self {
             ProposeError::NoLeader => f.write_str("No cluster leader"),
             ProposeError::NoServers => f.write_str("No known Consul servers"),
+            ProposeError::LeadershipLost => f.write_str("leadership lost while committing log"),
+            ProposeError::DiskFull => f.write_str(
+                "write refused: the disk of the leader's data_dir is full; free some space there, writes go on by themselves then",
+            ),
             ProposeError::TooBusy => f.write_str(
                 "write refused: the queue of waiting writes is full; retry after a pause, and slow down writers if it lasts",
             ),

@@ -7,19 +7,25 @@
 //! Order is law: a batch is applied, its state published, what it touched sent to every edge core, and only
 //! then are its writers told. So a write that was acknowledged is visible on every core.
 
+mod admin;
 mod encoded;
 mod error;
 mod limits;
+mod links;
 mod proposals;
 mod runner;
 mod sequencer;
+mod standing;
 mod status;
 #[cfg(test)]
 mod tests;
 
+pub use admin::{AdminError, AdminOp};
 pub use encoded::{Damaged, Encoded};
 pub use error::ProposeError;
 pub use limits::{BATCH_MAX, COMMAND_LENGTH_MAX, QUEUE_BYTES_MAX, QUEUE_MAX};
-pub use proposals::{Proposals, open};
+pub use links::{Links, PeerEvent};
+pub use proposals::{Consistency, Proposals, open};
 pub use runner::Runner;
+pub use standing::{PeerProgress, Role, Standing};
 pub use status::{Contact, Status};

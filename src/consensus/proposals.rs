@@ -1,4 +1,4 @@
-//! The writers' side of the door.
+//! The door of consensus, held by whoever writes, reads or asks how things stand, on any core.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,16 +9,18 @@ use crate::runtime::publish::Published;
 use crate::store::State;
 use crate::store::command::{Applied, Command};
 
+use super::admin::{AdminError, AdminOp};
 use super::encoded::Encoded;
 use super::error::ProposeError;
 use super::limits::{COMMAND_LENGTH_MAX, QUEUE_BYTES_MAX, QUEUE_MAX};
 use super::runner::Runner;
+use super::standing::{Role, Standing};
 use super::status::{Contact, Status};
 
 /// Term of a voter that has bootstrapped itself and then elected itself.
 const LONE_VOTER_TERM: u64 = 2;
 
-/// A handle to propose writes from any core, and to ask who leads.
+/// A handle to propose writes from any core, to make sure that reads are fresh, and to ask who leads.
 #[derive(Clone)]
 pub struct Proposals(Option<Arc<Handle>>);
 
@@ -40,6 +42,15 @@ pub(super) struct Proposal {
 pub(super) struct Room {
     waiting: Arc<AtomicUsize>,
     length: usize,
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// No older than the leader's lease allows: Consul's default.
+    Default,
+    /// A majority confirms the leader after the question came: `?consistent`.
+    Consistent,
 }
 
 /// Opens consensus with a lone voter known by `address` (`ip:port` of its server port): the handle for
@@ -82,27 +93,65 @@ impl Proposals {
         }
     }
 
-    /// How reads stand.
+    /// Waits until the published state holds everything that was acknowledged before the call, by whichever server. A
+    /// reader that finds [`Contact::leads`] need not ask for [`Consistency::Default`].
+    ///
+    /// # Errors
+    /// There is no leader to say so within the hold time, or no server.
+    pub async fn barrier(&self, _consistency: Consistency) -> Result<(), ProposeError> {
+        self.0.as_deref().ok_or(ProposeError::NoServers)?;
+        Ok(())
+    }
+
+    /// Asks for a change of the cluster, a transfer of the lead or a snapshot; resolves once it is done (a change of
+    /// servers: committed).
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn admin(&self, op: AdminOp) -> Result<(), AdminError> {
+        self.0.as_deref().ok_or(AdminError::Stopping)?;
+        Err(AdminError::Refused(format!("a lone voter in memory cannot do this: {op:?}")))
+    }
+
+    /// How reads stand. Reads a few atomics; cheap enough for every request.
     pub fn contact(&self) -> Contact {
         match &self.0 {
-            Some(_) => Contact { has_server: true, known_leader: true, last: Some(Duration::ZERO) },
+            Some(_) => {
+                Contact { has_server: true, known_leader: true, leads: true, last: Some(Duration::ZERO) }
+            }
             None => Contact::default(),
         }
     }
 
-    /// What is known about leadership and the log.
-    pub fn status(&self) -> Status {
-        let Some(handle) = self.0.as_deref() else { return Status::default() };
+    /// What is known about leadership, the servers and the log.
+    pub fn standing(&self) -> Standing {
+        let Some(handle) = self.0.as_deref() else { return Standing::default() };
         let index = handle.state.load().index();
-        Status {
-            is_leader: true,
-            leader: Some(handle.address.clone()),
-            peers: vec![handle.address.clone()],
+        Standing {
+            role: Role::Leader,
             term: LONE_VOTER_TERM,
             last_log_index: index,
             last_log_term: LONE_VOTER_TERM,
             commit_index: index,
             applied_index: index,
+            last_contact: Some(Duration::ZERO),
+            ..Standing::default()
+        }
+    }
+
+    /// The same for `/v1/status/...` and the statistics of `/v1/agent/self`.
+    pub fn status(&self) -> Status {
+        let Some(handle) = self.0.as_deref() else { return Status::default() };
+        let standing = self.standing();
+        Status {
+            is_leader: true,
+            leader: Some(handle.address.clone()),
+            peers: vec![handle.address.clone()],
+            term: standing.term,
+            last_log_index: standing.last_log_index,
+            last_log_term: standing.last_log_term,
+            commit_index: standing.commit_index,
+            applied_index: standing.applied_index,
         }
     }
 }

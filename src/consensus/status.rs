@@ -32,6 +32,8 @@ pub struct Contact {
     pub has_server: bool,
     /// Whether somebody leads.
     pub known_leader: bool,
+    /// Whether this server leads and its lease holds now: the published state is as fresh as a default read needs.
+    pub leads: bool,
     /// How old the leader's word is that the state here rests on: zero on the leader itself, `None` when no
     /// leader was ever heard of.
     pub last: Option<Duration>,

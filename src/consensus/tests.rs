@@ -166,7 +166,7 @@ fn reads_need_a_leader_and_stale_ones_a_state_that_came_from_one() {
     let (proposals, ..) = open(String::new());
     assert_eq!(proposals.contact().admit(false), Ok(()));
     assert_eq!(Proposals::without_server().contact().admit(true), Err(ProposeError::NoServers));
-    let waiting = Contact { has_server: true, known_leader: false, last: None };
+    let waiting = Contact { has_server: true, ..Contact::default() };
     assert_eq!(waiting.admit(true), Err(ProposeError::NoLeader));
     let orphaned = Contact { last: Some(Duration::from_secs(9)), ..waiting };
     assert_eq!(orphaned.admit(true), Ok(()));

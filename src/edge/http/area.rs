@@ -109,7 +109,10 @@ pub fn write(
 /// The answer for a write that was not taken: the one table from consensus to HTTP.
 pub fn refusal(error: &ProposeError) -> Response {
     let status = match error {
-        ProposeError::NoLeader | ProposeError::NoServers => 500,
+        ProposeError::NoLeader
+        | ProposeError::NoServers
+        | ProposeError::LeadershipLost
+        | ProposeError::DiskFull => 500,
         ProposeError::TooBusy | ProposeError::Stopping => 503,
         ProposeError::TooLarge { .. } => 413,
     };

@@ -1,0 +1,5 @@
+//! What servers tell each other.
+
+pub mod message;
+
+pub use message::PeerMessage;
