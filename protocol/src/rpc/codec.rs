@@ -6,12 +6,14 @@
 use bytes::Bytes;
 
 use super::message::{
-    FORWARD_MAX, ForwardAnswer, ForwardOutcome, Forwarded, PeerMessage, SNAPSHOT_CHUNK_MAX, SnapshotAck,
+    ASK_LENGTH_MAX, FORWARD_MAX, ForwardAnswer, ForwardOutcome, Forwarded, PeerMessage, SNAPSHOT_CHUNK_MAX, SnapshotAck,
     SnapshotChunk,
 };
 use crate::wire::{
     BATCH_LENGTH_MAX, BODY_LENGTH_MAX, FRAME_ALIGNMENT, Frame, Kind, Reader, WireError, encode_frame, put_u8, put_u32, put_u64,
 };
+
+mod consensus;
 
 const FORWARD: Kind = Kind(Kind::RPC_FIRST);
 const FORWARD_ANSWERS: Kind = Kind(Kind::RPC_FIRST + 1);
@@ -19,6 +21,10 @@ const READ_INDEX: Kind = Kind(Kind::RPC_FIRST + 2);
 const READ_INDEX_ANSWER: Kind = Kind(Kind::RPC_FIRST + 3);
 const SNAPSHOT_CHUNK: Kind = Kind(Kind::RPC_FIRST + 4);
 const SNAPSHOT_ACK: Kind = Kind(Kind::RPC_FIRST + 5);
+const ASK: Kind = Kind(Kind::RPC_FIRST + 6);
+const TOLD: Kind = Kind(Kind::RPC_FIRST + 7);
+/// First kind of Raft's own messages.
+const RAFT_FIRST: u8 = Kind::RPC_FIRST + 16;
 
 /// Version of the payloads that this program writes, and the latest it reads.
 const VERSION: u8 = 1;
@@ -29,6 +35,7 @@ const VERSION: u8 = 1;
 /// It is longer than any message may be; nothing was appended.
 pub fn encode(message: &PeerMessage, out: &mut Vec<u8>) -> Result<(), WireError> {
     match message {
+        PeerMessage::Raft(message) => consensus::encode(message, out),
         PeerMessage::Forward(writes) => encode_forward(writes, out),
         PeerMessage::ForwardAnswers(answers) => frame(out, FORWARD_ANSWERS, |out| put_answers(out, answers)),
         PeerMessage::ReadIndex { token, consistent } => frame(out, READ_INDEX, |out| {
@@ -42,8 +49,19 @@ pub fn encode(message: &PeerMessage, out: &mut Vec<u8>) -> Result<(), WireError>
         }),
         PeerMessage::SnapshotChunk(chunk) => frame(out, SNAPSHOT_CHUNK, |out| put_chunk(out, chunk)),
         PeerMessage::SnapshotAck(ack) => frame(out, SNAPSHOT_ACK, |out| {
-            [ack.follower_term, ack.term, ack.index, ack.received].map(|field| put_u64(out, field));
+            for field in [ack.follower_term, ack.term, ack.index, ack.received] {
+                put_u64(out, field);
+            }
             put_u8(out, u8::from(ack.installed));
+        }),
+        PeerMessage::Ask { token, question } => frame(out, ASK, |out| {
+            put_u64(out, *token);
+            put_body(out, question);
+        }),
+        PeerMessage::Told { token, answer } => frame(out, TOLD, |out| {
+            put_u64(out, *token);
+            put_u8(out, u8::from(answer.is_some()));
+            put_body(out, answer.as_deref().unwrap_or_default());
         }),
     }
 }
@@ -93,6 +111,16 @@ pub fn decode(frame: &Frame<'_>) -> Result<PeerMessage, WireError> {
             received: reader.u64()?,
             installed: reader.bool()?,
         }),
+        ASK => PeerMessage::Ask {
+            token: reader.u64()?,
+            question: body(&mut reader, &frame.share(), ASK_LENGTH_MAX)?,
+        },
+        TOLD => {
+            let (token, known) = (reader.u64()?, reader.bool()?);
+            let answer = body(&mut reader, &frame.share(), ASK_LENGTH_MAX)?;
+            PeerMessage::Told { token, answer: known.then_some(answer) }
+        }
+        Kind(kind) if kind >= RAFT_FIRST => PeerMessage::Raft(consensus::decode(&mut reader, frame)?),
         kind => return Err(WireError::UnknownKind(kind)),
     };
     reader.end()?;
@@ -159,7 +187,9 @@ fn answers(reader: &mut Reader<'_>) -> Result<Vec<ForwardAnswer>, WireError> {
 
 fn put_chunk(out: &mut Vec<u8>, chunk: &SnapshotChunk) {
     assert!(chunk.data.len() <= SNAPSHOT_CHUNK_MAX, "{} bytes of a snapshot in one message", chunk.data.len());
-    [chunk.leader_term, chunk.term, chunk.index, chunk.total, chunk.offset].map(|field| put_u64(out, field));
+    for field in [chunk.leader_term, chunk.term, chunk.index, chunk.total, chunk.offset] {
+        put_u64(out, field);
+    }
     put_body(out, &chunk.data);
 }
 
