@@ -1,11 +1,12 @@
 //! What waits to be sent to one server.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
 use muster_protocol::entry::ServerId;
 use muster_protocol::rpc::{self, PeerMessage};
+
+use crate::agent::bell::Bell;
 
 /// Bytes that wait for a link, beside those being written. A link that takes nothing while 16 MiB wait is as good as
 /// broken (1.3 s at 100 Mbit/s); messages past it are dropped, as on a network that loses them.
@@ -25,8 +26,7 @@ pub struct Outbox {
     /// Something was dropped that the sender should hear about.
     lost: Cell<bool>,
     writer: RefCell<Option<Waker>>,
-    hurry: Cell<bool>,
-    dialler: RefCell<Option<Waker>>,
+    hurry: Bell,
 }
 
 impl Outbox {
@@ -39,8 +39,7 @@ impl Outbox {
             open: Cell::new(false),
             lost: Cell::new(false),
             writer: RefCell::default(),
-            hurry: Cell::new(false),
-            dialler: RefCell::default(),
+            hurry: Bell::default(),
         }
     }
 
@@ -111,23 +110,13 @@ impl Outbox {
         Poll::Ready(())
     }
 
-    /// The server is there: whoever waits to dial dials at once.
+    /// The server is there, or somewhere else: whoever waits to dial dials at once.
     pub fn hurry(&self) {
-        self.hurry.set(true);
-        if let Some(dialler) = self.dialler.borrow_mut().take() {
-            dialler.wake();
-        }
+        self.hurry.ring();
     }
 
     /// Waits for [`Outbox::hurry`].
     pub async fn hurried(&self) {
-        poll_fn(|cx| {
-            if self.hurry.take() {
-                return Poll::Ready(());
-            }
-            self.dialler.replace(Some(cx.waker().clone()));
-            Poll::Pending
-        })
-        .await;
+        self.hurry.heard().await;
     }
 }
