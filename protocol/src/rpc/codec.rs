@@ -6,11 +6,12 @@
 use bytes::Bytes;
 
 use super::message::{
-    ASK_LENGTH_MAX, FORWARD_MAX, ForwardAnswer, ForwardOutcome, Forwarded, PeerMessage, SNAPSHOT_CHUNK_MAX, SnapshotAck,
-    SnapshotChunk,
+    ASK_LENGTH_MAX, FORWARD_MAX, ForwardAnswer, ForwardOutcome, Forwarded, PeerMessage, SNAPSHOT_CHUNK_MAX,
+    SnapshotAck, SnapshotChunk,
 };
 use crate::wire::{
-    BATCH_LENGTH_MAX, BODY_LENGTH_MAX, FRAME_ALIGNMENT, Frame, Kind, Reader, WireError, encode_frame, put_u8, put_u32, put_u64,
+    BATCH_LENGTH_MAX, BODY_LENGTH_MAX, FRAME_ALIGNMENT, Frame, Kind, Reader, WireError, encode_frame, put_u8,
+    put_u32, put_u64,
 };
 
 mod consensus;
@@ -186,7 +187,11 @@ fn answers(reader: &mut Reader<'_>) -> Result<Vec<ForwardAnswer>, WireError> {
 }
 
 fn put_chunk(out: &mut Vec<u8>, chunk: &SnapshotChunk) {
-    assert!(chunk.data.len() <= SNAPSHOT_CHUNK_MAX, "{} bytes of a snapshot in one message", chunk.data.len());
+    assert!(
+        chunk.data.len() <= SNAPSHOT_CHUNK_MAX,
+        "{} bytes of a snapshot in one message",
+        chunk.data.len()
+    );
     for field in [chunk.leader_term, chunk.term, chunk.index, chunk.total, chunk.offset] {
         put_u64(out, field);
     }

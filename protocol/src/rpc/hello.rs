@@ -1,7 +1,9 @@
 //! How a link between two servers begins: who dials says who it is, who was dialled says the same, or why not.
 
 use crate::entry::ServerId;
-use crate::wire::{ClusterId, Frame, Kind, Reader, WireError, encode_frame, put_id, put_text, put_u8, put_u16};
+use crate::wire::{
+    ClusterId, Frame, Kind, Reader, WireError, encode_frame, put_id, put_text, put_u8, put_u16,
+};
 
 /// First bytes of a link from the dialling side, so that what is not Muster is known at once.
 pub const PREAMBLE: [u8; 16] = *b"Muster link\0\0\0\x01\0";
@@ -138,7 +140,8 @@ mod tests {
 
     #[test]
     fn hellos_survive_their_encoding() {
-        let welcome = LinkWelcome { version: 1, id: ServerId([2; 16]), name: "b".into(), refusal: "no".into() };
+        let welcome =
+            LinkWelcome { version: 1, id: ServerId([2; 16]), name: "b".into(), refusal: "no".into() };
         let mut out = Vec::new();
         hello().encode(&mut out);
         welcome.encode(&mut out);

@@ -7,7 +7,8 @@ use super::*;
 fn stream(payloads: &[Vec<u8>]) -> Vec<u8> {
     let mut out = Vec::new();
     for (number, payload) in payloads.iter().enumerate() {
-        encode_frame(&mut out, Kind(number as u8), 1, 7, |out| out.extend_from_slice(payload)).expect("short");
+        encode_frame(&mut out, Kind(number as u8), 1, 7, |out| out.extend_from_slice(payload))
+            .expect("short");
         assert!(out.len().is_multiple_of(FRAME_ALIGNMENT));
     }
     out

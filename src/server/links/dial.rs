@@ -69,7 +69,11 @@ impl Mentions {
         {
             return;
         }
-        tracing::warn!("server: no link to server {} at {}: {why}; trying again", outbox.to, outbox.address());
+        tracing::warn!(
+            "server: no link to server {} at {}: {why}; trying again",
+            outbox.to,
+            outbox.address()
+        );
         self.last = Some((why.to_owned(), now));
     }
 }

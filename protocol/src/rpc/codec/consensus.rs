@@ -113,7 +113,8 @@ fn append(reader: &mut Reader<'_>, frame: &Frame<'_>) -> Result<Append, WireErro
 fn entry(reader: &mut Reader<'_>, payload: &bytes::Bytes) -> Result<Entry, WireError> {
     let (term, index) = (reader.u64()?, reader.u64()?);
     let kind = EntryKind::of(reader.u8()?);
-    let kind = kind.ok_or(WireError::Malformed("an entry of a kind that this program does not know: upgrade it"))?;
+    let kind =
+        kind.ok_or(WireError::Malformed("an entry of a kind that this program does not know: upgrade it"))?;
     let version = reader.u8()?;
     Ok(Entry { term, index, kind, version, body: body(reader, payload, BODY_LENGTH_MAX)? })
 }
