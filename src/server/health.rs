@@ -188,9 +188,7 @@ fn progress(standing: &Standing, id: ServerId) -> Progress {
         return Progress { contact: Some(Duration::ZERO), term, index };
     }
     match standing.peers.iter().find(|peer| peer.id == id) {
-        Some(peer) => {
-            Progress { contact: peer.last_contact, term: peer.match_term, index: peer.match_index }
-        }
+        Some(peer) => Progress { contact: peer.last_contact, term: peer.match_term, index: peer.match_index },
         None => Progress { contact: None, term: 0, index: 0 },
     }
 }
