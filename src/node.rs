@@ -22,6 +22,7 @@ use muster_protocol::entry::ServerId;
 use crate::agent::{self, Agent, AgentError, Door, Doorway, Hooks, LocalState, Parts, identity};
 use crate::config::{Config, RuntimeChoice};
 use crate::consensus::{self, Proposals, Runner};
+use crate::edge::fresh::Leadership;
 use crate::edge::{dns, http};
 use crate::membership::{Member, MemberStatus, Roster, ServerFacts};
 use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError};
@@ -284,7 +285,9 @@ async fn run_edge(plan: Plan, seat: EdgeSeat) {
     ));
     let shutdown = plan.shutdown.clone();
     let dns = task::spawn(async move {
-        dns::serve(plan.config, plan.state, doors.dns, async move { shutdown.raised().await }).await;
+        let leadership = Leadership::Real(plan.proposals);
+        dns::serve(plan.config, plan.state, leadership, doors.dns, async move { shutdown.raised().await })
+            .await;
     });
     let server = http::server::Server::new(edge, http::routes(), doors.http, plan.clients);
     server.run(changes, plan.shutdown).await;
