@@ -10,6 +10,7 @@ pub mod consensus;
 pub mod edge;
 pub mod health;
 pub mod logs;
+pub mod membership;
 pub mod metrics;
 pub mod node;
 pub mod runtime;

@@ -40,6 +40,10 @@ pub enum Sample {
     FsmDeregister,
     /// One KV write applied.
     FsmKvs,
+    /// One write to autopilot's configuration applied.
+    FsmAutopilot,
+    /// One step of a restore applied.
+    FsmRestore,
     /// One run of a check.
     CheckRun,
     /// One question about our domain answered over DNS.

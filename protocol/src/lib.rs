@@ -4,4 +4,6 @@
 pub mod dns;
 pub mod entry;
 pub mod http;
+pub mod raft;
 pub mod rpc;
+pub mod wire;

@@ -27,6 +27,24 @@ impl Graveyard {
         self.by_key.get(key).copied().unwrap_or(0).max(self.floor)
     }
 
+    /// Newest deletion that is forgotten.
+    pub(super) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    pub(super) fn set_floor(&mut self, floor: u64) {
+        self.floor = floor;
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// All that are gone, in order of name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
+        self.by_key.iter().map(|(name, index)| (name, *index))
+    }
+
     pub(super) fn bury(&mut self, key: Arc<str>, index: u64) {
         self.forget(&key);
         self.by_age.insert((index, key.clone()));

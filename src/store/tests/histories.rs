@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::store::Watchers;
+use crate::store::{StateBuilder, Watchers};
 
 use super::naive::Naive;
 use super::*;
@@ -175,6 +175,14 @@ fn writes_each_row_once(before: &State, command: &Command) -> bool {
     }
 }
 
+fn rebuilt(state: &State) -> State {
+    let mut builder = StateBuilder::new();
+    for section in state.sections() {
+        builder.section(section.kind, section.version, &section.bytes).unwrap();
+    }
+    builder.finish().unwrap()
+}
+
 fn replay(commands: &[Command]) -> (State, Vec<Applied>) {
     let mut state = State::new();
     let applied = commands.iter().map(|command| apply(&mut state, command, &mut Touched::new())).collect();
@@ -227,6 +235,25 @@ proptest! {
             prop_assert_eq!(answer(&one, &topic), answer(&other, &topic));
             prop_assert_eq!(one.topic_index(&topic), other.topic_index(&topic));
             prop_assert_eq!(one.last_change(&topic), other.last_change(&topic));
+        }
+    }
+
+    #[test]
+    fn a_state_survives_its_sections(commands in prop::collection::vec(command(), 0..60)) {
+        let half = commands.len() / 2;
+        let (mut one, _) = replay(&commands[..half]);
+        let mut other = rebuilt(&one);
+        for command in commands[half..].iter().map(Some).chain([None]) {
+            prop_assert_eq!(one.fingerprint(), other.fingerprint());
+            for topic in topics() {
+                prop_assert_eq!(answer(&one, &topic), answer(&other, &topic));
+                prop_assert_eq!(one.topic_index(&topic), other.topic_index(&topic), "{:?}", topic);
+                prop_assert_eq!(one.last_change(&topic), other.last_change(&topic), "{:?}", topic);
+            }
+            let Some(command) = command else { break };
+            let (mut first, mut second) = (Touched::new(), Touched::new());
+            prop_assert_eq!(apply(&mut one, command, &mut first), apply(&mut other, command, &mut second));
+            prop_assert_eq!(first, second);
         }
     }
 
