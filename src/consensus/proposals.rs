@@ -116,9 +116,13 @@ impl Proposals {
     /// How reads stand. Reads a few atomics; cheap enough for every request.
     pub fn contact(&self) -> Contact {
         match &self.0 {
-            Some(_) => {
-                Contact { has_server: true, known_leader: true, leads: true, last: Some(Duration::ZERO) }
-            }
+            Some(_) => Contact {
+                has_server: true,
+                known_leader: true,
+                leads: true,
+                alone: true,
+                last: Some(Duration::ZERO),
+            },
             None => Contact::default(),
         }
     }

@@ -11,6 +11,7 @@ pub mod agent_service;
 pub mod area;
 #[cfg(test)]
 mod area_tests;
+mod barriers;
 mod budget;
 pub mod cache;
 pub mod cached;
@@ -48,7 +49,7 @@ use std::sync::Arc;
 
 use crate::agent::{Door, LocalState};
 use crate::config::Config;
-use crate::consensus::{Contact, Proposals, ProposeError};
+use crate::consensus::{Consistency, Contact, Proposals, ProposeError};
 use crate::runtime::publish::Published;
 use crate::store::State;
 
@@ -61,6 +62,9 @@ pub struct Edge {
     proposals: Proposals,
     local: Published<LocalState>,
     agent: Door,
+    /// Who leads, as a test wants it.
+    #[cfg(test)]
+    puppet: Option<std::rc::Rc<tests::Puppet>>,
 }
 
 impl Edge {
@@ -72,7 +76,15 @@ impl Edge {
         local: Published<LocalState>,
         agent: Door,
     ) -> Edge {
-        Edge { config, state, proposals, local, agent }
+        Edge {
+            config,
+            state,
+            proposals,
+            local,
+            agent,
+            #[cfg(test)]
+            puppet: None,
+        }
     }
 
     /// The configuration in force.
@@ -101,9 +113,22 @@ impl Edge {
         &self.proposals
     }
 
-    /// How reads stand to the leader, as `X-Consul-KnownLeader` and `X-Consul-LastContact` say.
+    /// How reads stand to the leader now.
     pub fn contact(&self) -> Contact {
+        #[cfg(test)]
+        if let Some(puppet) = &self.puppet {
+            return puppet.contact.get();
+        }
         self.proposals.contact()
+    }
+
+    /// Waits until the state here holds all that was acknowledged before; see [`Proposals::barrier`].
+    async fn barrier(&self, kind: Consistency) -> Result<(), ProposeError> {
+        #[cfg(test)]
+        if let Some(puppet) = &self.puppet {
+            return puppet.barrier(kind).await;
+        }
+        self.proposals.barrier(kind).await
     }
 
     /// Refuses what only servers can answer on an agent that is none and knows none, as Consul's clients without

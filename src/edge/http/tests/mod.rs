@@ -5,6 +5,7 @@ mod exchange;
 mod leader;
 mod tls;
 
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -22,7 +23,7 @@ use crate::agent::{self, LocalState};
 use crate::config::build::Host;
 use crate::config::sources::{Sources, agent_flags};
 use crate::config::{Config, flags};
-use crate::consensus::{self, Proposals};
+use crate::consensus::{self, Consistency, Contact, Proposals, ProposeError};
 use crate::runtime::cores::{self, Driver, Shutdown};
 use crate::runtime::net::{Endpoint, Listener, Stream, UnixAccess, guard_bind};
 use crate::runtime::publish::Published;
@@ -49,6 +50,7 @@ pub(super) struct Site {
     pub address: SocketAddr,
     pub config: Published<Config>,
     pub proposals: Proposals,
+    pub puppet: Rc<Puppet>,
     pub shutdown: Shutdown,
     pub running: task::Task<()>,
     _consensus: task::Task<()>,
@@ -62,10 +64,43 @@ pub(super) struct Setup {
     pub server: bool,
     /// For HTTPS.
     pub tls: Option<fn(&Config) -> Arc<ServerConfig>>,
+    /// Who leads, where a test wants to say so itself.
+    pub contact: Option<Contact>,
+}
+
+/// A cluster's leadership as a test wants it.
+pub(super) struct Puppet {
+    pub contact: Cell<Contact>,
+    /// The barriers that were begun and not ended.
+    begun: RefCell<Vec<(Consistency, mesh::OneSender<Result<(), ProposeError>>)>>,
+}
+
+impl Puppet {
+    pub(super) async fn barrier(&self, kind: Consistency) -> Result<(), ProposeError> {
+        let (ended, end) = mesh::oneshot();
+        self.begun.borrow_mut().push((kind, ended));
+        end.await.expect("a test ends its barriers")
+    }
+
+    /// Waits until exactly these barriers are under way, and ends them.
+    pub(super) async fn end(&self, kinds: &[Consistency], result: Result<(), ProposeError>) {
+        while self.begun.borrow().is_empty() {
+            task::yield_now().await;
+        }
+        let begun = self.begun.take();
+        assert_eq!(begun.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), kinds);
+        for (_, ended) in begun {
+            assert!(ended.send(result).is_ok(), "somebody waits for it");
+        }
+    }
+
+    pub(super) fn idles(&self) -> bool {
+        self.begun.borrow().is_empty()
+    }
 }
 
 impl Setup {
-    pub(super) const PLAIN: Setup = Setup { config, server: true, tls: None };
+    pub(super) const PLAIN: Setup = Setup { config, server: true, tls: None, contact: None };
 }
 
 impl Site {
@@ -80,7 +115,10 @@ impl Site {
         let consensus = task::spawn(runner.run(vec![changed]));
         let config = Published::new(config);
         let local = Published::new(LocalState::default());
-        let edge = Edge::new(config.clone(), state, proposals.clone(), local, agent::door().0);
+        let mut edge = Edge::new(config.clone(), state, proposals.clone(), local, agent::door().0);
+        let contact = Cell::new(setup.contact.unwrap_or_default());
+        let puppet = Rc::new(Puppet { contact, begun: RefCell::default() });
+        edge.puppet = setup.contact.map(|_| puppet.clone());
         let endpoint = Endpoint::Tcp("127.0.0.1:0".parse().expect("address"));
         let listener: Listener =
             guard_bind(&endpoint, 1, &UnixAccess::default()).expect("a free port").remove(0);
@@ -88,7 +126,7 @@ impl Site {
         let shutdown = Shutdown::new();
         let server = Server::new(Rc::new(edge), router(), vec![Door { listener, tls }], Tally::new());
         let running = task::spawn(server.run(changes, shutdown.clone()));
-        Site { address, config, proposals, shutdown, running, _consensus: consensus }
+        Site { address, config, proposals, puppet, shutdown, running, _consensus: consensus }
     }
 
     pub(super) async fn client(&self) -> Client {
