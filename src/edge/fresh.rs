@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::consensus::{Consistency, Contact, ProposeError};
+use crate::consensus::{Consistency, Contact, Proposals, ProposeError};
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,39 @@ pub enum Freshness {
     /// As it is here, if the leader's word that it rests on is at most this old; an older one is as good as none, and the
     /// read becomes a default one. `None`: however old.
     Stale(Option<Duration>),
+}
+
+/// Whom the edge asks about the leader.
+#[derive(Clone)]
+pub enum Leadership {
+    /// Consensus.
+    Real(Proposals),
+    /// A test.
+    #[cfg(test)]
+    Played(std::rc::Rc<puppet::Puppet>),
+}
+
+impl Leadership {
+    /// How reads stand now.
+    pub fn contact(&self) -> Contact {
+        match self {
+            Leadership::Real(proposals) => proposals.contact(),
+            #[cfg(test)]
+            Leadership::Played(puppet) => puppet.contact.get(),
+        }
+    }
+
+    /// See [`Proposals::barrier`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn barrier(&self, kind: Consistency) -> Result<(), ProposeError> {
+        match self {
+            Leadership::Real(proposals) => proposals.barrier(kind).await,
+            #[cfg(test)]
+            Leadership::Played(puppet) => puppet.barrier(kind).await,
+        }
+    }
 }
 
 /// What becomes of a read.
@@ -89,17 +122,70 @@ impl Freshness {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+#[allow(missing_docs)]
+pub mod puppet {
+    //! A cluster's leadership as a test wants it.
 
-    const LEADER: Contact = Contact {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+    use crate::runtime::{mesh, task};
+
+    /// The leader of three.
+    pub(crate) const LEADER: Contact = Contact {
         has_server: true,
         known_leader: true,
         leads: true,
         alone: false,
         last: Some(Duration::ZERO),
     };
-    const FOLLOWER: Contact = Contact { leads: false, last: Some(Duration::from_millis(40)), ..LEADER };
+    /// One of the others.
+    pub(crate) const FOLLOWER: Contact =
+        Contact { leads: false, last: Some(Duration::from_millis(40)), ..LEADER };
+
+    type Begun = (Consistency, mesh::OneSender<Result<(), ProposeError>>);
+
+    /// Plays consensus.
+    pub struct Puppet {
+        /// How reads stand.
+        pub contact: Cell<Contact>,
+        begun: RefCell<Vec<Begun>>,
+    }
+
+    impl Puppet {
+        pub(crate) fn new(contact: Contact) -> Puppet {
+            Puppet { contact: Cell::new(contact), begun: RefCell::default() }
+        }
+
+        pub(super) async fn barrier(&self, kind: Consistency) -> Result<(), ProposeError> {
+            let (ended, end) = mesh::oneshot();
+            self.begun.borrow_mut().push((kind, ended));
+            end.await.unwrap_or(Err(ProposeError::Stopping))
+        }
+
+        /// Waits until barriers are under way, requires that they are these, and ends them.
+        pub(crate) async fn end(&self, kinds: &[Consistency], result: Result<(), ProposeError>) {
+            while self.idles() {
+                task::yield_now().await;
+            }
+            let begun = self.begun.take();
+            assert_eq!(begun.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), kinds);
+            for (_, ended) in begun {
+                assert!(ended.send(result).is_ok(), "somebody waits for it");
+            }
+        }
+
+        /// Whether no barrier is under way.
+        pub(crate) fn idles(&self) -> bool {
+            self.begun.borrow().is_empty()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::puppet::{FOLLOWER, LEADER};
+    use super::*;
 
     fn judged(freshness: Freshness, contact: Contact) -> Verdict {
         freshness.judge(&contact)

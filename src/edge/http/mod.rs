@@ -49,7 +49,8 @@ use std::sync::Arc;
 
 use crate::agent::{Door, LocalState};
 use crate::config::Config;
-use crate::consensus::{Consistency, Contact, Proposals, ProposeError};
+use crate::consensus::{Proposals, ProposeError};
+use crate::edge::fresh::Leadership;
 use crate::runtime::publish::Published;
 use crate::store::State;
 
@@ -62,9 +63,7 @@ pub struct Edge {
     proposals: Proposals,
     local: Published<LocalState>,
     agent: Door,
-    /// Who leads, as a test wants it.
-    #[cfg(test)]
-    puppet: Option<std::rc::Rc<tests::Puppet>>,
+    leadership: Leadership,
 }
 
 impl Edge {
@@ -76,15 +75,8 @@ impl Edge {
         local: Published<LocalState>,
         agent: Door,
     ) -> Edge {
-        Edge {
-            config,
-            state,
-            proposals,
-            local,
-            agent,
-            #[cfg(test)]
-            puppet: None,
-        }
+        let leadership = Leadership::Real(proposals.clone());
+        Edge { config, state, proposals, local, agent, leadership }
     }
 
     /// The configuration in force.
@@ -113,22 +105,9 @@ impl Edge {
         &self.proposals
     }
 
-    /// How reads stand to the leader now.
-    pub fn contact(&self) -> Contact {
-        #[cfg(test)]
-        if let Some(puppet) = &self.puppet {
-            return puppet.contact.get();
-        }
-        self.proposals.contact()
-    }
-
-    /// Waits until the state here holds all that was acknowledged before; see [`Proposals::barrier`].
-    async fn barrier(&self, kind: Consistency) -> Result<(), ProposeError> {
-        #[cfg(test)]
-        if let Some(puppet) = &self.puppet {
-            return puppet.barrier(kind).await;
-        }
-        self.proposals.barrier(kind).await
+    /// Who tells how reads stand to the leader.
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
     }
 
     /// Refuses what only servers can answer on an agent that is none and knows none, as Consul's clients without

@@ -103,7 +103,7 @@ impl Server {
         let mut used = 0;
         let mut requests = 0;
         // Behind the moment at which the requests were there: see `edge::fresh`.
-        self.clock.contact = self.edge.contact();
+        self.clock.contact = self.edge.leadership().contact();
         loop {
             let tick = self.clock.tick;
             let Some(conn) = self.conn(id) else { return (input.len(), false) };
@@ -396,7 +396,7 @@ impl Server {
     /// Answers parked queries of one group that are still there.
     pub(super) fn answer_row(&mut self, group: &Rc<Group>, row: &[Parked]) {
         let state = self.edge.state();
-        let shown = group.freshness.later(&self.edge.contact());
+        let shown = group.freshness.later(&self.edge.leadership().contact());
         for parked in row {
             if self.unpark(parked) {
                 self.answer_read(parked.conn, group, &state, shown);

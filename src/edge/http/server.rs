@@ -210,8 +210,10 @@ impl Server {
         for kind in [Consistency::Default, Consistency::Consistent] {
             if self.barriers.begin(kind, self.clock.now) {
                 let (edge, inbox) = (self.edge.clone(), self.inbox.clone());
-                task::spawn(async move { inbox.post(News::Barrier(kind, edge.barrier(kind).await)) })
-                    .detach();
+                task::spawn(
+                    async move { inbox.post(News::Barrier(kind, edge.leadership().barrier(kind).await)) },
+                )
+                .detach();
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Reads and writes where nobody leads.
 
 use super::*;
+use crate::consensus::{Consistency, ProposeError};
+use crate::edge::fresh::puppet::{FOLLOWER, LEADER};
 
 const NO_SERVER: Setup = Setup { server: false, ..Setup::PLAIN };
 
@@ -38,10 +40,6 @@ fn an_agent_that_knows_no_server_says_so() {
     });
 }
 
-/// A leader with two others.
-const LEADER: Contact =
-    Contact { has_server: true, known_leader: true, leads: true, alone: false, last: Some(Duration::ZERO) };
-const FOLLOWER: Contact = Contact { leads: false, last: Some(Duration::from_millis(30)), ..LEADER };
 const LED: Setup = Setup { contact: Some(FOLLOWER), ..Setup::PLAIN };
 
 fn request(target: &str) -> String {
@@ -71,8 +69,8 @@ fn a_follower_answers_behind_a_barrier_and_says_nothing_of_its_own_age() {
             ("", Consistency::Default, "leader"),
             ("?consistent", Consistency::Consistent, "consistent"),
             ("?consistent", Consistency::Consistent, "consistent"),
-            ("?max_stale=29ms", Consistency::Default, "leader"),
-            ("?max_stale=29ms", Consistency::Default, "leader"),
+            ("?max_stale=39ms", Consistency::Default, "leader"),
+            ("?max_stale=39ms", Consistency::Default, "leader"),
         ] {
             client.send(request(&format!("/v1/catalog/nodes{query}"))).await;
             site.puppet.end(&[kind], Ok(())).await;

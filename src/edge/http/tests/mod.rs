@@ -5,7 +5,6 @@ mod exchange;
 mod leader;
 mod tls;
 
-use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -23,7 +22,9 @@ use crate::agent::{self, LocalState};
 use crate::config::build::Host;
 use crate::config::sources::{Sources, agent_flags};
 use crate::config::{Config, flags};
-use crate::consensus::{self, Consistency, Contact, Proposals, ProposeError};
+use crate::consensus::{self, Contact, Proposals};
+use crate::edge::fresh::Leadership;
+use crate::edge::fresh::puppet::Puppet;
 use crate::runtime::cores::{self, Driver, Shutdown};
 use crate::runtime::net::{Endpoint, Listener, Stream, UnixAccess, guard_bind};
 use crate::runtime::publish::Published;
@@ -68,37 +69,6 @@ pub(super) struct Setup {
     pub contact: Option<Contact>,
 }
 
-/// A cluster's leadership as a test wants it.
-pub(super) struct Puppet {
-    pub contact: Cell<Contact>,
-    /// The barriers that were begun and not ended.
-    begun: RefCell<Vec<(Consistency, mesh::OneSender<Result<(), ProposeError>>)>>,
-}
-
-impl Puppet {
-    pub(super) async fn barrier(&self, kind: Consistency) -> Result<(), ProposeError> {
-        let (ended, end) = mesh::oneshot();
-        self.begun.borrow_mut().push((kind, ended));
-        end.await.expect("a test ends its barriers")
-    }
-
-    /// Waits until exactly these barriers are under way, and ends them.
-    pub(super) async fn end(&self, kinds: &[Consistency], result: Result<(), ProposeError>) {
-        while self.begun.borrow().is_empty() {
-            task::yield_now().await;
-        }
-        let begun = self.begun.take();
-        assert_eq!(begun.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), kinds);
-        for (_, ended) in begun {
-            assert!(ended.send(result).is_ok(), "somebody waits for it");
-        }
-    }
-
-    pub(super) fn idles(&self) -> bool {
-        self.begun.borrow().is_empty()
-    }
-}
-
 impl Setup {
     pub(super) const PLAIN: Setup = Setup { config, server: true, tls: None, contact: None };
 }
@@ -116,9 +86,10 @@ impl Site {
         let config = Published::new(config);
         let local = Published::new(LocalState::default());
         let mut edge = Edge::new(config.clone(), state, proposals.clone(), local, agent::door().0);
-        let contact = Cell::new(setup.contact.unwrap_or_default());
-        let puppet = Rc::new(Puppet { contact, begun: RefCell::default() });
-        edge.puppet = setup.contact.map(|_| puppet.clone());
+        let puppet = Rc::new(Puppet::new(setup.contact.unwrap_or_default()));
+        if setup.contact.is_some() {
+            edge.leadership = Leadership::Played(puppet.clone());
+        }
         let endpoint = Endpoint::Tcp("127.0.0.1:0".parse().expect("address"));
         let listener: Listener =
             guard_bind(&endpoint, 1, &UnixAccess::default()).expect("a free port").remove(0);
