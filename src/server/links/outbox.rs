@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use muster_protocol::entry::ServerId;
 use muster_protocol::rpc::{self, PeerMessage};
 
-use crate::agent::bell::Bell;
+use crate::runtime::bell::Bell;
 
 /// Bytes that wait for a link, beside those being written. A link that takes nothing while 16 MiB wait is as good as
 /// broken (1.3 s at 100 Mbit/s); messages past it are dropped, as on a network that loses them.
