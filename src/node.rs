@@ -327,7 +327,8 @@ async fn start_agent(plan: &Plan) -> Result<Agent, String> {
     let node = identity::node_row(&config, id);
     if config.server {
         let roster = Published::new(Roster::new(own_member(&config, &node).into_iter().collect()));
-        let duties = Duties::new(config.clone(), plan.state.clone(), roster, plan.proposals.clone());
+        let door = crate::membership::Door::closed();
+        let duties = Duties::new(config.clone(), plan.state.clone(), roster, door, plan.proposals.clone());
         task::spawn(duties.run()).detach();
     }
     let agent = Agent::start(Parts {

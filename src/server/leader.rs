@@ -8,13 +8,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use muster_protocol::entry::Server;
+
 use super::autopilot::{self, Step};
 use super::desk;
 use super::health::ClusterHealth;
 use super::members::{self, Facts};
 use crate::config::Config;
 use crate::consensus::{AdminError, AdminOp, Consistency, Proposals, ProposeError, Standing};
-use crate::membership::Roster;
+use crate::membership::{self, Roster};
 use crate::metrics;
 use crate::runtime::publish::Published;
 use crate::runtime::{task, time};
@@ -45,6 +47,7 @@ struct Shared {
     config: Arc<Config>,
     state: Published<State>,
     roster: Published<Roster>,
+    membership: membership::Door,
     proposals: Proposals,
     health: RefCell<ClusterHealth>,
 }
@@ -66,9 +69,11 @@ impl Duties {
         config: Arc<Config>,
         state: Published<State>,
         roster: Published<Roster>,
+        membership: membership::Door,
         proposals: Proposals,
     ) -> Duties {
-        Duties(Rc::new(Shared { config, state, roster, proposals, health: RefCell::default() }))
+        let health = RefCell::default();
+        Duties(Rc::new(Shared { config, state, roster, membership, proposals, health }))
     }
 
     /// Does them whenever this server leads, for as long as it is polled.
@@ -239,13 +244,20 @@ impl Shared {
                 return Ok(());
             }
         }
-        match gone.filter(|gone| members::is_of(&self.state.load(), &gone.name, gone.id)) {
-            Some(gone) => {
-                let node = Deregister { node: gone.name, ..Deregister::default() };
-                self.write(vec![CatalogOp::Deregister(node)]).await
-            }
+        match gone {
+            Some(gone) => self.forget(gone).await,
             None => Ok(()),
         }
+    }
+
+    /// A dead server that was removed counts as having left: for membership, which tells it to all, and in the catalog.
+    async fn forget(&self, gone: Server) -> Result<(), ProposeError> {
+        self.membership.force_leave(&gone.name).await;
+        if !members::is_of(&self.state.load(), &gone.name, gone.id) {
+            return Ok(());
+        }
+        let node = Deregister { node: gone.name, ..Deregister::default() };
+        self.write(vec![CatalogOp::Deregister(node)]).await
     }
 }
 

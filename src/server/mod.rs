@@ -4,5 +4,9 @@ pub mod autopilot;
 pub mod desk;
 pub mod health;
 pub mod leader;
+pub mod leave;
 pub mod links;
 mod members;
+pub mod recovery;
+#[cfg(test)]
+mod tests;
