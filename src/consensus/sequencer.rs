@@ -20,7 +20,7 @@ impl Sequencer {
     /// Gives a command its index and applies it. Indexes start at 1.
     pub(super) fn commit(&mut self, encoded: &Encoded, touched: &mut Touched) -> Applied {
         let started = time::now();
-        let applied = self.state.apply(self.state.index() + 1, encoded.command(), touched);
+        let applied = self.state.apply(self.state.log_index() + 1, encoded.command(), touched);
         metrics::count(Counter::RaftApply, 1);
         metrics::sample(kind(encoded.command()), time::now() - started);
         applied
@@ -37,6 +37,8 @@ fn kind(command: &ArchivedCommand) -> Sample {
         ArchivedCommand::Kv(_) => return Sample::FsmKvs,
         ArchivedCommand::Catalog(op) => Some(op),
         ArchivedCommand::CatalogBatch(ops) => ops.first(),
+        ArchivedCommand::Autopilot(_) => return Sample::FsmAutopilot,
+        ArchivedCommand::Restore(_) => return Sample::FsmRestore,
     };
     match op {
         Some(ArchivedCatalogOp::Deregister(_)) => Sample::FsmDeregister,

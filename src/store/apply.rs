@@ -15,12 +15,11 @@ use super::touched::Touched;
 const SERF_CHECK_ID: &str = "serfhealth";
 
 impl State {
-    /// Applies one command at `index`, which must be above all before. Deterministic. What changed is added to
-    /// `touched`; a refused command changes nothing, and one that writes what is there already neither.
+    /// Applies one command at its index in the log, which must be above all before. Deterministic. What changed is
+    /// added to `touched`; a refused command changes nothing, and one that writes what is there already neither.
     /// Of a batch each member stands for itself: the others are applied, the answer is the first refusal.
-    pub fn apply(&mut self, index: u64, command: &ArchivedCommand, touched: &mut Touched) -> Applied {
-        assert!(index > self.index, "indexes rise: {index} after {}", self.index);
-        self.index = index;
+    pub fn apply(&mut self, log_index: u64, command: &ArchivedCommand, touched: &mut Touched) -> Applied {
+        let index = self.advance(log_index);
         match command {
             ArchivedCommand::Catalog(op) => self.apply_catalog(index, op, touched),
             ArchivedCommand::CatalogBatch(ops) => {
@@ -34,7 +33,27 @@ impl State {
                 first
             }
             ArchivedCommand::Kv(op) => self.apply_kv(index, op, touched),
+            ArchivedCommand::Autopilot(op) => self.apply_autopilot(index, op),
+            ArchivedCommand::Restore(op) => self.apply_restore(log_index, op, touched),
         }
+    }
+
+    /// A new leader's first entry, at its index in the log: a restore that the old one had under way is over, as
+    /// whoever sent its parts was told that the outcome is unknown.
+    pub fn new_term(&mut self, log_index: u64) {
+        self.advance(log_index);
+        self.staged = None;
+    }
+
+    /// The index as clients see it of the entry at `log_index`, from now on the newest.
+    fn advance(&mut self, log_index: u64) -> u64 {
+        let index = log_index + self.offset;
+        assert!(index > self.index, "indexes rise: {index} after {}", self.index);
+        self.index = index;
+        if self.staged.as_ref().is_some_and(|staged| staged.is_silent_at(log_index)) {
+            self.staged = None;
+        }
+        index
     }
 
     fn apply_catalog(&mut self, index: u64, op: &ArchivedCatalogOp, touched: &mut Touched) -> Applied {
@@ -187,7 +206,7 @@ fn same_node(row: &Node, new: &Node) -> bool {
 }
 
 /// Copies a row out of an archive.
-fn thaw<T>(archived: &T::Archived) -> T
+pub(super) fn thaw<T>(archived: &T::Archived) -> T
 where
     T: rkyv::Archive,
     T::Archived: rkyv::Deserialize<T, rkyv::api::high::HighDeserializer<rancor::Error>>,

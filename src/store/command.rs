@@ -3,7 +3,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::model::{Check, KvEntry, Node, Service};
+use super::model::{AutopilotConfig, Check, KvEntry, Node, Service};
 
 /// A write to the replicated state.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -14,6 +14,10 @@ pub enum Command {
     CatalogBatch(Vec<CatalogOp>),
     /// A write to one key or one tree (`PUT` and `DELETE /v1/kv/...`).
     Kv(KvOp),
+    /// A write to autopilot's configuration (`PUT /v1/operator/autopilot/configuration`).
+    Autopilot(AutopilotOp),
+    /// A step of replacing all tables by those of an archive (`PUT /v1/snapshot`).
+    Restore(RestoreOp),
 }
 
 /// One write to the catalog.
@@ -77,6 +81,61 @@ pub enum KvOp {
     DeleteTree {
         /// The prefix.
         prefix: Vec<u8>,
+    },
+}
+
+/// See [`Command::Autopilot`]. Indexes inside the row are ignored; the store sets them.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum AutopilotOp {
+    /// Writes it if there is none yet: a new cluster's first.
+    Init(AutopilotConfig),
+    /// Unconditional write.
+    Set(AutopilotConfig),
+    /// Writes if the row is there and its modify index equals `index`.
+    Cas {
+        /// New content.
+        config: AutopilotConfig,
+        /// Expected modify index.
+        index: u64,
+    },
+}
+
+/// See [`Command::Restore`]. The parts are gathered in the state beside the tables, which stay as they are until the
+/// commit replaces them at once. The term's end, another beginning or a long silence of the log's other
+/// writers drops what was gathered.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum RestoreOp {
+    /// Begins; what another restore has gathered is dropped.
+    Begin {
+        /// Names this restore; drawn at random.
+        id: u64,
+        /// How many sections will come.
+        sections: u64,
+    },
+    /// The next bytes of the next section.
+    Part {
+        /// Which restore.
+        id: u64,
+        /// Counts the parts from 0, in order. One that came already is passed over.
+        number: u64,
+        /// Kind of the section.
+        kind: u16,
+        /// Version of the section's format.
+        version: u16,
+        /// Whether these bytes are the section's last.
+        last: bool,
+        /// At most [`super::RESTORE_PART_LENGTH_MAX`].
+        bytes: Vec<u8>,
+    },
+    /// Replaces all tables by what was gathered, and wakes all queries. The index does not go back.
+    Commit {
+        /// Which restore.
+        id: u64,
+    },
+    /// Drops what was gathered.
+    Abort {
+        /// Which restore.
+        id: u64,
     },
 }
 

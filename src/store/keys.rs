@@ -5,6 +5,8 @@
 //! [`Sums`] over its subtree. Branches nobody else holds are changed in place, others are copied
 //! along the path, so a published version is never disturbed.
 
+mod bulk;
+
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -12,6 +14,8 @@ use imbl::OrdSet;
 
 use super::limits::{GRAVES_DROPPED_AT_ONCE, KEY_GRAVES_MAX};
 use super::model::KvEntry;
+
+pub(super) use bulk::{Grave, Place};
 
 /// Live keys and tombstones. See the module.
 #[derive(Clone, Debug, Default)]

@@ -11,3 +11,18 @@ pub const NAME_GRAVES_MAX: usize = 16_384;
 pub(super) const GRAVES_DROPPED_AT_ONCE: usize = 1024;
 
 const _: () = assert!(GRAVES_DROPPED_AT_ONCE < KEY_GRAVES_MAX && GRAVES_DROPPED_AT_ONCE < NAME_GRAVES_MAX);
+
+/// Length at which a section of a snapshot is closed, bytes: small enough to be read, checked and sent piece by piece,
+/// large enough that its own cost does not count. One row larger than this makes a section of its own.
+pub const SECTION_LENGTH: usize = 1 << 20;
+
+/// Bytes of a section that one command of a restore carries, at most: an eighth of what a command may take
+/// (`consensus::COMMAND_LENGTH_MAX`), so that other writers wait for one of them only shortly.
+pub const RESTORE_PART_LENGTH_MAX: usize = 1 << 20;
+
+/// Bytes that a restore may gather in the state, beside the tables. Past it the restore is refused.
+pub const RESTORE_LENGTH_MAX: usize = 4 << 30;
+
+/// Entries of the log after which a restore that sends nothing more is dropped: whoever began it is gone.
+/// While one is gathered no snapshot is taken, so the log may grow by this much.
+pub const RESTORE_SILENCE_MAX: u64 = 16_384;

@@ -4,18 +4,23 @@
 //! [`State`] holds all tables as persistent maps with shared rows, so a clone is a handful of reference counts
 //! and a reader on another core keeps the version it loaded for as long as it likes. [`State::apply`] is the only
 //! way to change one. A [`Touched`] gathers what a batch changed, and [`Watchers`] finds the parked
-//! queries that this concerns.
+//! queries that this concerns. A snapshot is made of a state's [`Section`]s; a [`StateBuilder`] makes it a state again.
 
 mod apply;
+mod autopilot;
 mod catalog;
 #[allow(missing_docs)] // a helper that rkyv derives for a variant cannot carry any
 pub mod command;
+mod fingerprint;
 mod graveyard;
 mod keys;
 mod kv;
 mod limits;
 pub mod model;
 mod reads;
+mod rebuild;
+mod restore;
+mod sections;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -27,7 +32,11 @@ mod write_checks;
 
 pub use catalog::Instance;
 pub use keys::KeysUnder;
-pub use limits::{KEY_GRAVES_MAX, NAME_GRAVES_MAX};
+pub use limits::{
+    KEY_GRAVES_MAX, NAME_GRAVES_MAX, RESTORE_LENGTH_MAX, RESTORE_PART_LENGTH_MAX, SECTION_LENGTH,
+};
+pub use rebuild::{SectionError, StateBuilder};
+pub use sections::Section;
 pub use state::State;
 pub use touched::Touched;
 pub use watchers::{WatchId, Watchers};

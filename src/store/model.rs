@@ -12,7 +12,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 pub type StringMap = BTreeMap<String, String>;
 
 /// A host of the catalog.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Node {
     /// UUID, lower case, or empty for nodes registered without one.
     pub id: String,
@@ -33,7 +33,7 @@ pub struct Node {
 }
 
 /// Address and port of a service under a tag such as `wan`.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ServiceAddress {
     /// IP address or host name.
     pub address: String,
@@ -42,7 +42,7 @@ pub struct ServiceAddress {
 }
 
 /// DNS SRV weights by health.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Weights {
     /// Weight while passing.
     pub passing: i64,
@@ -57,7 +57,7 @@ impl Default for Weights {
 }
 
 /// One instance of a service on a node.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Service {
     /// Name of the node that holds it.
     pub node: String,
@@ -125,7 +125,7 @@ impl Status {
 
 /// How a check is run, as registered: shown under `Definition`, executed only by the agent that owns it.
 /// Durations are Go-style text (`10s`), empty when unset.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CheckDefinition {
     /// URL of an HTTP check.
     pub http: String,
@@ -148,7 +148,7 @@ pub struct CheckDefinition {
 }
 
 /// One health check of a node or of a service on it.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Check {
     /// Name of the node that holds it.
     pub node: String,
@@ -179,7 +179,7 @@ pub struct Check {
 }
 
 /// One key of the KV store. Keys are bytes: Consul takes any percent-encoded octets.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KvEntry {
     /// The key.
     pub key: Vec<u8>,
@@ -195,4 +195,47 @@ pub struct KvEntry {
     pub create_index: u64,
     /// Index of the last write that changed the row.
     pub modify_index: u64,
+}
+
+/// How servers are promoted and removed (`/v1/operator/autopilot/configuration`). One row for the whole cluster.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AutopilotConfig {
+    /// Removes failed servers when a new one joins.
+    pub cleanup_dead_servers: bool,
+    /// Longest silence of a healthy server, nanoseconds.
+    pub last_contact_threshold_ns: i64,
+    /// How many entries a healthy server may be behind.
+    pub max_trailing_logs: u64,
+    /// Voters below which no failed server is removed; 0: no such bound.
+    pub min_quorum: u64,
+    /// How long a new server must be healthy before it votes, nanoseconds.
+    pub server_stabilization_time_ns: i64,
+    /// Stored and shown only.
+    pub redundancy_zone_tag: String,
+    /// Stored and shown only.
+    pub disable_upgrade_migration: bool,
+    /// Stored and shown only.
+    pub upgrade_version_tag: String,
+    /// Index of the write that made the row.
+    pub create_index: u64,
+    /// Index of the last write that changed the row.
+    pub modify_index: u64,
+}
+
+impl Default for AutopilotConfig {
+    /// Consul's defaults.
+    fn default() -> AutopilotConfig {
+        AutopilotConfig {
+            cleanup_dead_servers: true,
+            last_contact_threshold_ns: 200_000_000,
+            max_trailing_logs: 250,
+            min_quorum: 0,
+            server_stabilization_time_ns: 10_000_000_000,
+            redundancy_zone_tag: String::new(),
+            disable_upgrade_migration: false,
+            upgrade_version_tag: String::new(),
+            create_index: 0,
+            modify_index: 0,
+        }
+    }
 }

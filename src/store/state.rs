@@ -3,18 +3,24 @@
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
+use rkyv::{Archive, Deserialize, Serialize};
 
 use super::catalog::{Name, NodeEntry, ServiceChecks, ServiceEntry, Spelling};
 use super::graveyard::Graveyard;
 use super::keys::KeyTree;
 use super::limits::NAME_GRAVES_MAX;
-use super::model::{Check, Status};
+use super::model::{AutopilotConfig, Check, Status};
+use super::restore::Staged;
 use super::topic::{Topic, fold};
 
 /// All tables at one index. A clone shares everything with the original.
 #[derive(Clone, Debug)]
 pub struct State {
     pub(super) index: u64,
+    /// How far [`State::index`] is ahead of the log's.
+    pub(super) offset: u64,
+    /// Index at which a restore last replaced all tables: every answer changed then. 0: never.
+    pub(super) restored_at: u64,
     /// By folded name.
     pub(super) nodes: OrdMap<Name, Arc<NodeEntry>>,
     /// Folded name by ID.
@@ -36,11 +42,14 @@ pub struct State {
     pub(super) gone_services: Graveyard,
     pub(super) gone_service_checks: Graveyard,
     pub(super) keys: KeyTree,
+    pub(super) autopilot: Option<Arc<AutopilotConfig>>,
+    /// What a restore has gathered so far. Not part of a snapshot.
+    pub(super) staged: Option<Staged>,
     pub(super) at: TableIndexes,
 }
 
 /// Newest change of whole tables.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct TableIndexes {
     /// Node rows.
     pub nodes: u64,
@@ -69,6 +78,8 @@ impl State {
     pub fn new() -> State {
         State {
             index: 0,
+            offset: 0,
+            restored_at: 0,
             nodes: OrdMap::new(),
             node_ids: OrdMap::new(),
             node_addresses: OrdMap::new(),
@@ -82,13 +93,27 @@ impl State {
             gone_services: Graveyard::new(NAME_GRAVES_MAX),
             gone_service_checks: Graveyard::new(NAME_GRAVES_MAX),
             keys: KeyTree::default(),
+            autopilot: None,
+            staged: None,
             at: TableIndexes::default(),
         }
     }
 
-    /// Index of the last applied command.
+    /// Index of the last applied command, as clients see it. Never goes back, not by a restore either: from then
+    /// on it is ahead of the log's.
     pub fn index(&self) -> u64 {
         self.index
+    }
+
+    /// Index in the log of the last applied command.
+    pub fn log_index(&self) -> u64 {
+        self.index - self.offset
+    }
+
+    /// Whether a restore is being gathered; no snapshot of the log's is to be taken meanwhile, as the parts are only
+    /// in the log.
+    pub fn is_restoring(&self) -> bool {
+        self.staged.is_some()
     }
 
     /// What a query without `?index` shows as `X-Consul-Index`, as Consul computes it: for some topics
@@ -118,13 +143,13 @@ impl State {
             Topic::Services => self.at.service_names.max(self.at.node_check_removals),
             Topic::Nodes | Topic::Catalog | Topic::LocalService(_) => self.last_change(topic),
         };
-        index.max(1)
+        index.max(self.restored_at).max(1)
     }
 
     /// The index at which the answer to `topic` last changed; exact but for what the bounded memory of deletions has
     /// forgotten, and never backwards. A query asked with index N parks while this is at most N.
     pub fn last_change(&self, topic: &Topic) -> u64 {
-        match topic {
+        let index = match topic {
             Topic::Key(key) => self.keys.changed_at(key),
             Topic::KeyPrefix(prefix) => self.keys.sums_under(prefix).changed,
             Topic::Nodes => self.at.nodes,
@@ -148,8 +173,9 @@ impl State {
             Topic::CheckState(None) => self.at.checks,
             Topic::CheckState(Some(status)) => self.at.states[*status as usize],
             Topic::Catalog => self.catalog_index(),
-            Topic::LocalService(_) => 0,
-        }
+            Topic::LocalService(_) => return 0,
+        };
+        index.max(self.restored_at)
     }
 
     /// What a query with `?index` shows as `X-Consul-Index`: never behind the last change, so that the next question
@@ -160,6 +186,20 @@ impl State {
 
     pub(super) fn checks_in(&mut self, status: Status) -> &mut OrdMap<(Name, Name), Arc<Check>> {
         &mut self.checks_by_status[status as usize]
+    }
+
+    /// The memories of names that are gone, in the order in which snapshots number them.
+    pub(super) fn graveyards(&self) -> [&Graveyard; 4] {
+        [&self.gone_nodes, &self.gone_node_checks, &self.gone_services, &self.gone_service_checks]
+    }
+
+    pub(super) fn graveyards_mut(&mut self) -> [&mut Graveyard; 4] {
+        [
+            &mut self.gone_nodes,
+            &mut self.gone_node_checks,
+            &mut self.gone_services,
+            &mut self.gone_service_checks,
+        ]
     }
 
     fn catalog_index(&self) -> u64 {

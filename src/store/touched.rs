@@ -11,6 +11,7 @@ use super::topic::Topic;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
     topics: BTreeSet<Topic>,
+    all: bool,
 }
 
 impl Touched {
@@ -21,11 +22,19 @@ impl Touched {
 
     /// Whether nothing was touched.
     pub fn is_empty(&self) -> bool {
-        self.topics.is_empty()
+        self.topics.is_empty() && !self.all
+    }
+
+    /// Whether all tables were replaced, and with them every answer.
+    pub fn is_all(&self) -> bool {
+        self.all
     }
 
     /// Whether the answer to `topic` may have changed.
     pub fn touches(&self, topic: &Topic) -> bool {
+        if self.all {
+            return !matches!(topic, Topic::LocalService(_)) || self.topics.contains(topic);
+        }
         let Topic::KeyPrefix(prefix) = topic else {
             return self.topics.contains(&topic.clone().folded());
         };
@@ -37,7 +46,7 @@ impl Touched {
     }
 
     /// Calls `visit` with each touched topic, in order; prefixes are for the caller to find (see
-    /// [`super::Watchers`]).
+    /// [`super::Watchers`]), and so is everything else when [`Touched::is_all`].
     pub fn for_each_topic(&self, mut visit: impl FnMut(&Topic)) {
         self.topics.iter().for_each(&mut visit);
     }
@@ -51,6 +60,12 @@ impl Touched {
     /// Adds all of `other`.
     pub fn merge(&mut self, other: Touched) {
         self.topics.extend(other.topics);
+        self.all |= other.all;
+    }
+
+    /// Every topic of the tables: they were replaced as a whole.
+    pub fn everything() -> Touched {
+        Touched { all: true, ..Touched::default() }
     }
 
     pub(super) fn key(&mut self, key: &[u8]) {

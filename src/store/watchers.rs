@@ -85,6 +85,11 @@ impl<T> Watchers<T> {
         if self.is_empty() {
             return;
         }
+        if touched.is_all() {
+            // Also those on a local service, which find their answer unchanged and park again: a rare event.
+            self.wake_all(woken);
+            return;
+        }
         touched.for_each_topic(|topic| {
             self.wake_topic(topic, woken);
             if let Topic::Key(key) = topic {

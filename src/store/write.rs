@@ -178,7 +178,7 @@ impl State {
     }
 
     /// Counts a service under its name as spelled and its tags; a first one changes the list of services.
-    fn count_spelling(&mut self, index: u64, row: &Service, touched: &mut Touched) {
+    pub(super) fn count_spelling(&mut self, index: u64, row: &Service, touched: &mut Touched) {
         let spelling = self.spellings.entry(row.name.as_str().into()).or_default();
         spelling.instances += 1;
         let mut news = spelling.instances == 1;
@@ -215,7 +215,7 @@ impl State {
         }
     }
 
-    fn link_node(&mut self, key: &Name, node: &Node) {
+    pub(super) fn link_node(&mut self, key: &Name, node: &Node) {
         if !node.id.is_empty() {
             self.node_ids.insert(node.id.as_str().into(), key.clone());
         }
@@ -234,7 +234,7 @@ impl State {
         }
     }
 
-    fn link_service_address(&mut self, node_key: &Name, id: &Name, row: &Service) {
+    pub(super) fn link_service_address(&mut self, node_key: &Name, id: &Name, row: &Service) {
         if !row.address.is_empty() {
             let here = self.service_addresses.entry(row.address.as_str().into()).or_default();
             here.insert((node_key.clone(), id.clone()));

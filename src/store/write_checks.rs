@@ -92,7 +92,7 @@ impl State {
     }
 
     /// Enters a check into the lists by status and by service.
-    fn link_check(
+    pub(super) fn link_check(
         &mut self,
         index: u64,
         node_key: &Name,

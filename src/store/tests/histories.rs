@@ -231,6 +231,25 @@ proptest! {
     }
 
     #[test]
+    fn a_state_survives_its_sections(commands in prop::collection::vec(command(), 0..60)) {
+        let half = commands.len() / 2;
+        let (mut one, _) = replay(&commands[..half]);
+        let mut other = rebuilt(&one);
+        for command in commands[half..].iter().map(Some).chain([None]) {
+            prop_assert_eq!(one.fingerprint(), other.fingerprint());
+            for topic in topics() {
+                prop_assert_eq!(answer(&one, &topic), answer(&other, &topic));
+                prop_assert_eq!(one.topic_index(&topic), other.topic_index(&topic), "{:?}", topic);
+                prop_assert_eq!(one.last_change(&topic), other.last_change(&topic), "{:?}", topic);
+            }
+            let Some(command) = command else { break };
+            let (mut first, mut second) = (Touched::new(), Touched::new());
+            prop_assert_eq!(apply(&mut one, command, &mut first), apply(&mut other, command, &mut second));
+            prop_assert_eq!(first, second);
+        }
+    }
+
+    #[test]
     fn a_published_state_is_not_disturbed_by_later_writes(commands in prop::collection::vec(command(), 1..40)) {
         let half = commands.len() / 2;
         let (mut state, _) = replay(&commands[..half]);
