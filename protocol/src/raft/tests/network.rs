@@ -228,7 +228,7 @@ impl Cluster {
             delay: 5,
             cut,
             chaos: false,
-            damages: seed % 2 == 0,
+            damages: seed.is_multiple_of(2),
             proposed: 0,
             tokens: 0,
             leaders: BTreeMap::new(),
