@@ -8,6 +8,7 @@ pub mod agent;
 pub mod agent_check;
 mod agent_self;
 pub mod agent_service;
+mod agent_stats;
 pub mod area;
 #[cfg(test)]
 mod area_tests;
