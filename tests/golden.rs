@@ -47,6 +47,7 @@ areas! {
     health: "health",
     http: "http",
     kv: "kv",
+    snapshot: "snapshot",
     status: "status",
 }
 
@@ -69,7 +70,6 @@ const LATER: &[(&str, &str)] = &[
     ("operator", "operator endpoints"),
     ("query", "prepared queries"),
     ("session", "sessions"),
-    ("snapshot", "snapshots"),
     ("trio", "several servers"),
     ("txn", "transactions"),
     ("wan", "WAN gossip"),

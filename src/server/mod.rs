@@ -4,3 +4,4 @@ pub mod autopilot;
 pub mod health;
 pub mod leader;
 pub mod links;
+pub mod restore;

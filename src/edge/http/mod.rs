@@ -37,6 +37,7 @@ pub mod router;
 mod serve;
 pub mod server;
 pub mod services;
+pub mod snapshot;
 pub mod status;
 pub mod stream;
 mod tags;
@@ -129,6 +130,7 @@ pub fn routes() -> Router {
         index::ROUTES,
         kv::ROUTES,
         services::ROUTES,
+        snapshot::ROUTES,
         status::ROUTES,
         ui::ROUTES,
     ];
