@@ -47,6 +47,7 @@ areas! {
     health: "health",
     http: "http",
     kv: "kv",
+    operator: "operator",
     snapshot: "snapshot",
     status: "status",
 }
@@ -67,7 +68,6 @@ const LATER: &[(&str, &str)] = &[
     ("lock", "sessions"),
     ("noleader", "several servers"),
     ("noserver", "client agents"),
-    ("operator", "operator endpoints"),
     ("query", "prepared queries"),
     ("session", "sessions"),
     ("trio", "several servers"),
