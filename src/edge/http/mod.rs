@@ -40,6 +40,7 @@ pub mod router;
 mod serve;
 pub mod server;
 pub mod services;
+pub mod snapshot;
 pub mod status;
 pub mod stream;
 mod tags;
@@ -153,6 +154,7 @@ pub fn routes() -> Router {
         kv::ROUTES,
         operator::ROUTES,
         services::ROUTES,
+        snapshot::ROUTES,
         status::ROUTES,
         ui::ROUTES,
     ];
