@@ -3,20 +3,20 @@
 //! leader whose writes count, so the duties need no lock.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use muster_protocol::entry::Server;
+use muster_protocol::entry::{Server, ServerId};
 
-use super::autopilot::{self, Step};
+use super::autopilot::{self, Step, View};
 use super::desk;
 use super::health::ClusterHealth;
 use super::members::{self, Facts};
 use crate::config::Config;
 use crate::consensus::{AdminError, AdminOp, Consistency, Proposals, ProposeError, Standing};
-use crate::membership::{self, Roster};
+use crate::membership::{self, Member, Roster};
 use crate::metrics;
 use crate::runtime::publish::Published;
 use crate::runtime::{task, time};
@@ -61,6 +61,9 @@ struct Lead {
     judged: Option<Instant>,
     pruned: Instant,
     denied: Option<autopilot::Stay>,
+    /// The servers of the cluster at the last look.
+    servers: BTreeSet<ServerId>,
+    expelled: BTreeMap<ServerId, Instant>,
 }
 
 impl Duties {
@@ -108,7 +111,7 @@ impl Shared {
         let now = time::now();
         let term = self.proposals.standing().term;
         tracing::info!(term, "server: cluster leadership acquired");
-        let mut lead = Lead { term, since: now, reconciled: None, judged: None, pruned: now, denied: None };
+        let mut lead = Lead::begun(term, now);
         *self.health.borrow_mut() = ClusterHealth::default();
         loop {
             let standing = self.proposals.standing();
@@ -185,9 +188,11 @@ impl Shared {
         if prune {
             lead.pruned = now;
         }
+        lead.note_expelled(standing, roster, now);
         let step = {
-            let health = self.health.borrow();
-            autopilot::next_step(&rules, standing, roster, &health, time::unix_now(), prune)
+            let (health, expelled) = (&self.health.borrow(), &lead.expelled);
+            View { rules: &rules, standing, roster, health, expelled, now: time::unix_now(), prune }
+                .next_step()
         };
         match step {
             Ok(Some(step)) => {
@@ -258,6 +263,33 @@ impl Shared {
         }
         let node = Deregister { node: gone.name, ..Deregister::default() };
         self.write(vec![CatalogOp::Deregister(node)]).await
+    }
+}
+
+impl Lead {
+    fn begun(term: u64, now: Instant) -> Lead {
+        Lead {
+            term,
+            since: now,
+            reconciled: None,
+            judged: None,
+            pruned: now,
+            denied: None,
+            servers: BTreeSet::new(),
+            expelled: BTreeMap::new(),
+        }
+    }
+
+    /// Notes servers that went although they are alive: an operator removed them. They may come back when the members are
+    /// looked at anew, as in Consul, so that removing a server that is still running is no trap.
+    fn note_expelled(&mut self, standing: &Standing, roster: &Roster, now: Instant) {
+        self.expelled.retain(|_, since| now.duration_since(*since) < RECONCILE_INTERVAL);
+        let servers = &standing.configuration.servers;
+        let here: BTreeSet<ServerId> = servers.iter().map(|server| server.id).collect();
+        let gone = self.servers.difference(&here);
+        let alive = gone.filter(|id| roster.member(**id).is_some_and(Member::is_alive));
+        self.expelled.extend(alive.map(|id| (*id, now)));
+        self.servers = here;
     }
 }
 

@@ -8,5 +8,7 @@ pub mod leave;
 pub mod links;
 mod members;
 pub mod recovery;
+pub mod restore;
+
 #[cfg(test)]
 mod tests;

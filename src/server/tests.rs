@@ -1,13 +1,14 @@
 //! What the leader concludes from what it is told: tables of facts and of what follows.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use muster_protocol::entry::{Configuration, Server, ServerId, Suffrage};
 use muster_protocol::wire::ClusterId;
 use rkyv::rancor;
 
-use super::autopilot::{Stay, Step, next_step};
+use super::autopilot::{Stay, Step, View};
 use super::health::{ClusterHealth, Seen};
 use super::members::{Facts, differences};
 use crate::config::Config;
@@ -90,10 +91,20 @@ fn judge(standing: &Standing, roster: &Roster) -> ClusterHealth {
     ClusterHealth::judge(&rules, standing, roster, &ClusterHealth::default(), NOW)
 }
 
+/// The facts, long after the judgement, so that what was healthy then is stable; and it is time to look for dead servers.
+fn view<'a>(
+    rules: &'a AutopilotConfig,
+    standing: &'a Standing,
+    roster: &'a Roster,
+    health: &'a ClusterHealth,
+) -> View<'a> {
+    static NOBODY: BTreeMap<ServerId, Instant> = BTreeMap::new();
+    let now = NOW + Duration::from_secs(60);
+    View { rules, standing, roster, health, expelled: &NOBODY, now, prune: true }
+}
+
 fn step(rules: &AutopilotConfig, standing: &Standing, roster: &Roster) -> Result<Option<Step>, Stay> {
-    let health = judge(standing, roster);
-    // Long after the judgement, so that what was healthy then is stable.
-    next_step(rules, standing, roster, &health, NOW + Duration::from_secs(60), true)
+    view(rules, standing, roster, &judge(standing, roster)).next_step()
 }
 
 #[test]
@@ -161,8 +172,10 @@ fn new_servers_join_as_learners_and_vote_once_they_are_stable() {
 
     let learning = standing(&[(1, Voter), (2, Learner)]);
     let health = judge(&learning, &two);
-    let after =
-        |seconds| next_step(&rules, &learning, &two, &health, NOW + Duration::from_secs(seconds), false);
+    let after = |seconds| {
+        let now = NOW + Duration::from_secs(seconds);
+        View { now, ..view(&rules, &learning, &two, &health) }.next_step()
+    };
     assert_eq!(after(9), Ok(None));
     assert_eq!(after(10), Ok(Some(Step::Promote(id(2)))));
 
@@ -207,6 +220,16 @@ fn strangers_are_not_let_in() {
 }
 
 #[test]
+fn a_server_that_an_operator_took_out_is_not_let_in_again_at_once() {
+    let (rules, one) = (AutopilotConfig::default(), standing(&[(1, Voter)]));
+    let both = roster(&[(1, Alive), (2, Alive)]);
+    let health = judge(&one, &both);
+    let expelled = BTreeMap::from([(id(2), crate::runtime::time::now())]);
+    let view = View { expelled: &expelled, ..view(&rules, &one, &both, &health) };
+    assert_eq!(view.next_step(), Ok(None));
+}
+
+#[test]
 fn a_server_that_moved_or_was_replaced_is_put_right() {
     let rules = AutopilotConfig::default();
     let two = standing(&[(1, Voter), (2, Voter)]);
@@ -234,7 +257,8 @@ fn dead_servers_go_while_most_are_alive() {
     assert_eq!(step(&rules, &three, &unknown), Ok(Some(Step::RemoveDead(server(3, Voter)))));
 
     let health = judge(&three, &lost_one);
-    assert_eq!(next_step(&rules, &three, &lost_one, &health, NOW, false), Ok(None), "not each time");
+    let early = View { prune: false, ..view(&rules, &three, &lost_one, &health) };
+    assert_eq!(early.next_step(), Ok(None), "not each time");
     let answering = standing(&[(1, Voter), (2, Voter), (3, Voter)]);
     assert_eq!(step(&rules, &answering, &lost_one), Ok(None), "who answers the leader is not dead");
     let off = AutopilotConfig { cleanup_dead_servers: false, ..rules.clone() };
