@@ -51,6 +51,7 @@ use crate::agent::{Door, LocalState};
 use crate::config::Config;
 use crate::consensus::{Proposals, ProposeError};
 use crate::edge::fresh::Leadership;
+use crate::membership::{self, Roster};
 use crate::runtime::publish::Published;
 use crate::store::State;
 
@@ -64,6 +65,8 @@ pub struct Edge {
     local: Published<LocalState>,
     agent: Door,
     leadership: Leadership,
+    roster: Published<Roster>,
+    members: membership::Door,
 }
 
 impl Edge {
@@ -76,7 +79,23 @@ impl Edge {
         agent: Door,
     ) -> Edge {
         let leadership = Leadership::Real(proposals.clone());
-        Edge { config, state, proposals, local, agent, leadership }
+        let (roster, members) = (Published::new(Roster::default()), membership::Door::closed());
+        Edge { config, state, proposals, local, agent, leadership, roster, members }
+    }
+
+    /// With the members that are known, and the way to join or give up some.
+    pub fn with_members(self, roster: Published<Roster>, members: membership::Door) -> Edge {
+        Edge { roster, members, ..self }
+    }
+
+    /// The members that are known, this agent among them if it is a server.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.roster.load_full()
+    }
+
+    /// The door for joining and giving up members.
+    pub fn members(&self) -> &membership::Door {
+        &self.members
     }
 
     /// The configuration in force.
