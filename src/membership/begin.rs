@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use muster_protocol::entry::Configuration;
-use muster_protocol::rpc::Founding;
+use muster_protocol::rpc::{Card, Founding};
 use muster_protocol::wire::ClusterId;
 
 use super::cluster::AdoptError;
@@ -32,7 +32,9 @@ pub(super) async fn run(inner: Rc<Inner>) {
             // It was taken in by a leader.
             return;
         } else {
-            let decision = decide(&inner.card(), inner.known.borrow().views());
+            let own = inner.card();
+            let own = Card { bootstrap: own.bootstrap || inner.settings.alone, ..own };
+            let decision = decide(&own, inner.known.borrow().views());
             match decision {
                 Decision::Found(configuration) => {
                     found(&inner, configuration).await;

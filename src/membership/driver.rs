@@ -30,6 +30,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Settings {
     /// This server.
     pub own: Card,
+    /// It makes itself a cluster without saying so to others: development mode.
+    pub alone: bool,
     /// Port of addresses that name none.
     pub default_port: u16,
     /// Joining, and how long who is gone stays in the roster.

@@ -16,7 +16,7 @@ use crate::consensus::{AdminOp, Proposals, Runner};
 use crate::membership::{Cluster, Doorway, MemberStatus, Membership, Settings};
 use crate::runtime::task::Task;
 use crate::runtime::{mesh, task, time};
-use crate::server::leader;
+use crate::server::leader::Duties;
 use crate::server::links::{self, Links};
 use crate::store::Touched;
 use crate::store::model::Node;
@@ -71,6 +71,7 @@ pub(super) async fn start(
 
     let settings = Settings {
         own: card(&config, id),
+        alone: config.dev_mode,
         default_port: config.ports.serf_lan,
         gossip: config.gossip.clone(),
     };
@@ -83,8 +84,8 @@ pub(super) async fn start(
     let (introductions, doorway) = (seat.doors.introductions, seat.doorway);
     let mut joining = task::spawn(async move { running.run(introductions, doorway).await });
 
-    let (state, writes, row) = (plan.state.clone(), proposals.clone(), node.clone());
-    let duties = task::spawn(async move { leader::run(&config, &row, || state.load_full(), &writes).await });
+    let duties = Duties::new(config.clone(), plan.state.clone(), plan.roster.clone(), proposals.clone());
+    let duties = task::spawn(duties.run());
     let mut consensus = consensus;
     let faulted = Box::pin(async move {
         std::future::poll_fn(|cx| {
@@ -158,7 +159,7 @@ fn card(config: &Config, id: ServerId) -> Card {
         serf_lan_port: config.ports.serf_lan,
         server_port: config.ports.server,
         wan_join_port: config.ports.serf_wan,
-        bootstrap: config.bootstrap || config.dev_mode,
+        bootstrap: config.bootstrap && !config.dev_mode,
         expect: config.bootstrap_expect,
         non_voter: config.non_voting_server,
         cluster: None,

@@ -9,6 +9,7 @@
 pub mod bell;
 pub mod blocking;
 pub mod cores;
+pub mod disk;
 mod driver_epoll;
 mod driver_glommio;
 pub mod fs;

@@ -57,7 +57,7 @@ fn leave(edge: &Rc<Edge>, _request: &Request) -> Handled {
     Ok(change(edge, door::Request::Leave))
 }
 
-/// Joining is gossip's; until it is there, an agent can join nobody but itself.
+/// Servers join one another; the WAN, and clients, can join nobody but themselves until there is gossip.
 fn join(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     let address = request.rest_str();
@@ -71,18 +71,31 @@ fn join(edge: &Rc<Edge>, request: &Request) -> Handled {
     if is_own {
         return Ok(Response::empty(200).into());
     }
-    Err(Response::internal(format!(
-        "1 error occurred:\n\t* Failed to join {address}: this agent has no gossip yet and can join nobody but itself\n\n"
-    )))
+    if wan {
+        return Err(Response::internal(format!(
+            "1 error occurred:\n\t* Failed to join {address}: this agent has no WAN gossip yet and can join nobody but itself\n\n"
+        )));
+    }
+    let (members, addresses) = (edge.members().clone(), vec![address.into_owned()]);
+    Ok(Outcome::later(async move {
+        let joined = members.join(addresses).await;
+        joined.map(|_| Response::empty(200)).map_err(|why| Response::internal(why.to_string()))
+    }))
 }
 
 fn force_leave(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let name = request.rest_str();
-    // The one member there is is this agent, and it is alive: there is nobody to remove.
+    let name = request.rest_str().into_owned();
+    // This agent is alive: there is nothing to give up.
     if name.eq_ignore_ascii_case(&edge.local().node.node) {
         return Ok(Response::empty(200).into());
     }
-    Err(Response::internal(format!("agent: No node found with name '{name}'")))
+    let members = edge.members().clone();
+    Ok(Outcome::later(async move {
+        match members.force_leave(&name).await {
+            true => Ok(Response::empty(200)),
+            false => Err(Response::internal(format!("agent: No node found with name '{name}'"))),
+        }
+    }))
 }
 
 fn token(_edge: &Rc<Edge>, _request: &Request) -> Handled {

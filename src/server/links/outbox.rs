@@ -61,22 +61,23 @@ impl Outbox {
         self.open.get()
     }
 
-    /// Adds a message, to be written together with all others that come before the writer runs.
-    pub fn push(&self, message: &PeerMessage) {
+    /// Adds a message, to be written together with all others that come before the writer runs. False: nothing of it was.
+    pub fn push(&self, message: &PeerMessage) -> bool {
         let mut frames = self.frames.borrow_mut();
         if !self.open.get() || frames.len() >= OUTBOX_LENGTH_MAX {
             self.lost.set(true);
-            return;
+            return false;
         }
         if let Err(why) = rpc::encode(message, &mut frames) {
             tracing::error!("server: a message to server {} was not sent: {why}", self.to);
             self.lost.set(true);
-            return;
+            return false;
         }
         drop(frames);
         if let Some(writer) = self.writer.borrow_mut().take() {
             writer.wake();
         }
+        true
     }
 
     /// There is a link: messages are taken from now on.
