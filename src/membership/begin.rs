@@ -26,7 +26,9 @@ pub(super) async fn run(inner: Rc<Inner>) {
         if let Some(founding) = inner.cluster.founding() {
             match begin_log(&inner, &founding).await {
                 Ok(()) => return,
-                Err(why) => tracing::error!("agent.server: the log cannot begin: {why}; trying again"),
+                Err(why) => {
+                    tracing::error!(target: "agent.server", "the log cannot begin: {why}; trying again")
+                }
             }
         } else if inner.cluster.id().is_some() || !inner.proposals.standing().blank {
             // It was taken in by a leader.
@@ -41,7 +43,7 @@ pub(super) async fn run(inner: Rc<Inner>) {
                     continue;
                 }
                 Decision::Wait(why) | Decision::Join(why) if said != why => {
-                    tracing::info!("agent.server: {why}");
+                    tracing::info!(target: "agent.server", "{why}");
                     said = why;
                 }
                 Decision::Wait(_) | Decision::Join(_) => {}
@@ -56,7 +58,7 @@ pub(super) async fn run(inner: Rc<Inner>) {
 async fn found(inner: &Rc<Inner>, configuration: Configuration) {
     let peers: Vec<&str> = configuration.servers.iter().map(|server| server.address.as_str()).collect();
     tracing::info!(
-        "agent.server: Found expected number of peers, attempting bootstrap: peers={}",
+        target: "agent.server", "Found expected number of peers, attempting bootstrap: peers={}",
         peers.join(",")
     );
     let mut id = [0; 16];
@@ -65,7 +67,7 @@ async fn found(inner: &Rc<Inner>, configuration: Configuration) {
     (id[6], id[8]) = (id[6] & 0x0f | 0x40, id[8] & 0x3f | 0x80);
     let founding = Founding { cluster: ClusterId(id), configuration };
     if let Err(why) = inner.cluster.found(founding.cluster, founding.configuration.clone()).await {
-        tracing::error!("agent.server: Failed to bootstrap cluster: error={:?}", refusal(why));
+        tracing::error!(target: "agent.server", "Failed to bootstrap cluster: error={:?}", refusal(why));
         time::sleep(LOOK_INTERVAL).await;
         return;
     }
@@ -77,7 +79,7 @@ async fn found(inner: &Rc<Inner>, configuration: Configuration) {
             let to = SocketAddr::new(card.ip, card.serf_lan_port);
             if let Err(why) = talk::found(to, &founding).await {
                 tracing::warn!(
-                    "agent.server: server {} did not take the new cluster's servers: {why}",
+                    target: "agent.server", "server {} did not take the new cluster's servers: {why}",
                     card.name
                 );
             }

@@ -118,8 +118,10 @@ impl ServerRole {
             if proposals.standing().leads() && others(&proposals) {
                 match time::timeout(HAND_OVER_LIMIT, proposals.admin(AdminOp::Transfer(None))).await {
                     Some(Ok(())) => {}
-                    Some(Err(why)) => tracing::warn!("agent.server: the lead was not handed over: {why}"),
-                    None => tracing::warn!("agent.server: the lead was not handed over in time"),
+                    Some(Err(why)) => {
+                        tracing::warn!(target: "agent.server", "the lead was not handed over: {why}")
+                    }
+                    None => tracing::warn!(target: "agent.server", "the lead was not handed over in time"),
                 }
             }
             membership.leave().await;
@@ -128,7 +130,7 @@ impl ServerRole {
                 time::sleep(LOOK_INTERVAL).await;
             }
             if others(&proposals) {
-                tracing::warn!("agent.server: failed to leave raft configuration gracefully, timeout");
+                tracing::warn!(target: "agent.server", "failed to leave raft configuration gracefully, timeout");
             }
         })
     }

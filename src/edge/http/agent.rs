@@ -57,7 +57,7 @@ fn leave(edge: &Rc<Edge>, _request: &Request) -> Handled {
     Ok(change(edge, door::Request::Leave))
 }
 
-/// Servers join one another; the WAN, and clients, can join nobody but themselves until there is gossip.
+/// Introduces this agent at an address. Into the WAN pool an agent can join nobody but itself.
 fn join(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     let address = request.rest_str();
@@ -73,25 +73,25 @@ fn join(edge: &Rc<Edge>, request: &Request) -> Handled {
     }
     if wan {
         return Err(Response::internal(format!(
-            "1 error occurred:\n\t* Failed to join {address}: this agent has no WAN gossip yet and can join nobody but itself\n\n"
+            "1 error occurred:\n\t* Failed to join {address}: this agent knows no other datacenters and can join nobody but itself\n\n"
         )));
     }
-    let (members, addresses) = (edge.members().clone(), vec![address.into_owned()]);
+    let (edge, address) = (edge.clone(), address.into_owned());
     Ok(Outcome::later(async move {
-        let joined = members.join(addresses).await;
-        joined.map(|_| Response::empty(200)).map_err(|why| Response::internal(why.to_string()))
+        let joined = edge.membership().join(vec![address]).await;
+        joined.map(|_| Response::empty(200)).map_err(|error| Response::internal(error.to_string()))
     }))
 }
 
 fn force_leave(edge: &Rc<Edge>, request: &Request) -> Handled {
     let name = request.rest_str().into_owned();
-    // This agent is alive: there is nothing to give up.
+    // This agent is alive, or it would not answer: nothing is to be done about it.
     if name.eq_ignore_ascii_case(&edge.local().node.node) {
         return Ok(Response::empty(200).into());
     }
-    let members = edge.members().clone();
+    let edge = edge.clone();
     Ok(Outcome::later(async move {
-        match members.force_leave(&name).await {
+        match edge.membership().force_leave(&name).await {
             true => Ok(Response::empty(200)),
             false => Err(Response::internal(format!("agent: No node found with name '{name}'"))),
         }

@@ -8,6 +8,7 @@ pub mod agent;
 pub mod agent_check;
 mod agent_self;
 pub mod agent_service;
+mod agent_stats;
 pub mod area;
 #[cfg(test)]
 mod area_tests;
@@ -39,6 +40,7 @@ pub mod router;
 mod serve;
 pub mod server;
 pub mod services;
+pub mod snapshot;
 pub mod status;
 pub mod stream;
 mod tags;
@@ -68,7 +70,7 @@ pub struct Edge {
     agent: Door,
     leadership: Leadership,
     roster: Published<Roster>,
-    members: membership::Door,
+    membership: membership::Door,
 }
 
 impl Edge {
@@ -81,23 +83,24 @@ impl Edge {
         agent: Door,
     ) -> Edge {
         let leadership = Leadership::Real(proposals.clone());
-        let (roster, members) = (Published::new(Roster::default()), membership::Door::closed());
-        Edge { config, state, proposals, local, agent, leadership, roster, members }
+        let (roster, membership) = (Published::new(Roster::default()), membership::Door::closed());
+        Edge { config, state, proposals, local, agent, leadership, roster, membership }
     }
 
-    /// With the members that are known, and the way to join or give up some.
-    pub fn with_members(self, roster: Published<Roster>, members: membership::Door) -> Edge {
-        Edge { roster, members, ..self }
+    /// The same, of an agent that takes part in a membership.
+    #[must_use]
+    pub fn with_members(self, roster: Published<Roster>, membership: membership::Door) -> Edge {
+        Edge { roster, membership, ..self }
     }
 
-    /// The members that are known, this agent among them if it is a server.
+    /// The members that are known; none on an agent that takes no part in a membership.
     pub fn roster(&self) -> Arc<Roster> {
         self.roster.load_full()
     }
 
-    /// The door for joining and giving up members.
-    pub fn members(&self) -> &membership::Door {
-        &self.members
+    /// The door to the membership.
+    pub fn membership(&self) -> &membership::Door {
+        &self.membership
     }
 
     /// The configuration in force.
@@ -151,6 +154,7 @@ pub fn routes() -> Router {
         kv::ROUTES,
         operator::ROUTES,
         services::ROUTES,
+        snapshot::ROUTES,
         status::ROUTES,
         ui::ROUTES,
     ];
