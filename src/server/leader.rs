@@ -92,10 +92,10 @@ impl Duties {
                 continue;
             }
             match self.0.lead().await {
-                Ok(()) => tracing::info!("server: cluster leadership lost"),
+                Ok(()) => tracing::info!(target: "agent.server", "cluster leadership lost"),
                 Err(ProposeError::Stopping) => return,
                 Err(why) => {
-                    tracing::warn!("server: a duty of the leader failed: {why}; trying again");
+                    tracing::warn!(target: "agent.server", "a duty of the leader failed: {why}; trying again");
                     time::sleep(RETRY_PAUSE).await;
                 }
             }
@@ -110,7 +110,7 @@ impl Shared {
         self.proposals.barrier(Consistency::Consistent).await?;
         let now = time::now();
         let term = self.proposals.standing().term;
-        tracing::info!(term, "server: cluster leadership acquired");
+        tracing::info!(target: "agent.server", term, "cluster leadership acquired");
         let mut lead = Lead::begun(term, now);
         *self.health.borrow_mut() = ClusterHealth::default();
         loop {
@@ -170,7 +170,7 @@ impl Shared {
             _ => Command::CatalogBatch(ops),
         };
         if let Applied::Refused(why) = self.proposals.propose(&command).await? {
-            tracing::error!("server: the catalog refused the rows of a member: {why}");
+            tracing::error!(target: "agent.server", "the catalog refused the rows of a member: {why}");
         }
         Ok(())
     }
@@ -203,7 +203,7 @@ impl Shared {
             Ok(None) => Ok(()),
             Err(why) => {
                 if lead.denied.replace(why) != Some(why) {
-                    tracing::info!("server: autopilot: dead servers stay: {why}");
+                    tracing::info!(target: "agent.server.autopilot", "dead servers stay: {why}");
                 }
                 Ok(())
             }
@@ -216,10 +216,9 @@ impl Shared {
         if before.healthy != health.healthy {
             let unwell: BTreeSet<&str> =
                 health.servers.iter().filter(|server| !server.healthy).map(|s| s.name.as_str()).collect();
-            tracing::info!(
-                healthy = health.healthy,
+            tracing::info!(target: "agent.server.autopilot", healthy = health.healthy,
                 ?unwell,
-                "server: autopilot: the cluster's health changed"
+                "the cluster's health changed"
             );
         }
         metrics::autopilot(health.healthy, health.failure_tolerance);
@@ -227,7 +226,7 @@ impl Shared {
     }
 
     async fn take(&self, step: Step) -> Result<(), ProposeError> {
-        tracing::info!("server: autopilot: {step}");
+        tracing::info!(target: "agent.server.autopilot", "{step}");
         let (op, gone) = match step {
             Step::Add(server) => (AdminOp::AddServer(server), None),
             Step::Promote(id) => (AdminOp::Promote(id), None),
@@ -244,7 +243,7 @@ impl Shared {
             }
             Err(AdminError::Stopping) => return Err(ProposeError::Stopping),
             Err(AdminError::Refused(why)) => {
-                tracing::warn!("server: autopilot: that was refused: {why}");
+                tracing::warn!(target: "agent.server.autopilot", "that was refused: {why}");
                 time::sleep(RETRY_PAUSE).await;
                 return Ok(());
             }

@@ -17,13 +17,13 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Leaves. `tell` tells the other members; requests are answered for `drain` after that, while clients turn to others.
 pub async fn leave(proposals: &Proposals, drain: Duration, tell: impl Future<Output = ()>) {
-    tracing::info!("server: server starting leave");
+    tracing::info!(target: "agent.server", "server starting leave");
     hand_over(proposals).await;
     tell.await;
     if is_alone(proposals) {
         return;
     }
-    tracing::info!(drain_time = ?drain, "server: Waiting to drain RPC traffic");
+    tracing::info!(target: "agent.server", drain_time = ?drain, "Waiting to drain RPC traffic");
     time::sleep(drain).await;
     let removed = async {
         while is_member(proposals) && !is_alone(proposals) {
@@ -31,7 +31,7 @@ pub async fn leave(proposals: &Proposals, drain: Duration, tell: impl Future<Out
         }
     };
     if time::timeout(REMOVAL_LIMIT, removed).await.is_none() {
-        tracing::warn!("server: failed to leave Raft configuration gracefully, timeout");
+        tracing::warn!(target: "agent.server", "failed to leave Raft configuration gracefully, timeout");
     }
 }
 
@@ -47,11 +47,13 @@ async fn hand_over(proposals: &Proposals) {
         return;
     }
     match time::timeout(TRANSFER_LIMIT, proposals.admin(AdminOp::Transfer(None))).await {
-        Some(Ok(())) => tracing::info!("server: another server leads now"),
+        Some(Ok(())) => tracing::info!(target: "agent.server", "another server leads now"),
         Some(Err(why)) => {
-            tracing::warn!("server: the lead was not handed over: {why}; the others will elect")
+            tracing::warn!(target: "agent.server", "the lead was not handed over: {why}; the others will elect")
         }
-        None => tracing::warn!("server: the lead was not handed over in time; the others will elect"),
+        None => {
+            tracing::warn!(target: "agent.server", "the lead was not handed over in time; the others will elect")
+        }
     }
 }
 

@@ -33,7 +33,7 @@ impl Recovery {
             let text = INFO.as_bytes().to_vec();
             fs::write_atomically(info.clone(), text, 0o600).await.map_err(|why| failed(&info, &why))?;
             if exists(&path).await.map_err(|why| failed(&path, &why))? {
-                tracing::warn!("server: deleting peers.json, as this server starts for the first time");
+                tracing::warn!(target: "agent.server", "deleting peers.json, as this server starts for the first time");
                 fs::remove(path.clone()).await.map_err(|why| failed(&path, &why))?;
             }
             return Ok(None);
@@ -43,7 +43,7 @@ impl Recovery {
             Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(why) => return Err(failed(&path, &why)),
         };
-        tracing::info!("server: found peers.json file, recovering Raft configuration...");
+        tracing::info!(target: "agent.server", "found peers.json file, recovering Raft configuration...");
         let forced = Forced::parse(&bytes).map_err(|why| {
             format!(
                 "recovery failed to parse {}: {why}; correct the file, or remove it to start without",
@@ -70,11 +70,14 @@ impl Recovery {
             time::sleep(LOOK_INTERVAL).await;
         }
         match fs::remove(self.path.clone()).await {
-            Ok(()) => tracing::info!("server: deleted peers.json file after successful recovery"),
-            Err(why) => tracing::error!(
-                "server: {} was applied but cannot be deleted: {why}; delete it, or the next start applies it again",
-                self.path.display()
-            ),
+            Ok(()) => {
+                tracing::info!(target: "agent.server", "deleted peers.json file after successful recovery")
+            }
+            Err(why) => {
+                tracing::error!(target: "agent.server", "{} was applied but cannot be deleted: {why}; delete it, or the next start applies it again",
+                    self.path.display()
+                )
+            }
         }
     }
 }

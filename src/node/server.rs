@@ -1,0 +1,147 @@
+//! The server role of an agent: what it is made of, how it starts, leaves and stops.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_protocol::entry::ServerId;
+use muster_protocol::rpc::Card;
+
+use super::Plan;
+use super::doors::ServerDoors;
+use crate::agent::LocalFuture;
+use crate::config::Config;
+use crate::consensus::{Proposals, Runner};
+use crate::membership::{Cluster, Doorway, MemberStatus, Membership, Settings};
+use crate::runtime::task::Task;
+use crate::runtime::{mesh, task, time};
+use crate::server::leader::Duties;
+use crate::server::leave;
+use crate::server::links::{self, Links};
+use crate::store::Touched;
+use crate::store::model::Node;
+
+/// What the control core of a server alone owns before it starts.
+pub(super) struct Seat {
+    pub runner: Runner,
+    pub doors: ServerDoors,
+    pub doorway: Doorway,
+}
+
+/// A running server role.
+pub(super) struct ServerRole {
+    /// How long requests are answered on after it has told that it leaves.
+    drain: Duration,
+    proposals: Proposals,
+    membership: Membership,
+    links: Links,
+    /// Ends with the reason why the server cannot go on.
+    faulted: Option<LocalFuture<String>>,
+    _duties: Task<()>,
+}
+
+/// Starts it: cluster, consensus, links, membership, leader duties.
+///
+/// # Errors
+/// For the operator: what is wrong with its files.
+pub(super) async fn start(
+    plan: &Plan,
+    seat: Seat,
+    node: &Node,
+    changes: Vec<mesh::Sender<Arc<Touched>>>,
+) -> Result<ServerRole, String> {
+    let config = plan.config.load_full();
+    let id = ServerId::parse(&node.id).ok_or_else(|| {
+        format!(
+            "the node ID {:?} is no UUID, which a server's must be; correct node_id or DATA/node-id",
+            node.id
+        )
+    })?;
+    let cluster = Cluster::open(config.data_dir.as_deref()).await.map_err(|error| error.to_string())?;
+    let (events, _incoming) = mesh::channel(links::EVENTS_MAX);
+    let links = Links::new(own(&config, id), cluster.clone(), events);
+    let consensus = task::spawn(seat.runner.run(changes));
+    links.listen(seat.doors.links);
+
+    let settings = Settings {
+        own: card(&config, id),
+        alone: config.dev_mode,
+        default_port: config.ports.serf_lan,
+        gossip: config.gossip.clone(),
+    };
+    let learning = links.clone();
+    let proposals = plan.proposals.clone();
+    let roster = plan.roster.clone();
+    let membership =
+        Membership::new(settings, cluster, proposals.clone(), roster, move |roster| learning.learn(roster));
+    let running = membership.clone();
+    let (introductions, doorway) = (seat.doors.introductions, seat.doorway);
+    let mut joining = task::spawn(async move { running.run(introductions, doorway).await });
+
+    let (state, roster, members) = (plan.state.clone(), plan.roster.clone(), plan.members.clone());
+    let duties = Duties::new(config.clone(), state, roster, members, proposals.clone());
+    let duties = task::spawn(duties.run());
+    let mut consensus = consensus;
+    let faulted = Box::pin(async move {
+        std::future::poll_fn(|cx| {
+            if Pin::new(&mut consensus).poll(cx).is_ready() {
+                return std::task::Poll::Ready("consensus ended by a fault; the log says which".to_owned());
+            }
+            Pin::new(&mut joining).poll(cx).map(|why| {
+                why.unwrap_or_else(|| "membership ended by a fault; the log says which".to_owned())
+            })
+        })
+        .await
+    });
+    let drain = config.performance.leave_drain_time;
+    Ok(ServerRole { drain, proposals, membership, links, faulted: Some(faulted), _duties: duties })
+}
+
+impl ServerRole {
+    /// Ends with the reason why the server cannot go on; asked for once.
+    pub fn take_fault(&mut self) -> LocalFuture<String> {
+        self.faulted.take().unwrap_or_else(|| Box::pin(std::future::pending()))
+    }
+
+    /// Leaves the cluster: the lead goes to somebody else, everybody is told, and the leader takes this server out.
+    pub fn leave(&self) -> LocalFuture<()> {
+        let (drain, proposals, membership) = (self.drain, self.proposals.clone(), self.membership.clone());
+        Box::pin(async move { leave::leave(&proposals, drain, membership.leave()).await })
+    }
+
+    /// Ends its connections.
+    pub fn stop(self) {
+        self.links.close();
+    }
+}
+
+fn own(config: &Config, id: ServerId) -> links::Own {
+    links::Own {
+        id,
+        name: config.node_name.clone(),
+        datacenter: config.datacenter.clone(),
+        address: SocketAddr::new(config.addresses.advertise, config.ports.server).to_string(),
+        handshake_timeout: config.limits.rpc_handshake_timeout,
+    }
+}
+
+fn card(config: &Config, id: ServerId) -> Card {
+    Card {
+        id,
+        name: config.node_name.clone(),
+        datacenter: config.datacenter.clone(),
+        segment: config.segment.clone(),
+        ip: config.addresses.advertise,
+        serf_lan_port: config.ports.serf_lan,
+        server_port: config.ports.server,
+        wan_join_port: config.ports.serf_wan,
+        bootstrap: config.bootstrap && !config.dev_mode,
+        expect: config.bootstrap_expect,
+        non_voter: config.non_voting_server,
+        cluster: None,
+        has_log: false,
+        started_ms: u64::try_from(time::unix_now().as_millis()).unwrap_or(u64::MAX),
+        status: MemberStatus::Alive as u8,
+    }
+}
