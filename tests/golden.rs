@@ -47,6 +47,8 @@ areas! {
     health: "health",
     http: "http",
     kv: "kv",
+    operator: "operator",
+    snapshot: "snapshot",
     status: "status",
 }
 
@@ -66,10 +68,8 @@ const LATER: &[(&str, &str)] = &[
     ("lock", "sessions"),
     ("noleader", "several servers"),
     ("noserver", "client agents"),
-    ("operator", "operator endpoints"),
     ("query", "prepared queries"),
     ("session", "sessions"),
-    ("snapshot", "snapshots"),
     ("trio", "several servers"),
     ("txn", "transactions"),
     ("wan", "WAN gossip"),

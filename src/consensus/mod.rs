@@ -8,11 +8,13 @@
 //! then are its writers told. So a write that was acknowledged is visible on every core.
 
 mod admin;
+mod ask;
 mod encoded;
 mod error;
 mod limits;
 mod links;
 mod proposals;
+pub mod replica;
 mod runner;
 mod sequencer;
 mod standing;
@@ -21,7 +23,8 @@ mod status;
 mod tests;
 
 pub use admin::{AdminError, AdminOp};
-pub use encoded::{Damaged, Encoded};
+pub use ask::{ASKED_MAX, Asked};
+pub use encoded::{COMMAND_VERSION, Damaged, Encoded};
 pub use error::ProposeError;
 pub use limits::{BATCH_MAX, COMMAND_LENGTH_MAX, QUEUE_BYTES_MAX, QUEUE_MAX};
 pub use links::{Links, PeerEvent};

@@ -8,9 +8,11 @@ pub mod agent;
 pub mod agent_check;
 mod agent_self;
 pub mod agent_service;
+mod agent_stats;
 pub mod area;
 #[cfg(test)]
 mod area_tests;
+mod barriers;
 mod budget;
 pub mod cache;
 pub mod cached;
@@ -28,6 +30,8 @@ pub mod json;
 pub mod kv;
 pub mod limits;
 mod near;
+pub mod operator;
+mod operator_body;
 pub mod park;
 pub mod policy;
 pub mod query;
@@ -36,6 +40,7 @@ pub mod router;
 mod serve;
 pub mod server;
 pub mod services;
+pub mod snapshot;
 pub mod status;
 pub mod stream;
 mod tags;
@@ -48,7 +53,9 @@ use std::sync::Arc;
 
 use crate::agent::{Door, LocalState};
 use crate::config::Config;
-use crate::consensus::{Contact, Proposals, ProposeError};
+use crate::consensus::{Proposals, ProposeError};
+use crate::edge::fresh::Leadership;
+use crate::membership::{self, Roster};
 use crate::runtime::publish::Published;
 use crate::store::State;
 
@@ -61,6 +68,9 @@ pub struct Edge {
     proposals: Proposals,
     local: Published<LocalState>,
     agent: Door,
+    leadership: Leadership,
+    roster: Published<Roster>,
+    membership: membership::Door,
 }
 
 impl Edge {
@@ -72,7 +82,25 @@ impl Edge {
         local: Published<LocalState>,
         agent: Door,
     ) -> Edge {
-        Edge { config, state, proposals, local, agent }
+        let leadership = Leadership::Real(proposals.clone());
+        let (roster, membership) = (Published::new(Roster::default()), membership::Door::closed());
+        Edge { config, state, proposals, local, agent, leadership, roster, membership }
+    }
+
+    /// The same, of an agent that takes part in a membership.
+    #[must_use]
+    pub fn with_members(self, roster: Published<Roster>, membership: membership::Door) -> Edge {
+        Edge { roster, membership, ..self }
+    }
+
+    /// The members that are known; none on an agent that takes no part in a membership.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.roster.load_full()
+    }
+
+    /// The door to the membership.
+    pub fn membership(&self) -> &membership::Door {
+        &self.membership
     }
 
     /// The configuration in force.
@@ -101,9 +129,9 @@ impl Edge {
         &self.proposals
     }
 
-    /// How reads stand to the leader, as `X-Consul-KnownLeader` and `X-Consul-LastContact` say.
-    pub fn contact(&self) -> Contact {
-        self.proposals.contact()
+    /// Who tells how reads stand to the leader.
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
     }
 
     /// Refuses what only servers can answer on an agent that is none and knows none, as Consul's clients without
@@ -124,7 +152,9 @@ pub fn routes() -> Router {
         health::ROUTES,
         index::ROUTES,
         kv::ROUTES,
+        operator::ROUTES,
         services::ROUTES,
+        snapshot::ROUTES,
         status::ROUTES,
         ui::ROUTES,
     ];
