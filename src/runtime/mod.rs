@@ -22,6 +22,7 @@ pub mod preflight;
 pub mod process;
 pub mod publish;
 pub mod random;
+pub mod readback;
 mod reactor;
 pub mod signal;
 mod sys;
