@@ -29,6 +29,8 @@ pub mod json;
 pub mod kv;
 pub mod limits;
 mod near;
+pub mod operator;
+mod operator_body;
 pub mod park;
 pub mod policy;
 pub mod query;
@@ -51,6 +53,7 @@ use crate::agent::{Door, LocalState};
 use crate::config::Config;
 use crate::consensus::{Proposals, ProposeError};
 use crate::edge::fresh::Leadership;
+use crate::membership::{self, Roster};
 use crate::runtime::publish::Published;
 use crate::store::State;
 
@@ -64,6 +67,8 @@ pub struct Edge {
     local: Published<LocalState>,
     agent: Door,
     leadership: Leadership,
+    roster: Published<Roster>,
+    membership: membership::Door,
 }
 
 impl Edge {
@@ -76,7 +81,24 @@ impl Edge {
         agent: Door,
     ) -> Edge {
         let leadership = Leadership::Real(proposals.clone());
-        Edge { config, state, proposals, local, agent, leadership }
+        let (roster, membership) = (Published::new(Roster::default()), membership::Door::closed());
+        Edge { config, state, proposals, local, agent, leadership, roster, membership }
+    }
+
+    /// The same, of an agent that takes part in a membership.
+    #[must_use]
+    pub fn with_members(self, roster: Published<Roster>, membership: membership::Door) -> Edge {
+        Edge { roster, membership, ..self }
+    }
+
+    /// The members that are known; none on an agent that takes no part in a membership.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.roster.load_full()
+    }
+
+    /// The door to the membership.
+    pub fn membership(&self) -> &membership::Door {
+        &self.membership
     }
 
     /// The configuration in force.
@@ -128,6 +150,7 @@ pub fn routes() -> Router {
         health::ROUTES,
         index::ROUTES,
         kv::ROUTES,
+        operator::ROUTES,
         services::ROUTES,
         status::ROUTES,
         ui::ROUTES,
