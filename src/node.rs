@@ -21,7 +21,7 @@ use muster_protocol::entry::ServerId;
 
 use crate::agent::{self, Agent, AgentError, Door, Doorway, Hooks, LocalState, Parts, identity};
 use crate::config::{Config, RuntimeChoice};
-use crate::consensus::{self, Proposals, Runner};
+use crate::consensus::{self, Proposals};
 use crate::edge::fresh::Leadership;
 use crate::edge::{dns, http};
 use crate::membership::{Member, MemberStatus, Roster, ServerFacts};
@@ -197,7 +197,7 @@ struct Plan {
 /// What the control core alone owns.
 struct Control {
     /// None on a client: it knows no server yet.
-    runner: Option<Runner>,
+    runner: Option<consensus::Lone>,
     doorway: Doorway,
     changes: Vec<mesh::Sender<Arc<Touched>>>,
 }

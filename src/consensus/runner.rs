@@ -251,7 +251,10 @@ impl Runner {
 
     fn hear(&mut self, event: PeerEvent) {
         match event {
-            PeerEvent::Message { from, message: message @ (PeerMessage::Ask { .. } | PeerMessage::Told { .. }) } => {
+            PeerEvent::Message {
+                from,
+                message: message @ (PeerMessage::Ask { .. } | PeerMessage::Told { .. }),
+            } => {
                 // Where too many ask, whoever asks gives up after a while.
                 let _ = self.asks.try_send(Event::Peer(from, message));
             }

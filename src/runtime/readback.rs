@@ -150,7 +150,10 @@ mod tests {
         assert_eq!(read(&file).expect("read"), &bytes[..3000]);
         assert_eq!(read_finished(&file).expect("read"), bytes);
         assert_eq!(read(&file).expect("read").as_ptr().addr() % ALIGNMENT, 0);
-        assert_eq!((names(&path).expect("listed"), length(&file).expect("there")), (vec!["a".into()], 100_000));
+        assert_eq!(
+            (names(&path).expect("listed"), length(&file).expect("there")),
+            (vec!["a".into()], 100_000)
+        );
         bytes.resize(MAPPED_MIN as usize + 5, 9);
         fs::write(&file, &bytes).expect("written");
         assert_eq!(read_finished(&file).expect("mapped"), bytes);
