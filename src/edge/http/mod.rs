@@ -8,6 +8,7 @@ pub mod agent;
 pub mod agent_check;
 mod agent_self;
 pub mod agent_service;
+mod agent_stats;
 pub mod area;
 #[cfg(test)]
 mod area_tests;
@@ -39,6 +40,7 @@ pub mod router;
 mod serve;
 pub mod server;
 pub mod services;
+pub mod snapshot;
 pub mod status;
 pub mod stream;
 mod tags;
@@ -152,6 +154,7 @@ pub fn routes() -> Router {
         kv::ROUTES,
         operator::ROUTES,
         services::ROUTES,
+        snapshot::ROUTES,
         status::ROUTES,
         ui::ROUTES,
     ];
