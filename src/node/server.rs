@@ -2,29 +2,32 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use muster_protocol::entry::ServerId;
+use muster_protocol::entry::{Server, ServerId, Suffrage};
 use muster_protocol::rpc::Card;
 
 use super::Plan;
 use super::doors::ServerDoors;
 use crate::agent::LocalFuture;
 use crate::config::Config;
-use crate::consensus::{Proposals, Runner};
+use crate::consensus::{Opening, Proposals, Setup};
 use crate::membership::{Cluster, Doorway, MemberStatus, Membership, Settings};
 use crate::runtime::task::Task;
 use crate::runtime::{mesh, task, time};
 use crate::server::leader::Duties;
 use crate::server::leave;
 use crate::server::links::{self, Links};
+use crate::server::recovery::Recovery;
 use crate::store::Touched;
 use crate::store::model::Node;
 
 /// What the control core of a server alone owns before it starts.
 pub(super) struct Seat {
-    pub runner: Runner,
+    pub opening: Opening,
     pub doors: ServerDoors,
     pub doorway: Doorway,
 }
@@ -59,10 +62,19 @@ pub(super) async fn start(
         )
     })?;
     let cluster = Cluster::open(config.data_dir.as_deref()).await.map_err(|error| error.to_string())?;
-    let (events, _incoming) = mesh::channel(links::EVENTS_MAX);
+    let recovery = match &config.data_dir {
+        Some(folder) => Recovery::read(folder).await?,
+        None => None,
+    };
+    let runner = seat.opening.open(setup(&config, id, recovery.as_ref())).await?;
+    let (events, incoming) = mesh::channel(links::EVENTS_MAX);
     let links = Links::new(own(&config, id), cluster.clone(), events);
-    let consensus = task::spawn(seat.runner.run(changes));
+    let consensus = task::spawn(runner.run(changes, Rc::new(links.clone()), incoming));
     links.listen(seat.doors.links);
+    if let Some(recovery) = recovery {
+        let proposals = plan.proposals.clone();
+        task::spawn(async move { recovery.finish(&proposals).await }).detach();
+    }
 
     let settings = Settings {
         own: card(&config, id),
@@ -85,8 +97,9 @@ pub(super) async fn start(
     let mut consensus = consensus;
     let faulted = Box::pin(async move {
         std::future::poll_fn(|cx| {
-            if Pin::new(&mut consensus).poll(cx).is_ready() {
-                return std::task::Poll::Ready("consensus ended by a fault; the log says which".to_owned());
+            if let Poll::Ready(ended) = Pin::new(&mut consensus).poll(cx) {
+                let fault = "consensus ended by a fault; the log says which".to_owned();
+                return Poll::Ready(ended.and_then(Result::err).unwrap_or(fault));
             }
             Pin::new(&mut joining).poll(cx).map(|why| {
                 why.unwrap_or_else(|| "membership ended by a fault; the log says which".to_owned())
@@ -113,6 +126,23 @@ impl ServerRole {
     /// Ends its connections.
     pub fn stop(self) {
         self.links.close();
+    }
+}
+
+fn setup(config: &Config, id: ServerId, recovery: Option<&Recovery>) -> Setup {
+    let server = Server {
+        id,
+        name: config.node_name.clone(),
+        address: SocketAddr::new(config.addresses.advertise, config.ports.server).to_string(),
+        suffrage: Suffrage::Voter,
+    };
+    Setup {
+        id,
+        data_dir: config.data_dir.clone(),
+        performance: config.performance,
+        raft: config.raft,
+        expects_peers: !config.bootstrap && !config.dev_mode,
+        forced: recovery.map(|recovery| (recovery.forced().clone(), server)),
     }
 }
 
