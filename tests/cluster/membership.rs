@@ -53,7 +53,8 @@ fn a_server_of_another_cluster_is_refused_and_told_why() {
     one.servers[0].put("w/a", "one");
     other.servers[0].put("w/a", "other");
     let address = format!("127.0.0.1:{}", other.servers[0].serf_lan);
-    super::support::http::put(one.servers[0].http, &format!("/v1/agent/join/{address}"), "").expect("an answer");
+    super::support::http::put(one.servers[0].http, &format!("/v1/agent/join/{address}"), "")
+        .expect("an answer");
     // Whatever they make of each other, neither takes the other's data.
     for (cluster, value) in [(&mut one, "one"), (&mut other, "other")] {
         cluster.check();
@@ -68,7 +69,9 @@ fn servers_that_expect_different_numbers_do_not_begin() {
     cluster.configure(2, &json!({"bootstrap_expect": 5}));
     cluster.servers.iter_mut().for_each(|server| server.start());
     wait::until_true("the reason in the log", SOON, || {
-        cluster.servers[0].log().contains("Member has a conflicting expect value. All nodes should expect the same number.")
+        cluster.servers[0]
+            .log()
+            .contains("Member has a conflicting expect value. All nodes should expect the same number.")
     });
     assert_eq!(cluster.servers[0].ask("/v1/status/leader"), json!(""));
 }
