@@ -1,7 +1,7 @@
 //! A cluster of servers in temporary folders.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -141,13 +141,6 @@ impl Server {
         }
     }
 
-    /// Sends a signal and waits for the end.
-    pub fn stop(&mut self, signal: i32) {
-        let mut process = self.process.take().expect("it runs");
-        process.signal(signal);
-        assert!(process.wait(SOON).is_some(), "{} does not end:\n{}", self.name, self.log());
-    }
-
     /// Waits until it ends by itself; returns its log.
     pub fn await_end(&mut self) -> String {
         let mut process = self.process.take().expect("it runs");
@@ -161,14 +154,6 @@ impl Server {
 
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
-    }
-
-    pub fn data(&self) -> PathBuf {
-        self.folder.join("data")
-    }
-
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// The answer, if it is 200.
