@@ -19,7 +19,7 @@ use muster_protocol::dns::name::Name;
 use muster_protocol::dns::rtype;
 
 const SERVICES: usize = 1_000;
-const HOW: Circumstances = Circumstances { tcp: false, unix_time: 1_600_000_000 };
+const HOW: Circumstances = Circumstances { tcp: false, unix_time: 1_600_000_000, unproven: false };
 
 fn config() -> DnsConfig {
     DnsConfig {

@@ -13,6 +13,7 @@ use muster::config::build::Host;
 use muster::config::sources::{Sources, agent_flags};
 use muster::config::{Config, flags};
 use muster::consensus::{self, Encoded};
+use muster::edge::fresh::Freshness;
 use muster::edge::http::cache::{Cache, Moment, group_key};
 use muster::edge::http::clock::Clock;
 use muster::edge::http::exchange::{Outcome, Peer, Read};
@@ -103,14 +104,8 @@ fn requests(c: &mut Criterion) {
     let policy = Policy::new(config.load_full());
     let router = routes();
     let date = http_date(0);
-    let moment = |epoch| Moment {
-        date: &date,
-        second: 0,
-        extra: &policy.extra_head,
-        epoch,
-        known_leader: true,
-        last_contact_ms: 0,
-    };
+    let moment = |epoch| Moment { date: &date, second: 0, extra: &policy.extra_head, epoch };
+    let shown = Freshness::Leader.confirmed();
 
     let mut cache = Cache::default();
     let mut clock = Clock::start();
@@ -118,7 +113,7 @@ fn requests(c: &mut Criterion) {
     let mut meters = Meters::default();
     let meter = meters.of("GET", "/v1/health/service/");
     let plan = cache.adopt(first, meter, Some(key), false, Some(REQUEST));
-    let length = plan.group.with_wire(&state, moment(0), muster::edge::http::respond::Wire::len);
+    let length = plan.group.with_wire(&state, moment(0), shown, muster::edge::http::respond::Wire::len);
     let mut group = c.benchmark_group(format!("http/health of {INSTANCES} instances"));
     group.throughput(Throughput::Bytes(length as u64));
     group.bench_function("from the cache", |b| {
@@ -127,14 +122,14 @@ fn requests(c: &mut Criterion) {
             assert_eq!(head_end(raw, 0), Some(raw.len()));
             let plan = cache.plan(raw).expect("it was asked before").clone();
             plan.group.meter.note(clock.lap());
-            plan.group.with_wire(&state, moment(0), |wire| wire.len())
+            plan.group.with_wire(&state, moment(0), shown, |wire| wire.len())
         });
     });
     let mut epoch = 0;
     group.bench_function("rendered", |b| {
         b.iter(|| {
             epoch += 1;
-            plan.group.with_wire(&state, moment(epoch), |wire| wire.len())
+            plan.group.with_wire(&state, moment(epoch), shown, |wire| wire.len())
         });
     });
     group.finish();

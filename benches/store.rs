@@ -9,11 +9,12 @@ use muster::consensus::Encoded;
 use muster::store::command::{CatalogOp, Command, KvOp, Register};
 use muster::store::model::{Check, KvEntry, Node, Service, Status};
 use muster::store::topic::Topic;
-use muster::store::{State, Touched, Watchers};
+use muster::store::{State, StateBuilder, Touched, Watchers};
 
 const INSTANCES: usize = 1_000;
 const KEYS: usize = 100_000;
 const PARKED: usize = 100_000;
+const KEYS_OF_A_SNAPSHOT: usize = 1_000_000;
 
 fn register(number: usize, output: &str) -> Command {
     let node = format!("node-{number}");
@@ -145,11 +146,38 @@ fn wakes(c: &mut Criterion) {
     });
 }
 
+/// What a snapshot costs whoever takes one, and a restart: all keys of 64-byte values as sections, and back.
+fn snapshots(c: &mut Criterion) {
+    let mut state = State::new();
+    let value = "v".repeat(64);
+    for number in 0..KEYS_OF_A_SNAPSHOT {
+        apply(&mut state, &Encoded::of(&set(number, &value)));
+    }
+    let mut group = c.benchmark_group("snapshot");
+    group.sample_size(10);
+    group.bench_function("1,000,000 keys as sections", |b| {
+        b.iter(|| state.sections().map(|section| section.bytes.len()).sum::<usize>())
+    });
+    let sections: Vec<_> = state.sections().collect();
+    drop(state);
+    group.bench_function("1,000,000 keys from sections", |b| {
+        b.iter_with_large_drop(|| {
+            let mut builder = StateBuilder::new();
+            for section in &sections {
+                builder.section(section.kind, section.version, &section.bytes).expect("our own bytes");
+            }
+            builder.finish().expect("our own sections")
+        })
+    });
+    group.finish();
+}
+
 fn store(c: &mut Criterion) {
     let state = filled();
     writes(c, &state);
     reads(c, &state);
     wakes(c);
+    snapshots(c);
 }
 
 criterion_group!(benches, store);

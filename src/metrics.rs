@@ -52,9 +52,18 @@ pub enum Sample {
     DnsPtrQuery,
 }
 
-const COUNTERS: [&str; 4] = ["raft.apply", "dns.queries", "agent.check.runs", "agent.catalog.writes"];
-const SAMPLES: [&str; 6] =
-    ["fsm.register", "fsm.deregister", "fsm.kvs", "agent.check.run", "dns.domain_query", "dns.ptr_query"];
+const COUNTERS: [&str; Counter::CatalogWrites as usize + 1] =
+    ["raft.apply", "dns.queries", "agent.check.runs", "agent.catalog.writes"];
+const SAMPLES: [&str; Sample::DnsPtrQuery as usize + 1] = [
+    "fsm.register",
+    "fsm.deregister",
+    "fsm.kvs",
+    "fsm.autopilot",
+    "fsm.restore",
+    "agent.check.run",
+    "dns.domain_query",
+    "dns.ptr_query",
+];
 
 /// The cells of one core, on cache lines of their own.
 #[repr(align(128))]

@@ -20,6 +20,7 @@ use std::time::Duration;
 use crate::agent::{self, Agent, AgentError, Door, Doorway, Hooks, LocalState, Parts, identity};
 use crate::config::{Config, RuntimeChoice};
 use crate::consensus::{self, Proposals, Runner};
+use crate::edge::fresh::Leadership;
 use crate::edge::{dns, http};
 use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError};
 use crate::runtime::net::BindError;
@@ -280,7 +281,9 @@ async fn run_edge(plan: Plan, seat: EdgeSeat) {
     ));
     let shutdown = plan.shutdown.clone();
     let dns = task::spawn(async move {
-        dns::serve(plan.config, plan.state, doors.dns, async move { shutdown.raised().await }).await;
+        let leadership = Leadership::Real(plan.proposals);
+        dns::serve(plan.config, plan.state, leadership, doors.dns, async move { shutdown.raised().await })
+            .await;
     });
     let server = http::server::Server::new(edge, http::routes(), doors.http, plan.clients);
     server.run(changes, plan.shutdown).await;

@@ -293,6 +293,65 @@ fn an_agent_on_a_unix_socket_answers_too() {
 }
 
 #[test]
+fn operators_see_and_change_the_cluster() {
+    const PEERS: &[(u16, &str)] = &[(
+        200,
+        r#"{"Servers":[{"ID":"b6041961-ac79-d720-0c95-6af041d1eedb","Node":"cx","Address":"127.0.0.1:18300","Leader":true,"ProtocolVersion":"3","Voter":true},
+            {"ID":"0e","Node":"(unknown)","Address":"127.0.0.2:8300","Leader":false,"ProtocolVersion":"","Voter":false}],"Index":0}"#,
+    )];
+    let table = "Node       ID                                    Address          State     Voter  RaftProtocol\ncx         b6041961-ac79-d720-0c95-6af041d1eedb  127.0.0.1:18300  leader    true   3\n(unknown)  0e                                    127.0.0.2:8300   follower  false  <=1\n";
+    let asked: &[(&str, &str)] = &[("GET /v1/operator/raft/configuration?stale=", "")];
+    check(&["operator", "raft", "list-peers", "-stale"], PEERS, asked, 0, table, "");
+    let remove = ["operator", "raft", "remove-peer", "-id=x"];
+    let asked: &[(&str, &str)] = &[("DELETE /v1/operator/raft/peer?id=x", "")];
+    check(&remove, &[(200, "")], asked, 0, "Removed peer with id \"x\"\n", "");
+    let refused: &[(u16, &str)] = &[(500, "id \"x\" was not found in the Raft configuration")];
+    let text = "Error removing peer: Unexpected response code: 500 (id \"x\" was not found in the Raft configuration)\n";
+    check(&remove, refused, asked, 1, "", text);
+    let neither = "Error removing peer: an address or id is required for the peer to remove\n";
+    check(&["operator", "raft", "remove-peer"], &[], &[], 1, "", neither);
+    let both = "Error removing peer: cannot give both an address and id\n";
+    check(&["operator", "raft", "remove-peer", "-id=x", "-address=y"], &[], &[], 1, "", both);
+    let asked: &[(&str, &str)] = &[("POST /v1/operator/raft/transfer-leader?id=x", "")];
+    let transfer = ["operator", "raft", "transfer-leader", "-id=x"];
+    check(&transfer, &[(200, r#"{"Success":true}"#)], asked, 0, "Success\n", "");
+}
+
+#[test]
+fn autopilot_is_shown_and_set_as_by_consul() {
+    const CONFIG: (u16, &str) = (
+        200,
+        r#"{"CleanupDeadServers":true,"LastContactThreshold":"1s","MaxTrailingLogs":250,"MinQuorum":3,"ServerStabilizationTime":"10s","RedundancyZoneTag":"z","DisableUpgradeMigration":false,"UpgradeVersionTag":"","CreateIndex":4,"ModifyIndex":9}"#,
+    );
+    let get: (&str, &str) = ("GET /v1/operator/autopilot/configuration", "");
+    let shown = "CleanupDeadServers = true\nLastContactThreshold = 1s\nMaxTrailingLogs = 250\nMinQuorum = 3\nServerStabilizationTime = 10s\nRedundancyZoneTag = \"z\"\nDisableUpgradeMigration = false\nUpgradeVersionTag = \"\"\n";
+    check(&["operator", "autopilot", "get-config"], &[CONFIG], &[get], 0, shown, "");
+    let put = (
+        "PUT /v1/operator/autopilot/configuration?cas=9",
+        r#"{"CleanupDeadServers":false,"LastContactThreshold":"1.5s","MaxTrailingLogs":250,"MinQuorum":3,"ServerStabilizationTime":"10s","RedundancyZoneTag":"z","DisableUpgradeMigration":false,"UpgradeVersionTag":"","CreateIndex":4,"ModifyIndex":9}"#,
+    );
+    let set = [
+        "operator",
+        "autopilot",
+        "set-config",
+        "-cleanup-dead-servers=false",
+        "-last-contact-threshold=1500ms",
+    ];
+    check(&set, &[CONFIG, (200, "true")], &[get, put], 0, "Configuration updated!\n", "");
+    let late = "Configuration could not be atomically updated, please try again\n";
+    check(&set, &[CONFIG, (200, "false")], &[get, put], 1, late, "");
+    let wrong = "Failed to parse args: invalid value \"x\" for flag -last-contact-threshold: time: invalid duration \"x\"\n";
+    check(&["operator", "autopilot", "set-config", "-last-contact-threshold=x"], &[], &[], 1, "", wrong);
+    const STATE: &[(u16, &str)] = &[(
+        200,
+        r#"{"Healthy":true,"FailureTolerance":0,"OptimisticFailureTolerance":0,"Servers":{"b":{"ID":"b","Name":"n2","Address":"10.0.0.2:8300","NodeStatus":"alive","Version":"1.8.7","LastContact":"2ms","LastTerm":3,"LastIndex":42,"Healthy":true,"StableSince":"2020-11-06T14:51:00Z","ReadReplica":true,"Status":"non-voter","Meta":{"k":"v"},"NodeType":"read-replica"}},"Leader":"a","Voters":["a"],"ReadReplicas":["b"]}"#,
+    )];
+    let asked: &[(&str, &str)] = &[("GET /v1/operator/autopilot/state", "")];
+    let text = "Healthy:                      true\nFailure Tolerance:            0\nOptimistic Failure Tolerance: 0\nLeader:                       a\nVoters:\n   a\nRead Replicas:\n   b\nServers:\n   b\n      Name:            n2\n      Address:         10.0.0.2:8300\n      Version:         1.8.7\n      Status:          non-voter\n      Node Type:       read-replica\n      Node Status:     alive\n      Healthy:         true\n      Last Contact:    2ms\n      Last Term:       3\n      Last Index:      42\n      Read Replica:    true\n      Meta\n         \"k\": \"v\"\n\n";
+    check(&["operator", "autopilot", "state"], STATE, asked, 0, text, "");
+}
+
+#[test]
 fn mistakes_end_with_one_and_help_with_zero() {
     let closed = {
         let listener = TcpListener::bind("127.0.0.1:0").expect("port");
@@ -330,6 +389,10 @@ fn mistakes_end_with_one_and_help_with_zero() {
         (&["kv"], 1),
         (&["kv", "-help"], 0),
         (&["members", "-foo"], 1),
+        (&["operator"], 1),
+        (&["operator", "raft"], 1),
+        (&["operator", "raft", "-h"], 0),
+        (&["operator", "autopilot", "state", "-h"], 0),
         (&["nothing"], 127),
         (&[], 127),
         (&["--help"], 0),

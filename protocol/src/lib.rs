@@ -4,6 +4,7 @@
 pub mod dns;
 pub mod entry;
 pub mod http;
+pub mod log;
 pub mod raft;
 pub mod rpc;
 pub mod wire;

@@ -3,7 +3,7 @@
 //! [`registry`] is the pure heart; [`driver`] moves it on the control core; other cores read the published
 //! [`LocalState`] and ask for changes through the [`Door`].
 
-mod bell;
+pub mod bell;
 pub mod door;
 pub mod driver;
 pub mod error;

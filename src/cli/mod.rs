@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod kv;
 mod local;
+mod operator;
 mod services;
 mod table;
 mod transport;
@@ -43,6 +44,13 @@ struct Group {
     programs: &'static [Program],
 }
 
+/// Groups under a common word.
+struct Realm {
+    name: &'static str,
+    summary: &'static str,
+    groups: &'static [Group],
+}
+
 /// The groups of commands. Their shared flags include those about a datacenter.
 const GROUPS: [Group; 3] = [catalog::GROUP, kv::GROUP, services::GROUP];
 
@@ -73,7 +81,10 @@ pub fn main(args: Vec<String>) -> ExitCode {
     }
     signal::die_of_closed_pipes();
     if let Some(group) = GROUPS.iter().find(|group| group.name == name) {
-        return run_group(group, rest);
+        return run_group(group.name, group, rest);
+    }
+    if name == operator::REALM.name {
+        return run_realm(&operator::REALM, rest);
     }
     if let Some(program) = OF_THE_AGENT.iter().find(|p| p.command.name == name) {
         return run(program, &client::FLAGS[..client::AGENT_FLAGS], rest);
@@ -85,22 +96,35 @@ pub fn main(args: Vec<String>) -> ExitCode {
     ExitCode::from(127)
 }
 
-/// Runs a command of a group.
-fn run_group(group: &Group, args: &[String]) -> ExitCode {
+/// Runs a command of a group of groups.
+fn run_realm(realm: &Realm, args: &[String]) -> ExitCode {
+    let name = args.first().map(String::as_str).unwrap_or_default();
+    if let Some(group) = realm.groups.iter().find(|group| group.name == name) {
+        return run_group(&format!("{} {name}", realm.name), group, &args[1..]);
+    }
+    let groups: Vec<(&str, &str)> = realm.groups.iter().map(|group| (group.name, group.summary)).collect();
+    show_words(realm.name, realm.summary, &groups, name)
+}
+
+/// Runs a command of a group; `words` lead to the group.
+fn run_group(words: &str, group: &Group, args: &[String]) -> ExitCode {
     let name = args.first().map(String::as_str).unwrap_or_default();
     if let Some(program) = group.programs.iter().find(|p| p.command.name == name) {
         return run(program, &client::FLAGS, &args[1..]);
     }
     let commands: Vec<(&str, &str)> =
         group.programs.iter().map(|p| (p.command.name, p.command.summary)).collect();
+    show_words(words, group.summary, &commands, name)
+}
+
+/// Says which words may follow; an error unless that was asked.
+fn show_words(words: &str, summary: &str, next: &[(&str, &str)], asked: &str) -> ExitCode {
     let text = format!(
-        "Usage: {} {} <subcommand> [options] [args]\n\n  {}.\n\nSubcommands:\n{}",
+        "Usage: {} {words} <subcommand> [options] [args]\n\n  {summary}.\n\nSubcommands:\n{}",
         program(),
-        group.name,
-        group.summary,
-        listed(&commands, 4)
+        listed(next, 4)
     );
-    if matches!(name, "-h" | "-help" | "--help") {
+    if matches!(asked, "-h" | "-help" | "--help") {
         print!("{text}");
         return ExitCode::SUCCESS;
     }
@@ -129,6 +153,7 @@ fn run(program: &Program, shared: &[Flag], args: &[String]) -> ExitCode {
 fn overview() -> String {
     let mut all: Vec<(&str, &str)> = vec![(agent::COMMAND.name, agent::COMMAND.summary)];
     all.extend(GROUPS.iter().map(|group| (group.name, group.summary)));
+    all.push((operator::REALM.name, operator::REALM.summary));
     all.extend(OF_THE_AGENT.iter().chain(&LOCAL).map(|p| (p.command.name, p.command.summary)));
     all.sort_unstable();
     format!(

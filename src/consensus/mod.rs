@@ -8,6 +8,7 @@
 //! then are its writers told. So a write that was acknowledged is visible on every core.
 
 mod admin;
+mod ask;
 mod encoded;
 mod error;
 mod limits;
@@ -21,6 +22,7 @@ mod status;
 mod tests;
 
 pub use admin::{AdminError, AdminOp};
+pub use ask::{ASKED_MAX, Asked};
 pub use encoded::{Damaged, Encoded};
 pub use error::ProposeError;
 pub use limits::{BATCH_MAX, COMMAND_LENGTH_MAX, QUEUE_BYTES_MAX, QUEUE_MAX};

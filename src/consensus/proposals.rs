@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::runtime::mesh::{self, Full, OneSender, Sender};
+use bytes::Bytes;
+
+use crate::runtime::mesh::{self, Full, OneSender, Receiver, Sender};
 use crate::runtime::publish::Published;
+use crate::runtime::time;
 use crate::store::State;
 use crate::store::command::{Applied, Command};
 
 use super::admin::{AdminError, AdminOp};
+use super::ask::{ASKED_MAX, Asked, Asking, Event, Question};
 use super::encoded::Encoded;
 use super::error::ProposeError;
 use super::limits::{COMMAND_LENGTH_MAX, QUEUE_BYTES_MAX, QUEUE_MAX};
@@ -20,6 +24,9 @@ use super::status::{Contact, Status};
 /// Term of a voter that has bootstrapped itself and then elected itself.
 const LONE_VOTER_TERM: u64 = 2;
 
+/// How long a question waits for a leader: Consul's default of `performance.rpc_hold_timeout`.
+const RPC_HOLD_TIMEOUT: Duration = Duration::from_secs(7);
+
 /// A handle to propose writes from any core, to make sure that reads are fresh, and to ask who leads.
 #[derive(Clone)]
 pub struct Proposals(Option<Arc<Handle>>);
@@ -27,6 +34,7 @@ pub struct Proposals(Option<Arc<Handle>>);
 struct Handle {
     queue: Sender<Proposal>,
     waiting: Arc<AtomicUsize>,
+    asks: Sender<Event>,
     state: Published<State>,
     address: String,
 }
@@ -58,8 +66,9 @@ pub enum Consistency {
 pub fn open(address: String) -> (Proposals, Published<State>, Runner) {
     let (queue, proposed) = mesh::channel(QUEUE_MAX);
     let state = Published::new(State::new());
-    let handle = Handle { queue, waiting: Arc::default(), state: state.clone(), address };
-    (Proposals(Some(Arc::new(handle))), state.clone(), Runner::new(proposed, state))
+    let (asks, asking) = Asking::new();
+    let handle = Handle { queue, waiting: Arc::default(), asks, state: state.clone(), address };
+    (Proposals(Some(Arc::new(handle))), state.clone(), Runner::new(proposed, asking, state))
 }
 
 impl Proposals {
@@ -113,12 +122,40 @@ impl Proposals {
         Err(AdminError::Refused(format!("a lone voter in memory cannot do this: {op:?}")))
     }
 
+    /// Asks what only the leader can answer: the desk there ([`Proposals::open_desk`]) reads the question. One that is
+    /// not `repeatable` is sent to one leader only, even when nobody knows what became of it there.
+    ///
+    /// # Errors
+    /// There is no leader within the hold time, it was lost on the way, or no server is known.
+    pub async fn ask(&self, question: Bytes, repeatable: bool) -> Result<Bytes, ProposeError> {
+        let handle = self.0.as_deref().ok_or(ProposeError::NoServers)?;
+        let (answer, told) = mesh::oneshot();
+        let until = time::now() + RPC_HOLD_TIMEOUT;
+        match handle.asks.try_send(Event::Ask(Question { question, repeatable, answer, until })) {
+            Ok(()) => told.await.unwrap_or(Err(ProposeError::Stopping)),
+            Err(Full::Full(_)) => Err(ProposeError::TooBusy),
+            Err(Full::Closed(_)) => Err(ProposeError::Stopping),
+        }
+    }
+
+    /// Opens the desk of this server: whatever is asked while it leads comes in there. `None` on an agent that is no
+    /// server, or is stopping.
+    pub fn open_desk(&self) -> Option<Receiver<Asked>> {
+        let (desk, asked) = mesh::channel(ASKED_MAX);
+        self.0.as_deref()?.asks.try_send(Event::Desk(desk)).ok()?;
+        Some(asked)
+    }
+
     /// How reads stand. Reads a few atomics; cheap enough for every request.
     pub fn contact(&self) -> Contact {
         match &self.0 {
-            Some(_) => {
-                Contact { has_server: true, known_leader: true, leads: true, last: Some(Duration::ZERO) }
-            }
+            Some(_) => Contact {
+                has_server: true,
+                known_leader: true,
+                leads: true,
+                alone: true,
+                last: Some(Duration::ZERO),
+            },
             None => Contact::default(),
         }
     }

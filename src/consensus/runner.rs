@@ -1,5 +1,6 @@
 //! The control core's side of the door.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::runtime::mesh::{OneSender, Receiver, Sender};
@@ -8,25 +9,32 @@ use crate::runtime::task;
 use crate::store::command::Applied;
 use crate::store::{State, Touched};
 
+use super::ask::Asking;
 use super::limits::BATCH_MAX;
 use super::proposals::Proposal;
 use super::sequencer::Sequencer;
+use super::standing::{Role, Standing};
 
 /// Orders and applies what is proposed. Dropping it, or its future, ends all waiting writers as stopping.
 pub struct Runner {
     proposed: Receiver<Proposal>,
     published: Published<State>,
     sequencer: Sequencer,
+    asking: Option<Asking>,
 }
 
 impl Runner {
-    pub(super) fn new(proposed: Receiver<Proposal>, published: Published<State>) -> Runner {
-        Runner { proposed, published, sequencer: Sequencer::new() }
+    pub(super) fn new(proposed: Receiver<Proposal>, asking: Asking, published: Published<State>) -> Runner {
+        Runner { proposed, published, sequencer: Sequencer::new(), asking: Some(asking) }
     }
 
     /// Runs until the last [`super::Proposals`] is gone. `edges` are the registries of parked queries, one per edge
     /// core; one that is full is waited for, one that is closed is passed over.
     pub async fn run(mut self, edges: Vec<Sender<Arc<Touched>>>) {
+        if let Some(asking) = self.asking.take() {
+            let leads = || Standing { role: Role::Leader, ..Standing::default() };
+            task::spawn(asking.run(Rc::new(|_, _| false), leads)).detach();
+        }
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut answers = Vec::with_capacity(BATCH_MAX);
         while self.proposed.recv_batch(&mut batch, BATCH_MAX).await {

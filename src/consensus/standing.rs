@@ -77,6 +77,8 @@ pub struct PeerProgress {
     pub id: ServerId,
     /// Index of the newest entry that it is known to hold durably.
     pub match_index: u64,
+    /// Term of that entry; 0 if there is none.
+    pub match_term: u64,
     /// How long ago it last answered; `None` if never in this term.
     pub last_contact: Option<Duration>,
     /// Whether it is being sent a snapshot.

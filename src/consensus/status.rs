@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use super::ProposeError;
-
 /// Facts for `/v1/status/...`, `/v1/operator/raft/configuration` and the statistics of `/v1/agent/self`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -34,23 +32,9 @@ pub struct Contact {
     pub known_leader: bool,
     /// Whether this server leads and its lease holds now: the published state is as fresh as a default read needs.
     pub leads: bool,
+    /// Whether, besides, it is the only voter: nobody else could have taken the lead from it.
+    pub alone: bool,
     /// How old the leader's word is that the state here rests on: zero on the leader itself, `None` when no
     /// leader was ever heard of.
     pub last: Option<Duration>,
-}
-
-impl Contact {
-    /// Whether a read may be answered from the state here. A stale one needs no leader now, but a state that came
-    /// from one.
-    ///
-    /// # Errors
-    /// Why not, in Consul's words.
-    pub fn admit(&self, stale: bool) -> Result<(), ProposeError> {
-        match self {
-            Contact { has_server: false, .. } => Err(ProposeError::NoServers),
-            Contact { known_leader: true, .. } => Ok(()),
-            Contact { last: Some(_), .. } if stale => Ok(()),
-            _ => Err(ProposeError::NoLeader),
-        }
-    }
 }

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures_lite::future::{self, FutureExt};
 use rkyv::util::AlignedVec;
@@ -159,16 +158,4 @@ fn bytes_from_outside_are_checked() {
     bytes.fill(0xff);
     assert!(Encoded::check(bytes).is_err());
     assert!(Encoded::check(AlignedVec::new()).is_err());
-}
-
-#[test]
-fn reads_need_a_leader_and_stale_ones_a_state_that_came_from_one() {
-    let (proposals, ..) = open(String::new());
-    assert_eq!(proposals.contact().admit(false), Ok(()));
-    assert_eq!(Proposals::without_server().contact().admit(true), Err(ProposeError::NoServers));
-    let waiting = Contact { has_server: true, ..Contact::default() };
-    assert_eq!(waiting.admit(true), Err(ProposeError::NoLeader));
-    let orphaned = Contact { last: Some(Duration::from_secs(9)), ..waiting };
-    assert_eq!(orphaned.admit(true), Ok(()));
-    assert_eq!(orphaned.admit(false), Err(ProposeError::NoLeader));
 }

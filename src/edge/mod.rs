@@ -1,4 +1,5 @@
 //! What clients talk to: HTTP and DNS.
 
 pub mod dns;
+pub mod fresh;
 pub mod http;

@@ -1,3 +1,6 @@
 //! The server role: leader duties, and later RPC endpoints, forwarding, other datacenters.
 
+pub mod autopilot;
+pub mod health;
 pub mod leader;
+pub mod links;

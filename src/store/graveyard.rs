@@ -45,7 +45,14 @@ impl Graveyard {
         self.by_key.iter().map(|(name, index)| (name, *index))
     }
 
+    /// The same without borrowing.
+    pub(super) fn into_rows(self) -> impl Iterator<Item = (Arc<str>, u64)> + Send {
+        self.by_key.into_iter()
+    }
+
+    /// A change older than what is forgotten (the last of a node's checks may be) counts as that old.
     pub(super) fn bury(&mut self, key: Arc<str>, index: u64) {
+        let index = index.max(self.floor);
         self.forget(&key);
         self.by_age.insert((index, key.clone()));
         self.by_key.insert(key, index);
@@ -68,5 +75,24 @@ impl Graveyard {
             assert!(index >= self.floor, "graves are swept in order of age");
             self.floor = index;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node whose checks had not changed since before the floor rose was buried below it, and the next sweep stopped
+    /// the server.
+    #[test]
+    fn a_grave_may_be_older_than_what_is_forgotten() {
+        let mut graves = Graveyard::new(2 * GRAVES_DROPPED_AT_ONCE);
+        let max = 2 * GRAVES_DROPPED_AT_ONCE as u64;
+        (1..=max + 1).for_each(|index| graves.bury(index.to_string().into(), index));
+        assert!(graves.floor() > 0);
+        graves.bury("old".into(), 0);
+        assert_eq!(graves.index_of("old"), graves.floor());
+        (max + 2..3 * max).for_each(|index| graves.bury(index.to_string().into(), index));
+        assert_eq!(graves.index_of("old"), graves.floor());
     }
 }

@@ -14,8 +14,12 @@ use rkyv::vec::ArchivedVec;
 use super::apply::thaw;
 use super::catalog::{Name, NodeEntry};
 use super::keys::{Grave, KeyTree, Place};
-use super::model::{Check, KvEntry, Node, Service};
-use super::sections::*;
+use super::model::{AutopilotConfig, Check, KvEntry, Node, Service};
+use super::sections::{
+    ArchivedCheckRow, ArchivedGraveRow, ArchivedHead, ArchivedKeyGraveRow, ArchivedKeyRow, ArchivedNodeRow,
+    ArchivedServiceCheckIndexRow, ArchivedServiceIndexRow, ArchivedServiceRow, Counts, SECTION_VERSION,
+    SectionKind,
+};
 use super::state::{State, TableIndexes};
 use super::topic::fold;
 use super::touched::Touched;
@@ -75,6 +79,9 @@ pub struct StateBuilder {
     key_graves: Vec<Place>,
 }
 
+/// Largest index of a state that is taken: the indexes of all writes to come must find room above it.
+const INDEX_MAX: u64 = 1 << 62;
+
 /// What [`Head`] says.
 #[derive(Debug)]
 struct HeadRow {
@@ -84,7 +91,7 @@ struct HeadRow {
     at: TableIndexes,
     key_floor: u64,
     grave_floors: [u64; 4],
-    autopilot: Option<super::model::AutopilotConfig>,
+    autopilot: Option<AutopilotConfig>,
     counts: Counts,
 }
 
@@ -184,6 +191,11 @@ impl StateBuilder {
     /// They are not all there, or contradict each other.
     pub fn finish(mut self) -> Result<State, SectionError> {
         let head = self.head.take().ok_or_else(|| incomplete("the first one"))?;
+        let came = self.counts();
+        if came != head.counts {
+            return Err(incomplete(&format!("{:?} were announced, {came:?} came", head.counts)));
+        }
+        self.check_indexes(&head)?;
         let mut state = State::new();
         let mut scratch = Touched::new();
         self.put_nodes(&mut state)?;
@@ -198,17 +210,40 @@ impl StateBuilder {
         state.restored_at = head.restored_at;
         state.at = head.at;
         state.autopilot = head.autopilot.map(Arc::new);
-        let found = state.counts();
-        if found != head.counts {
-            return Err(incomplete(&format!("{:?} were announced, {found:?} came", head.counts)));
-        }
-        if state.offset > state.index || state.restored_at > state.index {
-            return Err(SectionError::Damaged {
-                kind: SectionKind::Head as u16,
-                why: "indexes out of order".into(),
-            });
+        let kept = state.counts();
+        if kept != head.counts {
+            return Err(damaged(SectionKind::Head, format!("of {:?} only {kept:?} differ", head.counts)));
         }
         Ok(state)
+    }
+
+    fn counts(&self) -> Counts {
+        let count = |number: usize| number as u64;
+        Counts {
+            nodes: count(self.nodes.len()),
+            services: count(self.services.len()),
+            checks: count(self.checks.len()),
+            service_indexes: count(self.service_indexes.len()),
+            service_check_indexes: count(self.service_check_indexes.len()),
+            graves: count(self.graves.len()),
+            keys: count(self.keys.len()),
+            key_graves: count(self.key_graves.len()),
+        }
+    }
+
+    /// What the tables take for granted of indexes, so that no archive, whoever made it, can stop a server later.
+    fn check_indexes(&self, head: &HeadRow) -> Result<(), SectionError> {
+        let sane = head.index <= INDEX_MAX && head.offset <= head.index && head.restored_at <= head.index;
+        let floors = head.grave_floors;
+        let graves = self.graves.iter().all(|(yard, _, index)| {
+            floors.get(usize::from(*yard)).is_some_and(|floor| (*floor..=head.index).contains(index))
+        });
+        let of_keys =
+            |place: &Place| place.grave_index().is_none_or(|at| (head.key_floor..=head.index).contains(&at));
+        if sane && graves && self.key_graves.iter().all(of_keys) {
+            return Ok(());
+        }
+        Err(damaged(SectionKind::Head, "its indexes contradict each other".into()))
     }
 
     fn take_head(&mut self, head: &ArchivedHead) -> Result<(), SectionError> {
@@ -223,7 +258,7 @@ impl StateBuilder {
             at: thaw(&head.at),
             key_floor: head.key_floor.to_native(),
             grave_floors: std::array::from_fn(|yard| head.grave_floors[yard].to_native()),
-            autopilot: thaw::<Option<super::model::AutopilotConfig>>(&head.autopilot),
+            autopilot: thaw(&head.autopilot),
             counts: Counts {
                 nodes: counts.nodes.to_native(),
                 services: counts.services.to_native(),
@@ -323,10 +358,7 @@ impl StateBuilder {
         let live = std::mem::take(&mut self.keys);
         let places = if self.key_graves.is_empty() { live } else { merged(live, self.key_graves.drain(..)) };
         if !places.is_sorted_by(|one, next| one.key() < next.key()) {
-            return Err(SectionError::Damaged {
-                kind: SectionKind::Keys as u16,
-                why: "keys out of order".into(),
-            });
+            return Err(damaged(SectionKind::Keys, "keys out of order".into()));
         }
         state.keys = KeyTree::of(places, head.key_floor);
         Ok(())
@@ -370,9 +402,9 @@ where
         .map_err(|why| SectionError::Damaged { kind, why: why.to_string() })
 }
 
-fn grave<'a>(row: &'a ArchivedKeyGraveRow) -> Grave<'a> {
+fn grave(row: &ArchivedKeyGraveRow) -> Grave {
     Grave {
-        key: &row.key,
+        key: row.key[..].into(),
         own_change: row.own_change.to_native(),
         changed: row.changed.to_native(),
         shown: row.shown.to_native(),
@@ -382,6 +414,10 @@ fn grave<'a>(row: &'a ArchivedKeyGraveRow) -> Grave<'a> {
 
 fn incomplete(why: &str) -> SectionError {
     SectionError::Incomplete { why: why.into() }
+}
+
+fn damaged(kind: SectionKind, why: String) -> SectionError {
+    SectionError::Damaged { kind: kind as u16, why }
 }
 
 fn orphan(kind: SectionKind, id: &str, node: &str) -> SectionError {

@@ -124,7 +124,7 @@ impl State {
         state.offset = state.index - log_index;
         state.restored_at = state.index;
         *self = state;
-        touched.everything();
+        touched.merge(Touched::everything());
         Ok(())
     }
 }

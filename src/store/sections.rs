@@ -5,6 +5,8 @@
 //! [`super::StateBuilder`]; all that does not is: every index, the memory of deletions, the offset between the
 //! log's index and ours. What a restore has gathered is not part of a state's sections.
 
+use std::sync::Arc;
+
 use rkyv::api::high::HighSerializer;
 use rkyv::rancor;
 use rkyv::ser::allocator::ArenaHandle;
@@ -12,7 +14,7 @@ use rkyv::util::AlignedVec;
 use rkyv::with::Inline;
 use rkyv::{Archive, Serialize};
 
-use super::keys::Grave;
+use super::catalog::NodeEntry;
 use super::limits::SECTION_LENGTH;
 use super::model::{AutopilotConfig, Check, KvEntry, Node, Service};
 use super::state::{State, TableIndexes};
@@ -134,15 +136,16 @@ pub(super) struct KeyGraveRow {
 }
 
 impl State {
-    /// All tables, as sections in a fixed order. The same state makes the same bytes.
-    pub fn sections(&self) -> impl Iterator<Item = Section> + use<'_> {
+    /// All tables, as sections in a fixed order. The same state makes the same bytes. The iterator holds this state by
+    /// itself and makes one section at a time.
+    pub fn sections(&self) -> impl Iterator<Item = Section> + Send + use<> {
         self.head_section()
             .chain(self.catalog_sections())
             .chain(self.name_sections())
             .chain(self.key_sections())
     }
 
-    fn head_section(&self) -> impl Iterator<Item = Section> + use<'_> {
+    fn head_section(&self) -> impl Iterator<Item = Section> + Send + use<> {
         let head = Head {
             index: self.index,
             offset: self.offset,
@@ -153,56 +156,75 @@ impl State {
             autopilot: self.autopilot.as_deref().cloned(),
             counts: self.counts(),
         };
-        chunks(SectionKind::Head, std::iter::once(head), |_| 0)
+        sections(SectionKind::Head, std::iter::once(head), |_| 0, |rows| archive(rows))
     }
 
-    fn catalog_sections(&self) -> impl Iterator<Item = Section> + use<'_> {
-        let nodes = self.nodes.values().map(|entry| NodeRow {
-            row: &entry.row,
-            changed: entry.changed,
-            checks_changed: entry.checks_changed,
-        });
-        let services = self.nodes.values().flat_map(|entry| entry.services.values());
-        let checks = self.nodes.values().flat_map(|entry| entry.checks.values());
-        chunks(SectionKind::Nodes, nodes, |node| node_length(node.row))
-            .chain(chunks(SectionKind::Services, services.map(|row| ServiceRow { row }), |service| {
-                service_length(service.row)
-            }))
-            .chain(chunks(SectionKind::Checks, checks.map(|row| CheckRow { row }), |check| {
-                check_length(check.row)
-            }))
+    fn catalog_sections(&self) -> impl Iterator<Item = Section> + Send + use<> {
+        let nodes = self.nodes.clone();
+        let entries = move || nodes.clone().into_iter().map(|(_, entry)| entry);
+        let services = entries().flat_map(|entry| entry.services.clone()).map(|(_, row)| row);
+        let checks = entries().flat_map(|entry| entry.checks.clone()).map(|(_, row)| row);
+        let nodes = sections(
+            SectionKind::Nodes,
+            entries(),
+            |entry| node_length(&entry.row),
+            |rows| archive(&rows.iter().map(node_row).collect::<Vec<_>>()),
+        );
+        let services = sections(
+            SectionKind::Services,
+            services,
+            |row| service_length(row),
+            |rows| archive(&rows.iter().map(|row| ServiceRow { row }).collect::<Vec<_>>()),
+        );
+        let checks = sections(
+            SectionKind::Checks,
+            checks,
+            |row| check_length(row),
+            |rows| archive(&rows.iter().map(|row| CheckRow { row }).collect::<Vec<_>>()),
+        );
+        nodes.chain(services).chain(checks)
     }
 
-    fn name_sections(&self) -> impl Iterator<Item = Section> + use<'_> {
-        let services = self.services.iter().map(|(name, entry)| ServiceIndexRow {
+    fn name_sections(&self) -> impl Iterator<Item = Section> + Send + use<> {
+        let services = self.services.clone().into_iter().map(|(name, entry)| ServiceIndexRow {
             name: name.to_string(),
             instances_changed: entry.instances_changed,
             health_changed: entry.health_changed,
         });
         let checks = self
             .service_checks
-            .iter()
+            .clone()
+            .into_iter()
             .map(|(name, list)| ServiceCheckIndexRow { name: name.to_string(), changed: list.changed });
-        let yards = (0u8..).zip(self.graveyards());
+        let yards = (0u8..).zip(self.graveyards().map(|graves| graves.clone().into_rows()));
         let graves = yards.flat_map(|(yard, graves)| {
-            graves.iter().map(move |(name, index)| GraveRow { yard, name: name.to_string(), index })
+            graves.map(move |(name, index)| GraveRow { yard, name: name.to_string(), index })
         });
-        chunks(SectionKind::ServiceIndexes, services, |row| row.name.len())
-            .chain(chunks(SectionKind::ServiceCheckIndexes, checks, |row| row.name.len()))
-            .chain(chunks(SectionKind::Graves, graves, |row| row.name.len()))
+        sections(SectionKind::ServiceIndexes, services, |row| row.name.len(), |rows| archive(rows))
+            .chain(sections(
+                SectionKind::ServiceCheckIndexes,
+                checks,
+                |row| row.name.len(),
+                |rows| archive(rows),
+            ))
+            .chain(sections(SectionKind::Graves, graves, |row| row.name.len(), |rows| archive(rows)))
     }
 
-    fn key_sections(&self) -> impl Iterator<Item = Section> + use<'_> {
-        let rows = self.keys.under(b"").map(|row| KeyRow { row });
-        let graves = self.keys.graves().map(|grave: Grave<'_>| KeyGraveRow {
+    fn key_sections(&self) -> impl Iterator<Item = Section> + Send + use<> {
+        let graves = self.keys.graves().map(|grave| KeyGraveRow {
             key: grave.key.to_vec(),
             own_change: grave.own_change,
             changed: grave.changed,
             shown: grave.shown,
             solid: grave.solid,
         });
-        chunks(SectionKind::Keys, rows, |key| key.row.key.len() + key.row.value.len() + key.row.session.len())
-            .chain(chunks(SectionKind::KeyGraves, graves, |grave| grave.key.len()))
+        let live = sections(
+            SectionKind::Keys,
+            self.keys.rows(),
+            |row| row.key.len() + row.value.len() + row.session.len(),
+            |rows| archive(&rows.iter().map(|row| KeyRow { row }).collect::<Vec<_>>()),
+        );
+        live.chain(sections(SectionKind::KeyGraves, graves, |grave| grave.key.len(), |rows| archive(rows)))
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -221,30 +243,39 @@ impl State {
 }
 
 /// Closes a section when its rows are estimated (`length`: what a row has on the heap) to fill it.
-fn chunks<R>(
+fn sections<R: Send>(
     kind: SectionKind,
-    mut rows: impl Iterator<Item = R>,
-    length: impl Fn(&R) -> usize,
-) -> impl Iterator<Item = Section>
-where
-    R: Archive + for<'a> Serialize<HighSerializer<AlignedVec<16>, ArenaHandle<'a>, rancor::Error>>,
-{
+    mut rows: impl Iterator<Item = R> + Send,
+    length: fn(&R) -> usize,
+    archive: fn(&Vec<R>) -> AlignedVec<16>,
+) -> impl Iterator<Item = Section> + Send {
     std::iter::from_fn(move || {
         let mut some = Vec::new();
         let mut bytes = 0;
         while bytes < SECTION_LENGTH {
             let Some(row) = rows.next() else { break };
-            bytes += size_of::<R::Archived>() + length(&row);
+            bytes += ROW_LENGTH + length(&row);
             some.push(row);
         }
-        if some.is_empty() {
-            return None;
-        }
-        let mut archive = AlignedVec::<16>::with_capacity(bytes + bytes / 16 + size_of::<R::Archived>());
-        archive = rkyv::api::high::to_bytes_in::<_, rancor::Error>(&some, archive)
-            .expect("rows are plain data, which always encodes into memory");
-        Some(Section { kind: kind as u16, version: SECTION_VERSION, bytes: archive })
+        let full = !some.is_empty();
+        full.then(|| Section { kind: kind as u16, version: SECTION_VERSION, bytes: archive(&some) })
     })
+}
+
+/// What a row takes beside its texts, about, bytes.
+const ROW_LENGTH: usize = 64;
+
+fn archive<R>(rows: &Vec<R>) -> AlignedVec<16>
+where
+    R: for<'a> Serialize<HighSerializer<AlignedVec<16>, ArenaHandle<'a>, rancor::Error>>,
+{
+    let bytes = AlignedVec::with_capacity(SECTION_LENGTH + SECTION_LENGTH / 8);
+    rkyv::api::high::to_bytes_in::<_, rancor::Error>(rows, bytes)
+        .expect("rows are plain data, which always encodes into memory")
+}
+
+fn node_row(entry: &Arc<NodeEntry>) -> NodeRow<'_> {
+    NodeRow { row: &entry.row, changed: entry.changed, checks_changed: entry.checks_changed }
 }
 
 fn node_length(row: &Node) -> usize {

@@ -63,9 +63,9 @@ impl Touched {
         self.all |= other.all;
     }
 
-    /// Adds every topic of the tables.
-    pub(super) fn everything(&mut self) {
-        self.all = true;
+    /// Every topic of the tables: they were replaced as a whole.
+    pub fn everything() -> Touched {
+        Touched { all: true, ..Touched::default() }
     }
 
     pub(super) fn key(&mut self, key: &[u8]) {

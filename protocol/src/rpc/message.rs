@@ -3,6 +3,8 @@
 
 use bytes::Bytes;
 
+use crate::raft;
+
 /// Data of one [`SnapshotChunk`] at most, bytes. Small enough that a heartbeat behind it on the same link is not late
 /// (2 ms at 1 Gbit/s), large enough that the acknowledgements cost nothing.
 pub const SNAPSHOT_CHUNK_MAX: usize = 256 << 10;
@@ -10,9 +12,14 @@ pub const SNAPSHOT_CHUNK_MAX: usize = 256 << 10;
 /// Tokens of one request at most: writes and reads that one step of a server hands on together.
 pub const FORWARD_MAX: usize = 1024;
 
+/// A question or an answer of the agents' own at most, bytes: facts about a few servers take far less.
+pub const ASK_LENGTH_MAX: usize = 64 << 10;
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerMessage {
+    /// What the servers decide by. Entries in it are filled in; their bodies lie aligned.
+    Raft(raft::Message),
     /// Writes that a server without the lead took in, for the leader to order.
     Forward(Vec<Forwarded>),
     /// What became of them, in any order.
@@ -36,6 +43,20 @@ pub enum PeerMessage {
     /// How much of a snapshot has arrived; also the answer to a chunk that did not fit, so that a transfer goes on where
     /// it broke off.
     SnapshotAck(SnapshotAck),
+    /// What only the leader knows or may do, in words of the agents' own.
+    Ask {
+        /// Chosen by the asker.
+        token: u64,
+        /// At most [`ASK_LENGTH_MAX`] bytes.
+        question: Bytes,
+    },
+    /// The answer to it.
+    Told {
+        /// The question's.
+        token: u64,
+        /// At most [`ASK_LENGTH_MAX`] bytes; `None` when the asked server does not lead.
+        answer: Option<Bytes>,
+    },
 }
 
 /// A write on its way to the leader.

@@ -1,5 +1,9 @@
 //! What servers tell each other.
 
+mod codec;
+mod hello;
 pub mod message;
 
+pub use codec::{decode, encode};
+pub use hello::{LINK_VERSION, LINK_VERSION_MIN, LinkHello, LinkWelcome, PREAMBLE};
 pub use message::PeerMessage;

@@ -88,21 +88,24 @@ impl std::error::Error for WireError {}
 /// Appends one frame; `write` appends its payload, whose first byte is at a multiple of [`FRAME_ALIGNMENT`] from the frame's
 /// start. `out` must hold whole frames only, so that they stay aligned to one another.
 ///
-/// # Panics
-/// The payload is longer than [`PAYLOAD_LENGTH_MAX`]: senders close batches long before.
+/// # Errors
+/// The payload is longer than [`PAYLOAD_LENGTH_MAX`]; nothing was appended. Senders close batches long before.
 pub fn encode_frame(
     out: &mut Vec<u8>,
     kind: Kind,
     version: u8,
     flags: u16,
     write: impl FnOnce(&mut Vec<u8>),
-) {
+) -> Result<(), WireError> {
     let start = out.len();
     debug_assert!(start.is_multiple_of(FRAME_ALIGNMENT), "frames follow one another without gaps");
     out.resize(start + FRAME_HEADER_LENGTH, 0);
     write(out);
     let length = out.len() - start - FRAME_HEADER_LENGTH;
-    assert!(length <= PAYLOAD_LENGTH_MAX, "a payload of {length} bytes");
+    if length > PAYLOAD_LENGTH_MAX {
+        out.truncate(start);
+        return Err(WireError::TooLong { what: "message", length, max: PAYLOAD_LENGTH_MAX });
+    }
     out.resize(start + padded(FRAME_HEADER_LENGTH + length), 0);
 
     let (header, payload) = out[start..].split_at_mut(FRAME_HEADER_LENGTH);
@@ -114,6 +117,7 @@ pub fn encode_frame(
     header[8..12].copy_from_slice(&crc.to_le_bytes());
     let guard = crc32fast::hash(&header[..12]);
     header[12..16].copy_from_slice(&guard.to_le_bytes());
+    Ok(())
 }
 
 /// A length rounded up to where the next frame begins.

@@ -7,7 +7,8 @@ use super::*;
 fn stream(payloads: &[Vec<u8>]) -> Vec<u8> {
     let mut out = Vec::new();
     for (number, payload) in payloads.iter().enumerate() {
-        encode_frame(&mut out, Kind(number as u8), 1, 7, |out| out.extend_from_slice(payload));
+        encode_frame(&mut out, Kind(number as u8), 1, 7, |out| out.extend_from_slice(payload))
+            .expect("short");
         assert!(out.len().is_multiple_of(FRAME_ALIGNMENT));
     }
     out
@@ -68,6 +69,13 @@ proptest! {
         let mut decoder = Decoder::new(HELLO_LENGTH_MAX);
         let _ = read(&mut decoder, &bytes, &[piece]);
     }
+}
+
+#[test]
+fn a_payload_that_is_too_long_is_not_sent() {
+    let mut out = Vec::new();
+    let refused = encode_frame(&mut out, Kind(0), 1, 0, |out| out.resize(PAYLOAD_LENGTH_MAX + 100, 0));
+    assert!(matches!(refused, Err(WireError::TooLong { .. })) && out.is_empty());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use muster_protocol::dns::MESSAGE_SIZE_MAX;
 
 use super::Service;
-use super::responder::{Circumstances, Later, Reply};
+use super::responder::{Later, Reply};
 use crate::runtime::net::{DATAGRAM_MAX, Udp, UdpBatch};
 use crate::runtime::{task, time};
 
@@ -30,10 +30,14 @@ pub(super) async fn serve(service: Rc<Service>, socket: Rc<Udp>) -> io::Result<(
             socket.ready().await?;
             continue;
         }
-        for (later, to) in front.answer(&service, &socket) {
+        for (awaited, to) in front.answer(&service, &socket) {
             let (service, socket) = (service.clone(), socket.clone());
             task::spawn(async move {
-                if let Some(reply) = service.complete(&later, false).await {
+                let reply = match awaited {
+                    Awaited::Recursors(later) => service.complete(&later, false).await,
+                    Awaited::Leader(packet) => service.prove(&packet, false).await,
+                };
+                if let Some(reply) = reply {
                     send_alone(&socket, &reply, to).await;
                 }
             })
@@ -46,6 +50,13 @@ pub(super) async fn serve(service: Rc<Service>, socket: Rc<Udp>) -> io::Result<(
     }
 }
 
+/// What a query has to wait for.
+enum Awaited {
+    Recursors(Later),
+    /// That the leader proves the state fresh that this question is about.
+    Leader(Box<[u8]>),
+}
+
 struct Front {
     received: UdpBatch,
     replies: UdpBatch,
@@ -54,13 +65,13 @@ struct Front {
 }
 
 impl Front {
-    /// Answers what was received; returns the queries that have to wait for recursors.
-    fn answer(&mut self, service: &Service, socket: &Rc<Udp>) -> Vec<(Later, SocketAddr)> {
+    /// Answers what was received; returns the queries that have to wait.
+    fn answer(&mut self, service: &Service, socket: &Rc<Udp>) -> Vec<(Awaited, SocketAddr)> {
         let mut waiting = Vec::new();
         let started = time::now();
-        let how = Circumstances { tcp: false, unix_time: time::unix_now().as_secs() as u32 };
-        let state = service.state.load();
         service.refresh();
+        let how = service.circumstances(false);
+        let state = service.state.load();
         let mut responder = service.responder.borrow_mut();
         for (packet, from) in self.received.iter() {
             let mut unsent = Reply::Silence;
@@ -72,7 +83,8 @@ impl Front {
                 }
             });
             match unsent {
-                Reply::Later(later) => waiting.push((later, from)),
+                Reply::Later(later) => waiting.push((Awaited::Recursors(later), from)),
+                Reply::Unproven => waiting.push((Awaited::Leader(packet.into()), from)),
                 Reply::Larger => {
                     self.large.resize(MESSAGE_SIZE_MAX, 0);
                     match responder.respond(&state, packet, how, &mut self.large) {
@@ -84,7 +96,8 @@ impl Front {
                         Reply::Now(len) => {
                             self.replies.push(&self.large[..len], from);
                         }
-                        Reply::Later(later) => waiting.push((later, from)),
+                        Reply::Later(later) => waiting.push((Awaited::Recursors(later), from)),
+                        Reply::Unproven => waiting.push((Awaited::Leader(packet.into()), from)),
                         Reply::Silence | Reply::Larger => {}
                     }
                 }

@@ -9,6 +9,7 @@ mod cache;
 mod front;
 pub mod lookup;
 pub mod names;
+mod proof;
 mod recursion;
 pub mod responder;
 pub mod settings;
@@ -25,13 +26,15 @@ use std::time::Duration;
 use muster_protocol::dns::MESSAGE_SIZE_MAX;
 
 use crate::config::Config;
+use crate::edge::fresh::{Leadership, Verdict};
 use crate::runtime::net::{Listener, Udp};
 use crate::runtime::publish::Published;
 use crate::runtime::task::{self, Task};
 use crate::runtime::{random, time};
 use crate::store::State;
 use lookup::External;
-use responder::{Circumstances, Later, Responder};
+use proof::Proofs;
+use responder::{Circumstances, Later, Reply, Responder};
 use settings::DnsSettings;
 
 /// Most queries of a core that wait for recursors; further ones fail at once (SERVFAIL).
@@ -53,10 +56,11 @@ pub struct Sockets {
 pub async fn serve(
     config: Published<Config>,
     state: Published<State>,
+    leadership: Leadership,
     sockets: Sockets,
     stop: impl Future<Output = ()>,
 ) {
-    let service = Rc::new(Service::new(config, state));
+    let service = Rc::new(Service::new(config, state, leadership));
     let mut tasks: Vec<Task<()>> = Vec::new();
     for socket in sockets.udp {
         let service = service.clone();
@@ -95,14 +99,17 @@ pub(crate) struct Service {
     room: RefCell<Box<[u8]>>,
     /// Queries that wait for recursors.
     recursions: Cell<usize>,
+    /// Queries that wait for the leader.
+    proofs: Rc<Proofs>,
 }
 
 impl Service {
-    fn new(config: Published<Config>, state: Published<State>) -> Service {
+    fn new(config: Published<Config>, state: Published<State>, leadership: Leadership) -> Service {
         let seen = config.load_full();
         let responder = RefCell::new(Responder::new(DnsSettings::new(&seen), random::seed()));
         let room = RefCell::new(vec![0; MESSAGE_SIZE_MAX].into());
-        Service { config, seen: RefCell::new(seen), responder, state, room, recursions: Cell::new(0) }
+        let proofs = Proofs::new(leadership);
+        Service { config, seen: RefCell::new(seen), responder, state, room, recursions: Cell::new(0), proofs }
     }
 
     /// Takes up a configuration that was published since.
@@ -115,9 +122,35 @@ impl Service {
         }
     }
 
+    /// How questions stand that have just been read. To be asked behind the reading, for each batch: see
+    /// [`crate::edge::fresh`].
+    fn circumstances(&self, tcp: bool) -> Circumstances {
+        let freshness = self.responder.borrow().freshness();
+        let verdict = freshness.judge(&self.proofs.leadership().contact());
+        Circumstances { unproven: matches!(verdict, Verdict::Behind(_)), ..proven(tcp) }
+    }
+
+    /// Answers a question once the state is proven fresh; the reply, if one is due.
+    async fn prove(&self, packet: &[u8], tcp: bool) -> Option<Vec<u8>> {
+        let patience = self.responder.borrow().hold_timeout();
+        if !self.proofs.prove(patience).await {
+            return self.responder.borrow_mut().respond_unproven(packet, proven(tcp));
+        }
+        let mut out = vec![0; MESSAGE_SIZE_MAX];
+        let reply = self.responder.borrow_mut().respond(&self.state.load(), packet, proven(tcp), &mut out);
+        match reply {
+            Reply::Now(len) => {
+                out.truncate(len);
+                Some(out)
+            }
+            Reply::Later(later) => self.complete(&later, tcp).await,
+            Reply::Silence | Reply::Larger | Reply::Unproven => None,
+        }
+    }
+
     /// Asks the recursors what `later` waits for; the reply, if one is due.
     async fn complete(&self, later: &Later, tcp: bool) -> Option<Vec<u8>> {
-        let how = || Circumstances { tcp, unix_time: time::unix_now().as_secs() as u32 };
+        let how = || proven(tcp);
         let Some(_turn) = Turn::take(&self.recursions) else {
             tracing::debug!("{RECURSIONS_MAX} queries wait for recursors; one more was refused");
             return self.responder.borrow_mut().respond_failure(later, how());
@@ -146,6 +179,11 @@ impl Service {
         }
         self.responder.borrow_mut().respond_with(&self.state.load(), later, &external, how())
     }
+}
+
+/// The circumstances of a question that the state here is fresh enough for.
+fn proven(tcp: bool) -> Circumstances {
+    Circumstances { tcp, unix_time: time::unix_now().as_secs() as u32, unproven: false }
 }
 
 /// A place among the queries that wait for recursors.

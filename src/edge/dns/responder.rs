@@ -13,6 +13,7 @@ use muster_protocol::dns::{MESSAGE_SIZE_MAX, rcode};
 use super::cache::AnswerCache;
 use super::lookup::{External, Found, Local, look_up};
 use super::settings::DnsSettings;
+use crate::edge::fresh::Freshness;
 use crate::metrics::{self, Counter, Sample};
 use crate::runtime::random::Rng;
 use crate::store::State;
@@ -24,6 +25,8 @@ pub enum Reply {
     Now(usize),
     /// Recursors have to be asked first.
     Later(Later),
+    /// It is about the state, which has to be proven fresh first.
+    Unproven,
     /// None is due.
     Silence,
     /// The client takes more than there is room for: answer it again into [`MESSAGE_SIZE_MAX`] bytes.
@@ -48,6 +51,8 @@ pub struct Circumstances {
     pub tcp: bool,
     /// Unix time, seconds.
     pub unix_time: u32,
+    /// Whether the state may be older than answers have to be: then there are none from it.
+    pub unproven: bool,
 }
 
 /// How many questions were answered, since the tally was taken last.
@@ -77,6 +82,16 @@ impl Responder {
         Responder { settings: Arc::new(settings), cache, random, tally: Tally::default() }
     }
 
+    /// How fresh the state must be.
+    pub fn freshness(&self) -> Freshness {
+        self.settings.freshness
+    }
+
+    /// The longest that a question waits for a leader.
+    pub fn hold_timeout(&self) -> Duration {
+        self.settings.hold_timeout
+    }
+
     /// The numbers since the last call.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
@@ -98,17 +113,23 @@ impl Responder {
         if size_limit(&query, how.tcp) > out.len() {
             return Reply::Larger;
         }
-        self.tally.packets += 1;
         let terms = terms(&self.settings, how);
+        self.tally.packets += 1;
         let random = &mut self.random;
         let mut buffer = [0; KEY_LEN_MAX];
         let key = query.key(&mut buffer);
-        if let Some(template) = self.cache.get(key, state) {
+        if !how.unproven
+            && let Some(template) = self.cache.get(key, state)
+        {
             self.tally.answered(&query);
             return Reply::Now(template.render(&query, &terms, &mut || random.next_u64() as u32, out));
         }
         let found = look_up(&query, &self.settings, state, &External::new(), random.next_u64());
         let local = match found {
+            Found::Here(_) if how.unproven => {
+                self.tally.packets -= 1; // it is counted when it is answered
+                return Reply::Unproven;
+            }
             Found::Here(local) => *local,
             Found::Recurse if self.settings.recursion_available() => return self.later(packet, Vec::new()),
             // Reverse names: nobody else to ask.
@@ -141,6 +162,18 @@ impl Responder {
             Found::Here(local) => self.send_once(&local.answer, &query, &later.settings, how, &mut out),
             Found::Recurse | Found::Refused => self.fail(&query, how, &mut out),
         };
+        out.truncate(len);
+        Some(out)
+    }
+
+    /// The reply to a question about a state that could not be proven fresh.
+    pub fn respond_unproven(&mut self, packet: &[u8], how: Circumstances) -> Option<Vec<u8>> {
+        let Parsed::Query(query) = parse(packet) else { return None };
+        let mut out = vec![0; MESSAGE_SIZE_MAX];
+        let settings = self.settings.clone();
+        let recursion_available = settings.recursion_available();
+        let answer = Answer { recursion_available, ..Answer::bare(rcode::SERVFAIL, true) };
+        let len = self.send_once(&answer, &query, &settings, how, &mut out);
         out.truncate(len);
         Some(out)
     }

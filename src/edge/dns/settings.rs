@@ -7,9 +7,12 @@ use muster_protocol::dns::name::Name;
 use muster_protocol::dns::record::{Data, Owner, Record, Soa};
 
 use crate::config::{Config, DnsConfig, RecursorStrategy};
+use crate::edge::fresh::Freshness;
 
 /// Most recursors that are asked for one question; further ones are ignored.
 pub const RECURSORS_MAX: usize = 16;
+/// Default of `performance.rpc_hold_timeout`.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// The view of a [`Config`]; rebuilt when the configuration is published anew.
 #[derive(Clone, Debug)]
@@ -30,6 +33,10 @@ pub struct DnsSettings {
     pub recursor_timeout: Duration,
     /// The agent is a client and knows no server: it cannot tell what is in the catalog.
     pub serverless: bool,
+    /// How fresh the state must be that answers are from.
+    pub freshness: Freshness,
+    /// The longest that a question waits for a leader.
+    pub hold_timeout: Duration,
     /// The rest, as configured.
     pub dns: DnsConfig,
     zone_primary: Name,
@@ -41,7 +48,8 @@ impl DnsSettings {
     /// stand for the root.
     pub fn new(config: &Config) -> DnsSettings {
         let settings = DnsSettings::from_parts(config.dns.clone(), &config.datacenter);
-        DnsSettings { serverless: !config.server, ..settings }
+        let hold_timeout = config.performance.rpc_hold_timeout;
+        DnsSettings { serverless: !config.server, hold_timeout, ..settings }
     }
 
     /// The view of the parts that matter.
@@ -59,6 +67,11 @@ impl DnsSettings {
             random_recursors: dns.recursor_strategy == RecursorStrategy::Random,
             recursor_timeout: dns.recursor_timeout,
             serverless: false,
+            freshness: match dns.allow_stale {
+                true => Freshness::Stale(Some(dns.max_stale)),
+                false => Freshness::Leader,
+            },
+            hold_timeout: HOLD_TIMEOUT,
             zone_primary: below("ns"),
             zone_mailbox: below("hostmaster"),
             domain,

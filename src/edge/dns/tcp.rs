@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 
 use super::Service;
-use super::responder::{Circumstances, Reply};
+use super::responder::Reply;
 use crate::runtime::net::{Listener, Socket, Stream};
 use crate::runtime::task::{self, Task};
 use crate::runtime::time;
@@ -84,13 +84,13 @@ async fn converse(service: &Service, socket: Socket) -> io::Result<()> {
 async fn answer(service: &Service, packet: &[u8], reply: &mut Vec<u8>) -> bool {
     service.refresh();
     let started = time::now();
-    let how = Circumstances { tcp: true, unix_time: time::unix_now().as_secs() as u32 };
+    let how = service.circumstances(true);
     let mut fill = |message: &[u8]| {
         reply.clear();
         reply.extend_from_slice(&(message.len() as u16).to_be_bytes());
         reply.extend_from_slice(message);
     };
-    let later = {
+    let waiting = {
         let mut responder = service.responder.borrow_mut();
         let mut room = service.room.borrow_mut();
         let now = responder.respond(&service.state.load(), packet, how, &mut room);
@@ -101,10 +101,15 @@ async fn answer(service: &Service, packet: &[u8], reply: &mut Vec<u8>) -> bool {
                 return true;
             }
             Reply::Silence | Reply::Larger => return false,
-            Reply::Later(later) => later,
+            Reply::Later(later) => Some(later),
+            Reply::Unproven => None,
         }
     };
-    let Some(message) = service.complete(&later, true).await else { return false };
+    let message = match waiting {
+        Some(later) => service.complete(&later, true).await,
+        None => service.prove(packet, true).await,
+    };
+    let Some(message) = message else { return false };
     fill(&message);
     true
 }

@@ -11,9 +11,10 @@ use std::rc::Rc;
 
 use muster_protocol::http::{DATE_LEN, Headers};
 
-use super::exchange::{Consistency, Read, Render, Wait};
+use super::exchange::{Read, Render, Wait};
 use super::limits;
 use super::respond::{Dress, Manner, Meta, Wire};
+use crate::edge::fresh::{Freshness, Shown};
 use crate::metrics::routes::Meter;
 #[cfg(test)]
 use crate::metrics::routes::Meters;
@@ -33,12 +34,14 @@ pub struct Plan {
 pub struct Group {
     /// What it depends on.
     pub topic: Topic,
+    /// How fresh its answers must be.
+    pub freshness: Freshness,
+    /// Whether answers say how they were made; those that do say it of failures too.
+    pub show_consistency: bool,
     /// Whether an answer may be used again.
     pub cacheable: bool,
     /// Where its requests are noted.
     pub meter: Meter,
-    consistency: Consistency,
-    show_consistency: bool,
     blocking: bool,
     gzip: bool,
     render: Render,
@@ -51,6 +54,8 @@ pub struct Group {
 /// An answer and what it was built from.
 struct Built {
     wire: Wire,
+    /// What it says of itself, unless it says that in its own way.
+    meta: Option<Meta>,
     state_index: u64,
     shown_index: u64,
     change: u64,
@@ -69,10 +74,6 @@ pub struct Moment<'a> {
     pub extra: &'a [u8],
     /// Counts changes of anything but the state that answers show.
     pub epoch: u64,
-    /// Whether a leader is known.
-    pub known_leader: bool,
-    /// Milliseconds since the leader was last heard of.
-    pub last_contact_ms: u64,
 }
 
 /// Bytes that built answers hold.
@@ -83,10 +84,10 @@ impl Group {
     fn new(read: Read, gzip: bool, meter: Meter, held: Rc<Held>) -> Group {
         Group {
             topic: read.topic,
+            freshness: read.options.freshness,
+            show_consistency: read.show_consistency,
             cacheable: read.cacheable,
             meter,
-            consistency: read.options.consistency,
-            show_consistency: read.show_consistency,
             blocking: read.options.wait.is_some(),
             gzip,
             render: read.render,
@@ -104,18 +105,24 @@ impl Group {
         Rc::new(Group::new(read, false, Meters::default().of("GET", "/test/group").clone(), Rc::default()))
     }
 
-    /// Gives `send` the answer as of `state`, built anew only if it may have changed.
-    pub fn with_wire<R>(&self, state: &State, moment: Moment<'_>, send: impl FnOnce(&Wire) -> R) -> R {
+    /// Gives `send` the answer as of `state`, built anew only if it may have changed. How it was made is none of what it
+    /// is built from: that is put into the answer there is.
+    pub fn with_wire<R>(
+        &self,
+        state: &State,
+        moment: Moment<'_>,
+        shown: Shown,
+        send: impl FnOnce(&Wire) -> R,
+    ) -> R {
         let mut built = self.built.borrow_mut();
         let reusable =
             self.cacheable && built.as_mut().is_some_and(|built| self.still_true(built, state, moment.epoch));
         if !reusable {
-            let fresh = self.build(state, moment);
+            let fresh = self.build(state, moment, shown);
             self.account(built.as_ref().map_or(0, |old| old.wire.len()), fresh.wire.len());
             *built = Some(fresh);
-        } else if let Some(built) = built.as_mut().filter(|built| built.date_second != moment.second) {
-            built.wire.set_date(moment.date);
-            built.date_second = moment.second;
+        } else if let Some(built) = built.as_mut() {
+            self.renew(built, moment, shown);
         }
         let sent = send(&built.as_ref().expect("it was built above").wire);
         if !self.cacheable {
@@ -139,24 +146,41 @@ impl Group {
         same
     }
 
-    fn build(&self, state: &State, moment: Moment<'_>) -> Built {
+    /// Puts into an answer that still holds what changes without the state.
+    fn renew(&self, built: &mut Built, moment: Moment<'_>, shown: Shown) {
+        if built.date_second != moment.second {
+            built.wire.set_date(moment.date);
+            built.date_second = moment.second;
+        }
+        let meta = built.meta.map(|_| self.meta(built.shown_index, shown));
+        if meta != built.meta {
+            let before = built.wire.len();
+            meta.iter().for_each(|meta| built.wire.set_meta(meta));
+            self.account(before, built.wire.len());
+            built.meta = meta;
+        }
+    }
+
+    fn meta(&self, index: u64, shown: Shown) -> Meta {
+        let Shown { consistency, known_leader, last_contact_ms } = shown;
+        let consistency = self.show_consistency.then_some(consistency);
+        Meta { index, consistency, known_leader, last_contact_ms }
+    }
+
+    fn build(&self, state: &State, moment: Moment<'_>, shown: Shown) -> Built {
         let shown_index = self.shown(state);
-        let meta = Meta {
-            index: shown_index,
-            consistency: self.show_consistency.then(|| self.consistency.as_str()),
-            known_leader: moment.known_leader,
-            last_contact_ms: moment.last_contact_ms,
-        };
         let response = (self.render)(state);
         let has_meta = response.headers.iter().any(|(name, _)| *name == "X-Consul-Index");
+        let meta = (!has_meta).then(|| self.meta(shown_index, shown));
         let dress = Dress {
             manner: Manner { gzip: self.gzip, ..Manner::KEEP },
             extra: Some(moment.extra),
-            meta: (!has_meta).then_some(meta),
+            meta,
             date: moment.date,
         };
         Built {
             wire: Wire::new(&response, dress),
+            meta,
             state_index: state.index(),
             shown_index,
             change: state.last_change(&self.topic),
@@ -375,12 +399,43 @@ mod tests {
         let meter = Meters::default().of("GET", "/test/cache").clone();
         let parked = cache.adopt(read, &meter, Some(b"key".to_vec()), false, Some(b"head")).group;
         let date = muster_protocol::http::http_date(0);
-        let moment =
-            Moment { date: &date, second: 0, extra: b"", epoch: 0, known_leader: true, last_contact_ms: 0 };
-        assert!(parked.with_wire(&State::new(), moment, Wire::len) > limits::CACHE_MAX);
+        let moment = Moment { date: &date, second: 0, extra: b"", epoch: 0 };
+        let shown = Freshness::Leader.confirmed();
+        assert!(parked.with_wire(&State::new(), moment, shown, Wire::len) > limits::CACHE_MAX);
         (0..2).for_each(|_| cache.trim());
         assert_eq!(cache.bytes(), 0);
-        assert!(parked.with_wire(&State::new(), moment, Wire::len) > limits::CACHE_MAX);
+        assert!(parked.with_wire(&State::new(), moment, shown, Wire::len) > limits::CACHE_MAX);
+    }
+
+    #[test]
+    fn how_an_answer_was_made_is_told_afresh_without_rendering_it_again() {
+        let renders = Rc::new(Cell::new(0));
+        let counted = renders.clone();
+        let topic = Topic::Key(b"k".as_slice().into());
+        let read = Read::new(topic, ReadOptions::default(), move |_| {
+            counted.set(counted.get() + 1);
+            Response::text(200, "body")
+        });
+        let meter = Meters::default().of("GET", "/test/cache").clone();
+        let mut cache = Cache::default();
+        let group = cache.adopt(read.showing_consistency(), &meter, Some(b"key".to_vec()), false, None).group;
+        let before = cache.bytes();
+        for (second, age) in [(0, 0), (0, 7), (1, 12_345), (1, 3), (2, 3)] {
+            let date = muster_protocol::http::http_date(second);
+            let moment = Moment { date: &date, second, extra: b"", epoch: 0 };
+            let shown = Shown { consistency: "stale", known_leader: age > 3, last_contact_ms: age };
+            let text = group.with_wire(&State::new(), moment, shown, |wire| wire.front().to_vec());
+            let text = String::from_utf8(text).expect("text");
+            let date = std::str::from_utf8(&date).expect("text");
+            let made = format!(
+                "X-Consul-Effective-Consistency: stale\r\nX-Consul-Index: 1\r\nX-Consul-Knownleader: {}\r\n\
+                 X-Consul-Lastcontact: {age}\r\nDate: {date}\r\nContent-Length: 4\r\n\r\nbody",
+                age > 3
+            );
+            assert!(text.ends_with(&made), "{text}");
+            assert_eq!(cache.bytes() - before, text.len());
+        }
+        assert_eq!(renders.get(), 1);
     }
 
     #[test]

@@ -26,9 +26,9 @@ pub struct Clock {
     second: u64,
     /// The `Date` header.
     pub date: [u8; DATE_LEN],
-    /// Counts changes of what answers show beside the state: the configuration, the leader.
+    /// Counts changes of what answers are built from beside the state: of the configuration.
     pub epoch: u64,
-    /// How reads stand to the leader.
+    /// How reads stand to the leader, as looked up behind the last bytes that were read.
     pub contact: Contact,
 }
 
@@ -71,14 +71,7 @@ impl Clock {
 
     /// What answers made now have in common.
     pub fn moment<'a>(&'a self, extra: &'a [u8]) -> Moment<'a> {
-        Moment {
-            date: &self.date,
-            second: self.second,
-            extra,
-            epoch: self.epoch,
-            known_leader: self.contact.known_leader,
-            last_contact_ms: self.contact.last.map_or(0, |last| last.as_millis() as u64),
-        }
+        Moment { date: &self.date, second: self.second, extra, epoch: self.epoch }
     }
 
     /// Whether more than `limit` has passed since the tick `since`.

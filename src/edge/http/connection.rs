@@ -60,6 +60,8 @@ pub enum Phase {
     Discard(Body),
     /// Its query is parked.
     Parked(Ticket),
+    /// Its read waits for a barrier; the number of the wait.
+    Waiting(u64),
     /// A task works on its answer.
     Busy(Timing),
     /// Its answer is sent in chunks.

@@ -13,6 +13,7 @@ use futures_lite::Stream;
 use muster_protocol::http::{Headers, Method};
 
 use super::query::Query;
+use crate::edge::fresh::Freshness;
 use crate::store::State;
 use crate::store::topic::Topic;
 
@@ -161,29 +162,6 @@ pub struct Streaming {
     pub source: Pin<Box<dyn Stream<Item = Bytes> + 'static>>,
 }
 
-/// How fresh a read must be, and what its `X-Consul-Effective-Consistency` says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Consistency {
-    /// Leader lease.
-    #[default]
-    Leader,
-    /// Verified with a quorum.
-    Consistent,
-    /// Any server.
-    Stale,
-}
-
-impl Consistency {
-    /// The word of the header.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Consistency::Leader => "leader",
-            Consistency::Consistent => "consistent",
-            Consistency::Stale => "stale",
-        }
-    }
-}
-
 /// A blocking query's condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
@@ -200,7 +178,7 @@ pub struct ReadOptions {
     /// Set for blocking queries.
     pub wait: Option<Wait>,
     /// How fresh.
-    pub consistency: Consistency,
+    pub freshness: Freshness,
     /// `?cached` was asked for and `http_config.use_cache` allows it.
     pub cached: bool,
 }

@@ -31,6 +31,10 @@ pub const REQUESTS_PER_TURN: usize = 64;
 /// Parked queries answered in one turn before others get their turn.
 pub const WAKES_PER_TURN: usize = 256;
 
+/// Records of reads in line for a barrier whose clients left meanwhile, beside as many as there are connections: beyond it
+/// they are cleared out.
+pub const READERS_LEFT_MAX: usize = 1024;
+
 /// Bytes read from one socket at a time; one such buffer for each core.
 pub const READ_BUFFER: usize = 64 << 10;
 

@@ -11,6 +11,7 @@ pub mod agent_service;
 pub mod area;
 #[cfg(test)]
 mod area_tests;
+mod barriers;
 mod budget;
 pub mod cache;
 pub mod cached;
@@ -48,7 +49,8 @@ use std::sync::Arc;
 
 use crate::agent::{Door, LocalState};
 use crate::config::Config;
-use crate::consensus::{Contact, Proposals, ProposeError};
+use crate::consensus::{Proposals, ProposeError};
+use crate::edge::fresh::Leadership;
 use crate::runtime::publish::Published;
 use crate::store::State;
 
@@ -61,6 +63,7 @@ pub struct Edge {
     proposals: Proposals,
     local: Published<LocalState>,
     agent: Door,
+    leadership: Leadership,
 }
 
 impl Edge {
@@ -72,7 +75,8 @@ impl Edge {
         local: Published<LocalState>,
         agent: Door,
     ) -> Edge {
-        Edge { config, state, proposals, local, agent }
+        let leadership = Leadership::Real(proposals.clone());
+        Edge { config, state, proposals, local, agent, leadership }
     }
 
     /// The configuration in force.
@@ -101,9 +105,9 @@ impl Edge {
         &self.proposals
     }
 
-    /// How reads stand to the leader, as `X-Consul-KnownLeader` and `X-Consul-LastContact` say.
-    pub fn contact(&self) -> Contact {
-        self.proposals.contact()
+    /// Who tells how reads stand to the leader.
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
     }
 
     /// Refuses what only servers can answer on an agent that is none and knows none, as Consul's clients without

@@ -1,9 +1,12 @@
 //! Query strings, and the parameters that all reads share, with Consul's words for what is wrong with them.
 
+use std::time::Duration;
+
 use muster_protocol::http::decode_query;
 
-use super::exchange::{Consistency, ReadOptions, Request, Response, Wait};
+use super::exchange::{ReadOptions, Request, Response, Wait};
 use crate::config::{Config, duration};
+use crate::edge::fresh::Freshness;
 
 /// A decoded query, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,11 +83,11 @@ pub fn no_namespace(request: &Request) -> Result<(), Response> {
 /// The answer that Consul gives.
 pub fn read_options(config: &Config, request: &Request) -> Result<ReadOptions, Response> {
     no_namespace(request)?;
-    let (consistency, cached) = consistency(config, request)?;
+    let (freshness, cached) = freshness(config, request)?;
     cache_control(request)?;
     let wait = wait(request)?;
     known_datacenter(config, request)?;
-    Ok(ReadOptions { wait, consistency, cached })
+    Ok(ReadOptions { wait, freshness, cached })
 }
 
 /// The same for writes, where most of it means nothing but is checked all the same.
@@ -111,8 +114,13 @@ pub fn known_datacenter(config: &Config, request: &Request) -> Result<(), Respon
 /// A read that failed below the endpoint: 500 with a text, and on discovery endpoints the headers of an answer that
 /// never came.
 pub fn failed_read(request: &Request, text: &str) -> Response {
+    failed(is_discovery(&request.path), text)
+}
+
+/// [`failed_read`] for who knows already whether the endpoint is one of discovery.
+pub fn failed(discovery: bool, text: &str) -> Response {
     let response = Response::internal(text);
-    if is_discovery(&request.path) { with_blank_meta(response) } else { response }
+    if discovery { with_blank_meta(response) } else { response }
 }
 
 /// Adds what discovery endpoints show beside an error.
@@ -127,12 +135,13 @@ fn is_discovery(path: &[u8]) -> bool {
     path.starts_with(b"/v1/catalog") || path.starts_with(b"/v1/health")
 }
 
-fn consistency(config: &Config, request: &Request) -> Result<(Consistency, bool), Response> {
+fn freshness(config: &Config, request: &Request) -> Result<(Freshness, bool), Response> {
     let query = &request.query;
     let consistent = query.has("consistent");
     let cached = query.has("cached") && config.http.use_cache;
     let mut stale = query.has("stale");
     // Asking for the cache counts as a choice even where the configuration has turned it off.
+    let mut age_max = None;
     let mut chosen = stale || consistent || query.has("cached") || query.has("leader");
     if let Some(text) = query.filled("max_stale") {
         let age = duration::parse(text)
@@ -140,10 +149,12 @@ fn consistency(config: &Config, request: &Request) -> Result<(Consistency, bool)
         if age > 0 {
             stale = true;
             chosen = true;
+            age_max = Some(Duration::from_nanos(age.unsigned_abs()));
         }
     }
     if !chosen && is_discovery(&request.path) && !config.discovery_max_stale.is_zero() {
         stale = true;
+        age_max = Some(config.discovery_max_stale);
     }
     let conflict = |with: &str| {
         let text = format!("Cannot specify ?{with} with ?consistent, conflicting semantics.");
@@ -152,9 +163,9 @@ fn consistency(config: &Config, request: &Request) -> Result<(Consistency, bool)
     match (consistent, stale, cached) {
         (true, true, _) => conflict("stale"),
         (true, _, true) => conflict("cached"),
-        (true, ..) => Ok((Consistency::Consistent, cached)),
-        (_, true, _) => Ok((Consistency::Stale, cached)),
-        _ => Ok((Consistency::Leader, cached)),
+        (true, ..) => Ok((Freshness::Consistent, cached)),
+        (_, true, _) => Ok((Freshness::Stale(age_max), cached)),
+        _ => Ok((Freshness::Leader, cached)),
     }
 }
 

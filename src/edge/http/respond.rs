@@ -1,5 +1,7 @@
 //! From a [`Response`] to bytes on the wire.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use muster_protocol::http::{DATE_LEN, Method, status_line};
 
@@ -73,6 +75,8 @@ pub struct Wire {
     front: Vec<u8>,
     /// Where the head ends.
     head_len: usize,
+    /// Where the headers stand that tell how a read was made; empty without them. Before the date.
+    meta_at: Range<usize>,
     /// Where the date stands.
     date_at: usize,
     /// A large body.
@@ -99,7 +103,8 @@ impl Wire {
         let compress = dress.manner.gzip && dress.extra.is_some() && !response.body.is_empty() && !encoded;
         let body = if compress { gzip::compress(&response.body) } else { response.body.clone() };
         let mut front = Vec::with_capacity(320 + dress.extra.map_or(0, <[u8]>::len));
-        let date_at = write_head(&mut front, response, &dress, compress, Some(body.len()));
+        let Places { meta_at, date_at } =
+            write_head(&mut front, response, &dress, compress, Some(body.len()));
         let head_len = front.len();
         let mut tail = Bytes::new();
         if !dress.manner.head_only {
@@ -109,19 +114,31 @@ impl Wire {
                 tail = body;
             }
         }
-        Wire { front, head_len, date_at, tail }
+        Wire { front, head_len, meta_at, date_at, tail }
     }
 
     /// The head of an answer whose body follows in chunks (or, to HTTP/1.0, up to the end of the connection).
     pub fn streamed(response: &Response, dress: Dress<'_>) -> Wire {
         let mut front = Vec::with_capacity(320);
-        let date_at = write_head(&mut front, response, &dress, false, None);
-        Wire { head_len: front.len(), front, date_at, tail: Bytes::new() }
+        let Places { meta_at, date_at } = write_head(&mut front, response, &dress, false, None);
+        Wire { head_len: front.len(), front, meta_at, date_at, tail: Bytes::new() }
     }
 
     /// The same answer with another date.
     pub fn set_date(&mut self, date: &[u8; DATE_LEN]) {
         self.front[self.date_at..self.date_at + DATE_LEN].copy_from_slice(date);
+    }
+
+    /// The same answer, made in another way.
+    pub fn set_meta(&mut self, meta: &Meta) {
+        debug_assert!(!self.meta_at.is_empty() && self.meta_at.end <= self.date_at, "it was made with one");
+        let mut text = Vec::with_capacity(160);
+        meta.write(&mut text);
+        let (before, after) = (self.meta_at.len(), text.len());
+        self.front.splice(self.meta_at.clone(), text);
+        self.meta_at.end = self.meta_at.start + after;
+        self.date_at = self.date_at - before + after;
+        self.head_len = self.head_len - before + after;
     }
 
     /// Head and small body.
@@ -156,18 +173,30 @@ impl Wire {
         front.extend_from_slice(b"\r\n");
         let head_len = front.len();
         front.extend_from_slice(&self.front[self.head_len..]);
-        Wire { front, head_len, date_at: self.date_at, tail: self.tail.clone() }
+        Wire {
+            front,
+            head_len,
+            meta_at: self.meta_at.clone(),
+            date_at: self.date_at,
+            tail: self.tail.clone(),
+        }
     }
 }
 
-/// Writes the head; returns where its date stands. Without a length the body is chunked.
+/// Places in a head that are written again.
+struct Places {
+    meta_at: Range<usize>,
+    date_at: usize,
+}
+
+/// Writes the head. Without a length the body is chunked.
 fn write_head(
     out: &mut Vec<u8>,
     response: &Response,
     dress: &Dress<'_>,
     gzipped: bool,
     length: Option<usize>,
-) -> usize {
+) -> Places {
     status_line(out, dress.manner.http_1_0, response.status);
     if gzipped {
         out.extend_from_slice(b"Content-Encoding: gzip\r\n");
@@ -176,9 +205,11 @@ fn write_head(
         header(out, name, value);
     }
     out.extend_from_slice(dress.extra.unwrap_or_default());
+    let meta_start = out.len();
     if let Some(meta) = &dress.meta {
         meta.write(out);
     }
+    let meta_at = meta_start..out.len();
     out.extend_from_slice(b"Date: ");
     let date_at = out.len();
     out.extend_from_slice(dress.date);
@@ -190,7 +221,7 @@ fn write_head(
     }
     out.extend_from_slice(dress.manner.connection());
     out.extend_from_slice(b"\r\n");
-    date_at
+    Places { meta_at, date_at }
 }
 
 /// Writes one header line. Line ends in a value (echoed input, say) become spaces: they never make new lines.

@@ -10,16 +10,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use muster_protocol::http::{Body, Framing, Head, Method, Reject, Target, chunk, head_end, last_chunk};
 
+use super::barriers::Reader;
 use super::cache::{Group, Plan, group_key};
 use super::connection::{Conn, Flushed, Phase, Receiving, Timing};
-use super::exchange::{Consistency, Handled, Outcome, Response, Streaming, Wait};
+use super::exchange::{Handled, Outcome, Response, Streaming, Wait};
 use super::limits;
 use super::park::{ConnId, Parked};
 use super::policy::{Admitted, Early, too_large};
-use super::query::failed_read;
+use super::query::failed;
 use super::respond::{Dress, Manner, Wire};
 use super::server::Server;
 use super::stream::panicked;
+use crate::consensus::Consistency;
+use crate::edge::fresh::{Shown, Verdict};
 use crate::metrics::routes::Meter;
 use crate::store::State;
 
@@ -99,6 +102,8 @@ impl Server {
     fn consume(&mut self, id: ConnId, input: &[u8]) -> (usize, bool) {
         let mut used = 0;
         let mut requests = 0;
+        // Behind the moment at which the requests were there: see `edge::fresh`.
+        self.clock.contact = self.edge.leadership().contact();
         loop {
             let tick = self.clock.tick;
             let Some(conn) = self.conn(id) else { return (input.len(), false) };
@@ -169,7 +174,9 @@ impl Server {
                     }
                 }
                 Phase::Linger => return (input.len(), false),
-                Phase::Parked(_) | Phase::Busy(_) | Phase::Streaming(_) => return (used, false),
+                Phase::Parked(_) | Phase::Waiting(_) | Phase::Busy(_) | Phase::Streaming(_) => {
+                    return (used, false);
+                }
             }
         }
     }
@@ -268,11 +275,6 @@ impl Server {
             }
             Ok(Outcome::Stream(streaming)) => self.start_stream(id, streaming, meter),
             Ok(Outcome::Read(read)) => {
-                if let Err(refusal) = self.clock.contact.admit(read.options.consistency == Consistency::Stale)
-                {
-                    self.answer(id, &failed_read(request, &refusal.to_string()), true);
-                    return meter.note(self.clock.lap());
-                }
                 let Some(manner) = self.conn(id).map(|conn| conn.manner) else { return };
                 // Only requests whose answer is the same for all who send these bytes are remembered.
                 let shared = request.method == Method::Get && request.body.is_empty();
@@ -286,16 +288,81 @@ impl Server {
         }
     }
 
-    /// Answers a read, or parks it.
+    /// Answers a read, or parks it, or lets it wait until the state here is new enough for it.
     fn serve_plan(&mut self, id: ConnId, plan: &Plan) {
+        match plan.group.freshness.judge(&self.clock.contact) {
+            Verdict::Now(shown) => {
+                if self.serve_fresh(id, plan, shown) {
+                    plan.group.meter.note(self.clock.lap());
+                }
+            }
+            Verdict::Behind(kind) => self.await_barrier(id, plan, kind),
+            Verdict::Never(why) => {
+                self.answer(id, &failed(plan.group.show_consistency, &why.to_string()), true);
+                plan.group.meter.note(self.clock.lap());
+            }
+        }
+    }
+
+    /// Answers a read from the state here, which is new enough; or parks it, then false.
+    fn serve_fresh(&mut self, id: ConnId, plan: &Plan, shown: Shown) -> bool {
         let state = self.edge.state();
         match plan.wait {
             Some(wait) if state.last_change(&plan.group.topic) <= wait.index => {
-                self.park_query(id, plan, wait)
+                self.park_query(id, plan, wait);
+                false
             }
             _ => {
-                self.answer_read(id, &plan.group, &state);
-                plan.group.meter.note(self.clock.lap());
+                self.answer_read(id, &plan.group, &state, shown);
+                true
+            }
+        }
+    }
+
+    fn await_barrier(&mut self, id: ConnId, plan: &Plan, kind: Consistency) {
+        self.forget_readers_who_left();
+        let patience = self.policy.config.performance.rpc_hold_timeout;
+        let number = self.barriers.join(kind, id, plan.clone(), self.clock.now, patience);
+        let Some(conn) = self.conn(id) else { return };
+        conn.phase = Phase::Waiting(number);
+        if conn.hangup && conn.input.is_empty() {
+            self.close(id);
+        }
+    }
+
+    /// The records of readers who left stay in line; only when they are the most are they looked for.
+    fn forget_readers_who_left(&mut self) {
+        if self.barriers.len() <= 2 * self.open() + limits::READERS_LEFT_MAX {
+            return;
+        }
+        let Server { barriers, conns, .. } = self;
+        barriers.retain(|reader| {
+            let slot = conns.get(reader.conn.slot as usize).filter(|slot| slot.is(reader.conn));
+            let conn = slot.and_then(|slot| slot.conn.as_ref());
+            conn.is_some_and(|conn| matches!(conn.phase, Phase::Waiting(number) if number == reader.number))
+        });
+    }
+
+    /// Goes on with reads whose wait for a barrier is over, a bounded number in one turn.
+    pub(super) fn answer_released(&mut self) {
+        for _ in 0..limits::WAKES_PER_TURN {
+            let Some((reader, passed)) = self.barriers.released() else { return };
+            let Reader { conn: id, number, plan, since, .. } = reader;
+            let Some(conn) = self.conn(id) else { continue };
+            if !matches!(conn.phase, Phase::Waiting(waits) if waits == number) {
+                continue;
+            }
+            conn.phase = Phase::Head;
+            let answered = match passed {
+                Ok(()) => self.serve_fresh(id, &plan, plan.group.freshness.confirmed()),
+                Err(why) => {
+                    self.answer(id, &failed(plan.group.show_consistency, &why.to_string()), true);
+                    true
+                }
+            };
+            if answered {
+                plan.group.meter.note(self.clock.now.saturating_duration_since(since));
+                self.resume(id);
             }
         }
     }
@@ -329,9 +396,10 @@ impl Server {
     /// Answers parked queries of one group that are still there.
     pub(super) fn answer_row(&mut self, group: &Rc<Group>, row: &[Parked]) {
         let state = self.edge.state();
+        let shown = group.freshness.later(&self.edge.leadership().contact());
         for parked in row {
             if self.unpark(parked) {
-                self.answer_read(parked.conn, group, &state);
+                self.answer_read(parked.conn, group, &state, shown);
                 self.resume(parked.conn);
             }
         }
@@ -351,12 +419,12 @@ impl Server {
         true
     }
 
-    fn answer_read(&mut self, id: ConnId, group: &Group, state: &State) {
+    fn answer_read(&mut self, id: ConnId, group: &Group, state: &State, shown: Shown) {
         let Server { clock, conns, policy, .. } = self;
         let Some(conn) = conns.get_mut(id.slot as usize).and_then(|slot| slot.conn.as_mut()) else { return };
         let moment = clock.moment(&policy.extra_head);
         let send = |wire: &Wire| send_as(conn, wire);
-        let sent = catch_unwind(AssertUnwindSafe(|| group.with_wire(state, moment, send)));
+        let sent = catch_unwind(AssertUnwindSafe(|| group.with_wire(state, moment, shown, send)));
         match sent {
             Ok(flushed) => self.after_answer(id, flushed),
             Err(_) => self.answer(id, &panicked(), true),
@@ -470,7 +538,8 @@ impl Server {
         let flushed = conn.flush();
         match (flushed, &conn.phase) {
             (Flushed::Broken, _) => self.close(id),
-            (Flushed::Blocked, _) | (_, Phase::Linger | Phase::Parked(_) | Phase::Busy(_)) => {}
+            (Flushed::Blocked, _)
+            | (_, Phase::Linger | Phase::Parked(_) | Phase::Waiting(_) | Phase::Busy(_)) => {}
             (_, Phase::Streaming(flow)) if flow.ended => self.stream_done(id),
             (_, Phase::Streaming(flow)) => flow.next(),
             _ if !conn.manner.keep_alive => self.linger(id),

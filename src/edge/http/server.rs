@@ -10,6 +10,7 @@ use std::time::Instant;
 use muster_protocol::http::Reject;
 use rustls::{ServerConfig, ServerConnection};
 
+use super::barriers::Barriers;
 use super::budget::Budget;
 use super::cache::{Cache, Group};
 use super::clock::Clock;
@@ -20,6 +21,7 @@ use super::policy::Policy;
 use super::router::Router;
 use super::stream::{Inbox, News};
 use super::{Edge, limits};
+use crate::consensus::Consistency;
 use crate::metrics::routes::Meters;
 use crate::runtime::cores::Shutdown;
 use crate::runtime::mesh::Receiver;
@@ -48,6 +50,7 @@ pub struct Server {
     pub(super) cache: Cache,
     pub(super) bodies: Budget,
     pub(super) park: Park,
+    pub(super) barriers: Barriers,
     pub(super) inbox: Inbox,
     pub(super) rng: Rng,
     pub(super) meters: Meters,
@@ -78,6 +81,13 @@ pub(super) struct Slot {
     pub(super) conn: Option<Conn>,
 }
 
+impl Slot {
+    /// Whether the connection in it is, or was last, the one of this name.
+    pub(super) fn is(&self, id: ConnId) -> bool {
+        self.serial == id.serial
+    }
+}
+
 impl Server {
     /// A server on this core. `clients` counts the connections of each address, and is one for the whole agent.
     pub fn new(edge: Rc<Edge>, router: Router, doors: Vec<Door>, clients: Tally<IpAddr>) -> Server {
@@ -91,6 +101,7 @@ impl Server {
             cache: Cache::default(),
             bodies: Budget::default(),
             park: Park::default(),
+            barriers: Barriers::default(),
             inbox,
             rng: Rng::seeded(),
             meters: Meters::default(),
@@ -155,6 +166,9 @@ impl Server {
         }
         self.answer_woken();
         self.answer_due();
+        self.barriers.expire(self.clock.now);
+        self.answer_released();
+        self.begin_barriers();
         if self.clock.now >= self.clock.next_sweep {
             self.sweep();
         }
@@ -166,7 +180,7 @@ impl Server {
     }
 
     fn has_more(&self) -> bool {
-        self.accept_again || !self.again.is_empty() || !self.woken.is_empty()
+        self.accept_again || !self.again.is_empty() || !self.woken.is_empty() || self.barriers.has_released()
     }
 
     /// Sees to it that a turn comes when the next deadline does. An alarm that rings early does no harm.
@@ -185,21 +199,28 @@ impl Server {
 
     fn next_deadline(&self) -> Option<Instant> {
         let sweep = (self.free.len() < self.conns.len()).then_some(self.clock.next_sweep);
-        [self.park.next_deadline(), sweep, self.accept_rest].into_iter().flatten().min()
+        [self.park.next_deadline(), self.barriers.next_deadline(), sweep, self.accept_rest]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// Answers show the configuration and the leader too: what was built under others is not used again.
+    /// Begins the barriers that reads wait for. Those that came in this turn are all before its beginning.
+    fn begin_barriers(&mut self) {
+        for kind in [Consistency::Default, Consistency::Consistent] {
+            if self.barriers.begin(kind, self.clock.now) {
+                let (edge, inbox) = (self.edge.clone(), self.inbox.clone());
+                task::spawn(
+                    async move { inbox.post(News::Barrier(kind, edge.leadership().barrier(kind).await)) },
+                )
+                .detach();
+            }
+        }
+    }
+
+    /// Answers show the configuration too: what was built under another is not used again.
     fn look_at_config(&mut self) {
         let config = self.edge.config();
-        let contact = self.edge.contact();
-        if contact != self.clock.contact {
-            // Remembered questions are answered without asking again whether they may be.
-            if [false, true].iter().any(|&stale| contact.admit(stale) != self.clock.contact.admit(stale)) {
-                self.cache.clear();
-            }
-            self.clock.contact = contact;
-            self.clock.epoch += 1;
-        }
         if !Arc::ptr_eq(&config, &self.policy.config) {
             self.policy = Rc::new(Policy::new(config));
             self.clock.epoch += 1;
@@ -227,7 +248,7 @@ impl Server {
 
     fn welcome(&mut self, door: usize, socket: Socket, peer: net::Peer) {
         let peer = peer.ip().map_or(Peer::Unix, |ip| Peer::Ip(ip.to_canonical()));
-        if self.conns.len() - self.free.len() >= limits::CONNECTIONS_MAX {
+        if self.open() >= limits::CONNECTIONS_MAX {
             return;
         }
         let max = self.policy.config.limits.http_max_conns_per_client;
@@ -267,6 +288,11 @@ impl Server {
         self.pump(id);
     }
 
+    /// How many connections there are.
+    pub(super) fn open(&self) -> usize {
+        self.conns.len() - self.free.len()
+    }
+
     /// The connection of this name, unless it is gone.
     pub(super) fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
         self.conns.get_mut(id.slot as usize).filter(|slot| slot.serial == id.serial)?.conn.as_mut()
@@ -289,7 +315,9 @@ impl Server {
         let Some(conn) = self.conn(id) else { return };
         conn.readable |= event.readable;
         conn.hangup |= event.hangup;
-        if event.hangup && matches!(conn.phase, Phase::Parked(_) | Phase::Streaming(_) | Phase::Linger) {
+        let waits =
+            matches!(conn.phase, Phase::Parked(_) | Phase::Waiting(_) | Phase::Streaming(_) | Phase::Linger);
+        if event.hangup && waits {
             return self.close(id);
         }
         if event.writable && !conn.is_flushed() {
@@ -311,6 +339,7 @@ impl Server {
                 self.park.wake(&touched, &state, &mut woken);
                 self.woken.extend(woken);
             }
+            News::Barrier(kind, ended) => self.barriers.ended(kind, ended, self.clock.now),
             News::Stop => self.stopping = true,
         }
     }
@@ -366,7 +395,7 @@ impl Server {
                 Phase::Head => (past(limits::HEAD_TIMEOUT), true),
                 Phase::Body(_) => (past(limits::BODY_STALL_TIMEOUT), true),
                 Phase::Discard(_) | Phase::Linger => (past(limits::LINGER_TIMEOUT), false),
-                Phase::Parked(_) | Phase::Busy(_) | Phase::Streaming(_) => (false, false),
+                Phase::Parked(_) | Phase::Waiting(_) | Phase::Busy(_) | Phase::Streaming(_) => (false, false),
             };
             if overdue && answer {
                 self.reject(id, Reject::Timeout);

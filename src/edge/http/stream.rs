@@ -15,6 +15,7 @@ use futures_lite::{FutureExt as _, Stream, StreamExt as _};
 use super::connection::Timing;
 use super::exchange::{LocalBoxFuture, Response};
 use super::park::ConnId;
+use crate::consensus::{Consistency, ProposeError};
 use crate::runtime::net::Notifier;
 use crate::runtime::task::{self, Task};
 use crate::store::Touched;
@@ -28,6 +29,8 @@ pub enum News {
     Chunk(ConnId, Bytes),
     /// A stream ended.
     End(ConnId),
+    /// A barrier that reads share has ended.
+    Barrier(Consistency, Result<(), ProposeError>),
     /// The control core published a state.
     Changes(Arc<Touched>),
     /// The server is to stop.

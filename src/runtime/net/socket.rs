@@ -242,6 +242,14 @@ impl Socket {
             .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle).with_interval(idle))
     }
 
+    /// Gives the connection up when what was sent stays unacknowledged for this long, or its peer takes nothing.
+    ///
+    /// # Errors
+    /// Not a TCP socket.
+    pub fn set_user_timeout(&self, limit: std::time::Duration) -> io::Result<()> {
+        SockRef::from(&self.io.as_fd()).set_tcp_user_timeout(Some(limit))
+    }
+
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         self.io.poll_with(READABLE, cx, |_| self.try_read(buffer))
     }

@@ -8,10 +8,10 @@ use super::{Branch, KeyTree, Link, Slot, Sums};
 use crate::store::model::KvEntry;
 
 /// A tombstone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::store) struct Grave<'a> {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::store) struct Grave {
     /// The key that is gone.
-    pub key: &'a [u8],
+    pub key: Arc<[u8]>,
     /// The key's own last change.
     pub own_change: u64,
     /// The same or that of the tree it is the prefix of.
@@ -31,9 +31,17 @@ impl Place {
         Place(Slot::Live(Arc::new(row)))
     }
 
-    pub(in crate::store) fn gone(grave: Grave<'_>) -> Place {
+    pub(in crate::store) fn gone(grave: Grave) -> Place {
         let sums = Sums { changed: grave.changed, shown: grave.shown, solid: grave.solid };
-        Place(Slot::Gone { key: grave.key.into(), changed: grave.own_change, sums })
+        Place(Slot::Gone { key: grave.key, changed: grave.own_change, sums })
+    }
+
+    /// Of a tombstone: the index by which its age counts.
+    pub(in crate::store) fn grave_index(&self) -> Option<u64> {
+        match &self.0 {
+            Slot::Live(_) => None,
+            Slot::Gone { sums, .. } => Some(sums.changed),
+        }
     }
 
     pub(in crate::store) fn key(&self) -> &[u8] {
@@ -53,18 +61,35 @@ impl KeyTree {
     }
 
     /// All tombstones, in order of key.
-    pub(in crate::store) fn graves(&self) -> impl Iterator<Item = Grave<'_>> {
+    pub(in crate::store) fn graves(&self) -> impl Iterator<Item = Grave> + Send + use<> {
+        self.walk(|branch| branch.live < branch.size).filter_map(|branch| match &branch.slot {
+            Slot::Live(_) => None,
+            Slot::Gone { key, changed, sums } => Some(Grave {
+                key: key.clone(),
+                own_change: *changed,
+                changed: sums.changed,
+                shown: sums.shown,
+                solid: sums.solid,
+            }),
+        })
+    }
+
+    /// All live rows, in order of key. The iterator holds this version of the tree by itself.
+    pub(in crate::store) fn rows(&self) -> impl Iterator<Item = Arc<KvEntry>> + Send + use<> {
+        self.walk(|branch| branch.live > 0).filter_map(|branch| match &branch.slot {
+            Slot::Live(row) => Some(row.clone()),
+            Slot::Gone { .. } => None,
+        })
+    }
+
+    /// All branches in order but for those under which nothing is `wanted`.
+    fn walk(&self, wanted: fn(&Branch) -> bool) -> impl Iterator<Item = Arc<Branch>> + Send + use<> {
         let mut stack = Vec::new();
-        push_left(&self.root, &mut stack);
+        push_left(&self.root, wanted, &mut stack);
         std::iter::from_fn(move || {
-            loop {
-                let branch = stack.pop()?;
-                push_left(&branch.right, &mut stack);
-                if let Slot::Gone { key, changed, sums } = &branch.slot {
-                    let Sums { changed: newest, shown, solid } = *sums;
-                    return Some(Grave { key, own_change: *changed, changed: newest, shown, solid });
-                }
-            }
+            let branch = stack.pop()?;
+            push_left(&branch.right, wanted, &mut stack);
+            Some(branch)
         })
     }
 
@@ -83,13 +108,9 @@ impl KeyTree {
     }
 }
 
-fn push_left<'a>(mut link: &'a Link, stack: &mut Vec<&'a Branch>) {
-    while let Some(branch) = link {
-        if branch.live == branch.size {
-            // Nothing but live keys: no tombstone to find.
-            return;
-        }
-        stack.push(branch);
+fn push_left(mut link: &Link, wanted: fn(&Branch) -> bool, stack: &mut Vec<Arc<Branch>>) {
+    while let Some(branch) = link.as_ref().filter(|branch| wanted(branch)) {
+        stack.push(branch.clone());
         link = &branch.left;
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::store::{StateBuilder, Watchers};
+use crate::store::Watchers;
 
 use super::naive::Naive;
 use super::*;
@@ -173,14 +173,6 @@ fn writes_each_row_once(before: &State, command: &Command) -> bool {
         }
         _ => true,
     }
-}
-
-fn rebuilt(state: &State) -> State {
-    let mut builder = StateBuilder::new();
-    for section in state.sections() {
-        builder.section(section.kind, section.version, &section.bytes).unwrap();
-    }
-    builder.finish().unwrap()
 }
 
 fn replay(commands: &[Command]) -> (State, Vec<Applied>) {

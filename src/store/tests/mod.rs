@@ -4,6 +4,8 @@ mod catalog_rules;
 mod histories;
 mod kv_rules;
 mod naive;
+mod restore_rules;
+mod section_rules;
 mod watch_rules;
 
 use rkyv::rancor;
@@ -11,7 +13,7 @@ use rkyv::rancor;
 use super::command::{Applied, ArchivedCommand, CatalogOp, Command, Deregister, KvOp, Register};
 use super::model::{Check, KvEntry, Node, Service, Status};
 use super::topic::Topic;
-use super::{State, Touched};
+use super::{State, StateBuilder, Touched};
 
 /// A state under test with what its last command touched.
 struct Bench {
@@ -54,7 +56,16 @@ impl Bench {
 fn apply(state: &mut State, command: &Command, touched: &mut Touched) -> Applied {
     let bytes = rkyv::to_bytes::<rancor::Error>(command).unwrap();
     let archived = rkyv::access::<ArchivedCommand, rancor::Error>(&bytes).unwrap();
-    state.apply(state.index() + 1, archived, touched)
+    state.apply(state.log_index() + 1, archived, touched)
+}
+
+/// A state's sections, and the state that they make.
+fn rebuilt(state: &State) -> State {
+    let mut builder = StateBuilder::new();
+    for section in state.sections() {
+        builder.section(section.kind, section.version, &section.bytes).unwrap();
+    }
+    builder.finish().unwrap()
 }
 
 fn set(key: &str, value: &str) -> Command {

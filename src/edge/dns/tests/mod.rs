@@ -95,7 +95,7 @@ impl Bench {
 
     pub fn send(&mut self, packet: &[u8], tcp: bool) -> Option<Vec<u8>> {
         let mut out = vec![0; MESSAGE_SIZE_MAX];
-        let how = Circumstances { tcp, unix_time: NOW };
+        let how = Circumstances { tcp, unix_time: NOW, unproven: false };
         match self.responder.respond(&self.state, packet, how, &mut out) {
             Reply::Now(len) => Some(out[..len].to_vec()),
             Reply::Silence => None,

@@ -98,7 +98,7 @@ fn an_alias_to_the_outside_waits_for_what_recursors_say() {
     let mut bench = Bench::new(DnsConfig { recursors, ..config() });
     bench.instance("ext", "www.example.com", "ext", 443);
     let query = packet("ext.service.consul", rtype::A, None);
-    let how = Circumstances { tcp: false, unix_time: NOW };
+    let how = Circumstances { tcp: false, unix_time: NOW, unproven: false };
     let reply = bench.responder.respond(&bench.state, &query, how, &mut [0; 4096]);
     let Reply::Later(later) = reply else { panic!("answered at once: {reply:?}") };
     let name = Name::parse("www.example.com").expect("a name");

@@ -11,7 +11,10 @@ use super::*;
 use crate::config::build::Host;
 use crate::config::sources::{Sources, agent_flags};
 use crate::config::{Config, flags};
+use crate::consensus::{Consistency, Contact, ProposeError};
 use crate::edge::dns::{Sockets, serve};
+use crate::edge::fresh::Leadership;
+use crate::edge::fresh::puppet::{FOLLOWER, LEADER, Puppet};
 use crate::metrics::{Counter, counted};
 use crate::runtime::cores::{self, Driver};
 use crate::runtime::net::{Endpoint, Stream, Udp, UnixAccess, guard_bind, guard_bind_udp};
@@ -44,17 +47,35 @@ fn dev() -> Config {
 
 /// Serves [`crowded`] on a core of the epoll driver and lets `test` talk to it: UDP address, TCP address.
 fn with_server<F: Future<Output = ()> + 'static>(test: fn(SocketAddr, SocketAddr) -> F) {
+    with_site(dev(), move |site| test(site.udp_at, site.tcp_at));
+}
+
+/// A server, and who plays its leader.
+struct Site {
+    udp_at: SocketAddr,
+    tcp_at: SocketAddr,
+    puppet: Rc<Puppet>,
+}
+
+fn with_site<F: Future<Output = ()> + 'static>(
+    config: Config,
+    test: impl Fn(Site) -> F + Clone + Send + 'static,
+) {
     cores::run(Driver::Epoll, 1, move |_| {
+        let (test, config) = (test.clone(), config.clone());
         async move {
             let udp = guard_bind_udp(any_port(), 1).expect("a port");
             let tcp = guard_bind(&Endpoint::Tcp(any_port()), 1, &UnixAccess::default()).expect("a port");
             let udp_at = udp[0].local_address().expect("an address");
             let Endpoint::Tcp(tcp_at) = *tcp[0].endpoint() else { panic!("not TCP") };
             let sockets = Sockets { udp, tcp };
-            let service =
-                serve(Published::new(dev()), Published::new(crowded()), sockets, std::future::pending());
+            let puppet = Rc::new(Puppet::new(FOLLOWER));
+            let leadership = Leadership::Played(puppet.clone());
+            let state = Published::new(crowded());
+            let service = serve(Published::new(config), state, leadership, sockets, std::future::pending());
             let _server = task::spawn(service);
-            time::timeout(PATIENCE, test(udp_at, tcp_at)).await.expect("the test ends in time");
+            let site = Site { udp_at, tcp_at, puppet };
+            time::timeout(PATIENCE, test(site)).await.expect("the test ends in time");
         }
         .boxed_local()
     })
@@ -139,5 +160,82 @@ fn tcp_answers_questions_sent_ahead_in_order_and_in_full() {
         // Rubbish gets no answer and does not end the conversation.
         tell(&mut stream, &[vec![0; 3], packets[0].clone()]).await;
         assert_eq!(hear(&mut stream).await.answer, ["web.service.consul. 0 A 10.0.0.1"]);
+    });
+}
+
+/// A server whose answers have to be fresh.
+fn with_fresh_site<F: Future<Output = ()> + 'static>(test: fn(Site) -> F) {
+    let mut config = dev();
+    config.dns.allow_stale = false;
+    with_site(config, test);
+}
+
+async fn ask(client: &Udp, to: SocketAddr, name: &str) {
+    client.send_to(&packet(name, rtype::A, None), to).await.expect("sent");
+}
+
+async fn told(client: &Udp) -> Read {
+    let mut buffer = [0; 512];
+    let (len, _) = client.recv_from(&mut buffer).await.expect("a reply");
+    read(buffer[..len].to_vec())
+}
+
+#[test]
+fn answers_that_have_to_be_fresh_wait_for_the_leader() {
+    with_fresh_site(|site: Site| async move {
+        let client = Udp::bind(any_port(), false).expect("a port");
+        for _ in 0..2 {
+            ask(&client, site.udp_at, "web.service.consul").await;
+            site.puppet.end(&[Consistency::Default], Ok(())).await;
+            assert_eq!(told(&client).await.answer, ["web.service.consul. 0 A 10.0.0.1"]);
+        }
+        // Nobody has to be asked about what is not in the state.
+        ask(&client, site.udp_at, "example.com").await;
+        assert_eq!(told(&client).await.head, "REFUSED qr rd");
+        // Many share one.
+        ask(&client, site.udp_at, "web.service.consul").await;
+        while site.puppet.idles() {
+            task::yield_now().await;
+        }
+        for _ in 0..20 {
+            ask(&client, site.udp_at, "web.service.consul").await;
+        }
+        let mut stream = Stream::connect(&Endpoint::Tcp(site.tcp_at), PATIENCE).await.expect("connects");
+        tell(&mut stream, &[packet("web.service.consul", rtype::A, None)]).await;
+        ask(&client, site.udp_at, "example.com").await;
+        assert_eq!(told(&client).await.head, "REFUSED qr rd", "all before it have been read");
+        site.puppet.end(&[Consistency::Default], Err(ProposeError::LeadershipLost)).await;
+        site.puppet.end(&[Consistency::Default], Ok(())).await;
+        for _ in 0..21 {
+            assert_eq!(told(&client).await.answer.len(), 1);
+        }
+        let mut length = [0; 2];
+        while !site.puppet.idles() {
+            site.puppet.end(&[Consistency::Default], Ok(())).await;
+        }
+        stream.read_exact(&mut length).await.expect("a reply");
+        // The leader itself asks nobody.
+        site.puppet.contact.set(LEADER);
+        ask(&client, site.udp_at, "web.service.consul").await;
+        assert_eq!(told(&client).await.answer.len(), 1);
+        assert!(site.puppet.idles());
+    });
+}
+
+#[test]
+fn stale_answers_are_given_without_a_leader_until_they_are_too_old() {
+    let mut config = dev();
+    config.dns.max_stale = Duration::from_secs(5);
+    config.performance.rpc_hold_timeout = Duration::from_millis(100);
+    with_site(config, |site: Site| async move {
+        let client = Udp::bind(any_port(), false).expect("a port");
+        let orphan =
+            |seconds| Contact { known_leader: false, last: Some(Duration::from_secs(seconds)), ..FOLLOWER };
+        site.puppet.contact.set(orphan(5));
+        ask(&client, site.udp_at, "web.service.consul").await;
+        assert_eq!(told(&client).await.answer.len(), 1);
+        site.puppet.contact.set(orphan(6));
+        ask(&client, site.udp_at, "web.service.consul").await;
+        assert_eq!(told(&client).await.head, "SERVFAIL qr aa rd");
     });
 }

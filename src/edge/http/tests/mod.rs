@@ -22,7 +22,9 @@ use crate::agent::{self, LocalState};
 use crate::config::build::Host;
 use crate::config::sources::{Sources, agent_flags};
 use crate::config::{Config, flags};
-use crate::consensus::{self, Proposals};
+use crate::consensus::{self, Contact, Proposals};
+use crate::edge::fresh::Leadership;
+use crate::edge::fresh::puppet::Puppet;
 use crate::runtime::cores::{self, Driver, Shutdown};
 use crate::runtime::net::{Endpoint, Listener, Stream, UnixAccess, guard_bind};
 use crate::runtime::publish::Published;
@@ -49,6 +51,7 @@ pub(super) struct Site {
     pub address: SocketAddr,
     pub config: Published<Config>,
     pub proposals: Proposals,
+    pub puppet: Rc<Puppet>,
     pub shutdown: Shutdown,
     pub running: task::Task<()>,
     _consensus: task::Task<()>,
@@ -62,10 +65,12 @@ pub(super) struct Setup {
     pub server: bool,
     /// For HTTPS.
     pub tls: Option<fn(&Config) -> Arc<ServerConfig>>,
+    /// Who leads, where a test wants to say so itself.
+    pub contact: Option<Contact>,
 }
 
 impl Setup {
-    pub(super) const PLAIN: Setup = Setup { config, server: true, tls: None };
+    pub(super) const PLAIN: Setup = Setup { config, server: true, tls: None, contact: None };
 }
 
 impl Site {
@@ -80,7 +85,11 @@ impl Site {
         let consensus = task::spawn(runner.run(vec![changed]));
         let config = Published::new(config);
         let local = Published::new(LocalState::default());
-        let edge = Edge::new(config.clone(), state, proposals.clone(), local, agent::door().0);
+        let mut edge = Edge::new(config.clone(), state, proposals.clone(), local, agent::door().0);
+        let puppet = Rc::new(Puppet::new(setup.contact.unwrap_or_default()));
+        if setup.contact.is_some() {
+            edge.leadership = Leadership::Played(puppet.clone());
+        }
         let endpoint = Endpoint::Tcp("127.0.0.1:0".parse().expect("address"));
         let listener: Listener =
             guard_bind(&endpoint, 1, &UnixAccess::default()).expect("a free port").remove(0);
@@ -88,7 +97,7 @@ impl Site {
         let shutdown = Shutdown::new();
         let server = Server::new(Rc::new(edge), router(), vec![Door { listener, tls }], Tally::new());
         let running = task::spawn(server.run(changes, shutdown.clone()));
-        Site { address, config, proposals, shutdown, running, _consensus: consensus }
+        Site { address, config, proposals, puppet, shutdown, running, _consensus: consensus }
     }
 
     pub(super) async fn client(&self) -> Client {
