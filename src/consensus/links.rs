@@ -5,9 +5,12 @@ use muster_protocol::rpc::PeerMessage;
 
 /// The way out. Called on the control core.
 pub trait Links {
-    /// Puts a message on its way. Where there is no link, or its queue is full, the message is dropped: consensus
-    /// repeats what matters.
-    fn send(&self, to: ServerId, message: PeerMessage);
+    /// Puts a message on its way.
+    ///
+    /// # Errors
+    /// There is no link, or its queue is full: the message comes back, and nothing of it was sent. So consensus may hand a
+    /// write to another leader without fear that it is done twice; all else it repeats when it matters.
+    fn send(&self, to: ServerId, message: PeerMessage) -> Result<(), PeerMessage>;
 
     /// The servers to be linked with, this one among them; told at the start and at each change, before a message for a
     /// new one.

@@ -8,6 +8,7 @@
 
 pub mod blocking;
 pub mod cores;
+pub mod disk;
 mod driver_epoll;
 mod driver_glommio;
 pub mod fs;

@@ -200,3 +200,39 @@ pub(super) fn space(path: &std::path::Path) -> io::Result<(u64, u64)> {
     let unit = found.f_frsize;
     Ok((found.f_blocks * unit, found.f_bavail * unit))
 }
+
+/// Writes all of `bytes` at `offset`. If `durable`, they have reached the device when this returns.
+pub(super) fn write_all_at(
+    file: &std::fs::File,
+    mut bytes: &[u8],
+    mut offset: u64,
+    durable: bool,
+) -> io::Result<()> {
+    let flags = if durable { libc::RWF_DSYNC } else { 0 };
+    while !bytes.is_empty() {
+        let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        let at = libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        // SAFETY: the one part is a live slice that the kernel only reads.
+        let written = check_len(unsafe { libc::pwritev2(file.as_raw_fd(), &part, 1, at, flags) });
+        match written {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                bytes = &bytes[n..];
+                offset += n as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Allocates `size` bytes for an empty file, which read as zeros.
+pub(super) fn allocate(file: &std::fs::File, size: u64) -> io::Result<()> {
+    let size = libc::off_t::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: takes no pointer.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, size) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}

@@ -1,0 +1,111 @@
+//! Committed entries become state, batch by batch: first the state is given out, then the writers are told.
+
+use muster_protocol::entry::{Configuration, EntryKind};
+
+use super::limits::{BATCH_MAX, BATCHES_PER_STEP};
+use super::writes::answer;
+use super::{Effect, Kinds, Published, Replica, newer_version};
+use crate::consensus::{COMMAND_VERSION, Encoded, ProposeError};
+use crate::store::Touched;
+use crate::store::command::{Applied, ArchivedCatalogOp, ArchivedCommand};
+
+/// What one batch has come to.
+#[derive(Default)]
+struct Batch {
+    touched: Touched,
+    kinds: Kinds,
+    answers: Vec<(u64, Result<Applied, ProposeError>)>,
+    /// Whether the state moved.
+    moved: bool,
+}
+
+impl Replica {
+    /// Applies what is committed, some batches of it; the rest comes with the next steps.
+    pub(super) fn apply(&mut self, out: &mut Vec<Effect>) {
+        let commit = self.raft.commit_index();
+        for _ in 0..BATCHES_PER_STEP {
+            if self.applied.0 >= commit || self.dead {
+                break;
+            }
+            self.apply_batch(commit, out);
+        }
+        if self.applied.0 >= self.heard.1 && self.heard.1 > 0 {
+            self.contact = Some(self.heard.0);
+        }
+    }
+
+    fn apply_batch(&mut self, commit: u64, out: &mut Vec<Effect>) {
+        let mut batch = Batch::default();
+        let last = commit.min(self.applied.0 + BATCH_MAX as u64);
+        while self.applied.0 < last {
+            if let Err(why) = self.apply_next(&mut batch, out) {
+                self.dead = true;
+                out.push(Effect::Fatal(why));
+                return;
+            }
+        }
+        let Batch { touched, kinds, answers, moved } = batch;
+        if moved {
+            out.push(Effect::Publish(Box::new(Published { state: self.state.clone(), touched, kinds })));
+        }
+        answer(answers, out);
+    }
+
+    /// # Errors
+    /// The entry cannot be applied by this program.
+    fn apply_next(&mut self, batch: &mut Batch, out: &mut Vec<Effect>) -> Result<(), String> {
+        let next = self.applied.0 + 1;
+        let entry = self.cache.get(next);
+        let entry = entry.ok_or_else(|| format!("entry {next} of the log is committed and not in memory"))?;
+        let (index, term, kind) = (entry.index, entry.term, entry.kind);
+        let mut applied = None;
+        match kind {
+            EntryKind::Noop => {
+                self.state.new_term(index);
+                batch.moved = true;
+            }
+            EntryKind::Configuration => {
+                let configuration = Configuration::decode(entry.version, &entry.body)
+                    .map_err(|why| format!("entry {next} of the log cannot be read: {why}"))?;
+                self.applied_configuration = (index, configuration);
+                self.told.stale = true;
+            }
+            EntryKind::Command if entry.version != COMMAND_VERSION => return Err(newer_version(entry)),
+            EntryKind::Command => {
+                // SAFETY: an entry gets into the log from a valid archive only (`Encoded::of`, `Encoded::admit`), and comes back
+                // from the disk only with the checksum that it had then.
+                let command = unsafe { Encoded::trusted(&entry.body) };
+                batch.kinds.count(command);
+                applied = Some(self.state.apply(index, command, &mut batch.touched));
+                batch.moved = true;
+            }
+        }
+        self.snapshots.grew(super::cache::weight(entry));
+        self.applied = (index, term);
+        self.applied_write(index, term, applied, &mut batch.answers);
+        self.admins.applied(index, term, out);
+        Ok(())
+    }
+}
+
+impl Kinds {
+    /// Counts a command; a batch goes by its first write.
+    fn count(&mut self, command: &ArchivedCommand) {
+        let op = match command {
+            ArchivedCommand::Kv(_) => {
+                self.kv += 1;
+                return;
+            }
+            ArchivedCommand::Catalog(op) => Some(op),
+            ArchivedCommand::CatalogBatch(ops) => ops.first(),
+            _ => {
+                self.other += 1;
+                return;
+            }
+        };
+        match op {
+            Some(ArchivedCatalogOp::Deregister(_)) => self.deregister += 1,
+            Some(ArchivedCatalogOp::Register(_)) | None => self.register += 1,
+        }
+    }
+}

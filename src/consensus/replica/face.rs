@@ -1,0 +1,217 @@
+//! What goes into a [`Replica`](super::Replica) and what comes out of it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use muster_protocol::entry::{Configuration, ServerId};
+use muster_protocol::log::{self, Recovered, SnapshotMeta};
+use muster_protocol::raft;
+use muster_protocol::rpc::PeerMessage;
+
+use crate::consensus::{AdminError, AdminOp, Consistency, ProposeError, Standing};
+use crate::store::command::Applied;
+use crate::store::{Section, State, Touched};
+
+/// Timing and limits of one server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Raft's own.
+    pub raft: raft::Options,
+    /// How long a write or a read waits for a leader: Consul's `rpc_hold_timeout`.
+    pub hold_timeout: Duration,
+    /// Entries since the last snapshot from which on another may be taken: Consul's `raft_snapshot_threshold`.
+    pub snapshot_threshold: u64,
+    /// Entries kept before a snapshot, for followers that are a little behind: Consul's `raft_trailing_logs`.
+    pub trailing_logs: u64,
+}
+
+impl Options {
+    /// Consul's defaults around Raft's timing.
+    pub fn new(raft: raft::Options) -> Options {
+        Options {
+            raft,
+            hold_timeout: Duration::from_secs(7),
+            snapshot_threshold: 16_384,
+            trailing_logs: 10_240,
+        }
+    }
+}
+
+/// What a server starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// What its disk holds.
+    pub recovered: Recovered,
+    /// The state in the recovered snapshot; empty if there is none.
+    pub state: State,
+    /// Servers that an operator puts in the place of those in the log, to revive a cluster whose majority is lost.
+    pub forced: Option<Configuration>,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The time that [`Replica::next_deadline`](super::Replica::next_deadline) named has come. At other times it does no harm.
+    Tick,
+    /// A message of another server.
+    Peer {
+        /// Who.
+        from: ServerId,
+        /// What it says.
+        message: PeerMessage,
+    },
+    /// The link to a server broke: what it was to answer, it will not.
+    PeerLost(ServerId),
+    /// A message that could not even be handed to a link.
+    Unsent {
+        /// To whom it was to go.
+        to: ServerId,
+        /// The message.
+        message: PeerMessage,
+    },
+    /// A write; ends in [`Effect::Answers`].
+    Propose {
+        /// Chosen by the driver; never that of another write under way.
+        token: u64,
+        /// A valid archive of a command.
+        body: Bytes,
+    },
+    /// A read wants to know whether the published state is fresh enough; ends in [`Effect::Barriers`].
+    Barrier {
+        /// Chosen by the driver; never that of another barrier under way.
+        token: u64,
+        /// How fresh.
+        consistency: Consistency,
+    },
+    /// A request of an operator; ends in [`Effect::AdminDone`].
+    Admin {
+        /// Chosen by the driver; never that of another request under way.
+        token: u64,
+        /// What.
+        op: AdminOp,
+    },
+    /// The disk has obeyed a request, or not.
+    Disk(log::Completion),
+    /// The answer to [`Effect::NextSection`]: a section, or `None` after the last one.
+    SnapshotSection {
+        /// Of which snapshot.
+        id: u64,
+        /// The section.
+        section: Option<Section>,
+    },
+    /// The answer to [`Effect::LoadSnapshot`].
+    SnapshotLoaded {
+        /// As in the effect.
+        term: u64,
+        /// As in the effect.
+        index: u64,
+        /// What the file holds, every byte of it checked; or why it cannot be used.
+        loaded: Result<Box<(SnapshotMeta, State)>, String>,
+    },
+}
+
+/// What the driver is to do, in this order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Hand a message to the link; it may be lost.
+    Send {
+        /// To whom.
+        to: ServerId,
+        /// What to say.
+        message: PeerMessage,
+    },
+    /// Hand a request to the disk, which obeys in order.
+    Disk(log::Request),
+    /// Put this state in the place of the published one, and tell every edge what has changed; before any answer that
+    /// comes later.
+    Publish(Box<Published>),
+    /// Writes are done, or refused.
+    Answers(Vec<(u64, Result<Applied, ProposeError>)>),
+    /// Reads may look at the published state; or not.
+    Barriers {
+        /// Which.
+        tokens: Vec<u64>,
+        /// Whether.
+        result: Result<(), ProposeError>,
+    },
+    /// A request of an operator is done, or not.
+    AdminDone {
+        /// Which.
+        token: u64,
+        /// The outcome.
+        result: Result<(), AdminError>,
+    },
+    /// What is known about leadership and the cluster's servers has changed.
+    Standing(Box<Standing>),
+    /// Get the sections of this state ready, off this thread; they are asked for one by one.
+    TakeSnapshot {
+        /// Names the snapshot.
+        id: u64,
+        /// The state.
+        state: Box<State>,
+    },
+    /// Give the next section of a snapshot as [`Input::SnapshotSection`].
+    NextSection {
+        /// Of which.
+        id: u64,
+    },
+    /// No more sections of this snapshot are needed.
+    DropSnapshot {
+        /// Of which.
+        id: u64,
+    },
+    /// Read the draft of a snapshot that came from the leader, off this thread, check every byte and give its state as
+    /// [`Input::SnapshotLoaded`]. All of the file is written, if not yet synced.
+    LoadSnapshot {
+        /// Term of the last entry in it.
+        term: u64,
+        /// Index of that entry.
+        index: u64,
+    },
+    /// Say so in the log.
+    Log {
+        /// Whether an operator should look at it.
+        warning: bool,
+        /// What.
+        text: String,
+    },
+    /// This server cannot go on. The process must end; a later start may repair it.
+    Fatal(String),
+}
+
+/// What a batch of entries has made of the state.
+#[derive(Debug)]
+pub struct Published {
+    /// The state.
+    pub state: State,
+    /// What it touched.
+    pub touched: Touched,
+    /// How many writes of each kind were applied, for the driver's metrics.
+    pub kinds: Kinds,
+}
+
+/// Numbers of writes by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds {
+    /// Writes to keys.
+    pub kv: u64,
+    /// Registrations.
+    pub register: u64,
+    /// Deregistrations.
+    pub deregister: u64,
+    /// All else.
+    pub other: u64,
+}
+
+/// Numbers of the log, which move with every batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Indexes {
+    /// Index of the newest entry of the log.
+    pub last: u64,
+    /// Its term.
+    pub last_term: u64,
+    /// Index of the newest entry that a majority holds.
+    pub commit: u64,
+    /// Index of the newest entry in the published state.
+    pub applied: u64,
+}

@@ -1,0 +1,182 @@
+//! Snapshots of the own state: when one is due, and how its sections get into a file while writes go on.
+
+use muster_protocol::entry;
+use muster_protocol::log::{SNAPSHOT_QUEUE_BYTES_MAX, SnapshotEncoder, SnapshotMeta};
+use muster_protocol::raft;
+
+use super::limits::THRESHOLDS_MAX;
+use super::{Effect, Replica};
+use crate::consensus::AdminError;
+use crate::store::{STATE_VERSION, Section};
+
+/// When a snapshot is due.
+#[derive(Default)]
+pub(super) struct Policy {
+    /// Entries and bytes of the log since the last one.
+    entries: u64,
+    bytes: u64,
+    /// Bytes of the last one.
+    size: u64,
+    /// Somebody wants one now.
+    wanted: bool,
+    /// The log is to be given up before the snapshot: a part of it cannot be read.
+    cut_all: bool,
+    /// Names the snapshots of this life.
+    last_id: u64,
+}
+
+impl Policy {
+    /// What stands after a start.
+    pub fn new(entries: u64, size: u64) -> Policy {
+        Policy { entries, size, ..Policy::default() }
+    }
+
+    /// An entry was applied.
+    pub fn grew(&mut self, weight: usize) {
+        self.entries += 1;
+        self.bytes += weight as u64;
+    }
+
+    /// Takes one at the next opportunity.
+    pub fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Takes one at the next opportunity and keeps no entry before it.
+    pub fn want_instead_of_log(&mut self) {
+        self.wanted = true;
+        self.cut_all = true;
+    }
+
+    /// As many bytes are written to the log as to snapshots at least; so snapshots of a large state are rare.
+    fn is_due(&self, threshold: u64) -> bool {
+        let enough = self.entries >= threshold && self.bytes >= self.size;
+        self.wanted || enough || self.entries >= threshold.saturating_mul(THRESHOLDS_MAX)
+    }
+
+    fn taken(&mut self, size: u64) {
+        (self.entries, self.bytes, self.size) = (0, 0, size);
+    }
+}
+
+/// A snapshot of ours that is being written.
+pub(super) struct Taking {
+    id: u64,
+    index: u64,
+    /// None when all sections are written.
+    encoder: Option<SnapshotEncoder>,
+    /// A section was asked for.
+    asked: bool,
+}
+
+impl Replica {
+    /// Goes on with the snapshots that are being written, here and from the leader, and begins one when it is due.
+    pub(super) fn run_snapshots(&mut self, out: &mut Vec<Effect>) {
+        self.load_received(out);
+        self.run_senders();
+        if let Some(taking) = &mut self.taking {
+            let room = self.log.snapshot_queued_bytes() < SNAPSHOT_QUEUE_BYTES_MAX;
+            if room && !taking.asked && taking.encoder.is_some() {
+                taking.asked = true;
+                out.push(Effect::NextSection { id: taking.id });
+            }
+        } else if self.snapshots.is_due(self.options.snapshot_threshold) {
+            self.take_snapshot(out);
+        }
+    }
+
+    fn take_snapshot(&mut self, out: &mut Vec<Effect>) {
+        // A transfer reads the newest snapshot, and a receiver writes one: both come first, and end.
+        let busy = self.receiving.is_some() || self.senders.sends_snapshot() || self.state.is_restoring();
+        if busy || self.disk_full {
+            return;
+        }
+        let (index, term) = self.applied;
+        if index == 0 || self.log.snapshot().is_some_and(|(newest, ..)| newest >= index) {
+            self.snapshots.wanted = false;
+            self.end_snapshot_requests(&Ok(()), out);
+            return;
+        }
+        let (configuration_index, configuration) = self.applied_configuration.clone();
+        let meta =
+            SnapshotMeta { index, term, configuration_index, configuration, state_version: STATE_VERSION };
+        let (encoder, header) = SnapshotEncoder::new(&meta);
+        self.log.snapshot_begin(index, term);
+        self.log.snapshot_write(header);
+        self.snapshots.last_id += 1;
+        self.snapshots.wanted = false;
+        let id = self.snapshots.last_id;
+        self.taking = Some(Taking { id, index, encoder: Some(encoder), asked: true });
+        out.push(Effect::TakeSnapshot { id, state: Box::new(self.state.clone()) });
+        out.push(Effect::NextSection { id });
+    }
+
+    pub(super) fn take_section(&mut self, id: u64, section: Option<Section>) {
+        let Some(taking) = self.taking.as_mut().filter(|taking| taking.id == id) else { return };
+        taking.asked = false;
+        match section {
+            Some(Section { kind, version, bytes }) => {
+                let Some(encoder) = &mut taking.encoder else { return };
+                for piece in encoder.section(kind, version, entry::body(bytes)) {
+                    self.log.snapshot_write(piece);
+                }
+            }
+            None => {
+                let Some(encoder) = taking.encoder.take() else { return };
+                self.log.snapshot_write(encoder.finish());
+                self.log.snapshot_end();
+            }
+        }
+    }
+
+    /// The leader's snapshot comes instead.
+    pub(super) fn give_up_taking(&mut self, out: &mut Vec<Effect>) {
+        if let Some(taking) = self.taking.take() {
+            out.push(Effect::DropSnapshot { id: taking.id });
+        }
+    }
+
+    /// A snapshot is durable: ours, or the leader's.
+    pub(super) fn snapshot_saved(&mut self, index: u64, term: u64, bytes: u64, out: &mut Vec<Effect>) {
+        self.snapshots.taken(bytes);
+        self.told.stale = true;
+        if self.receiving.is_some() {
+            self.received_saved(index, term);
+            return;
+        }
+        self.taking = None;
+        self.cut_log(index);
+        self.end_snapshot_requests(&Ok(()), out);
+        let text = format!("snapshot at index {index} complete: {bytes} bytes");
+        out.push(Effect::Log { warning: false, text });
+    }
+
+    pub(super) fn snapshot_failed(&mut self, index: u64, why: String, out: &mut Vec<Effect>) {
+        if self.receiving.as_ref().is_some_and(|receiving| receiving.index() == index) {
+            self.receiving = None;
+        }
+        if self.taking.as_ref().is_some_and(|taking| taking.index == index) {
+            self.give_up_taking(out);
+        }
+        // The next attempt comes after as many entries again.
+        self.snapshots.entries = 0;
+        let text = format!("the snapshot at index {index} was not written, the one before stands: {why}");
+        self.end_snapshot_requests(&Err(AdminError::Refused(text.clone())), out);
+        out.push(Effect::Log { warning: true, text });
+    }
+
+    /// Lets the log before the snapshot go, but for what followers that are a little behind may need.
+    fn cut_log(&mut self, index: u64) {
+        let trailing = if self.snapshots.cut_all { 0 } else { self.options.trailing_logs };
+        self.snapshots.cut_all = false;
+        self.log.cut_before((index + 1).saturating_sub(trailing));
+        let first_kept = if trailing == 0 { index + 1 } else { self.log.first_index().min(index + 1) };
+        self.raft_inputs.push_back(raft::Input::SnapshotTaken { index, first_kept });
+    }
+
+    fn end_snapshot_requests(&mut self, result: &Result<(), AdminError>, out: &mut Vec<Effect>) {
+        for token in std::mem::take(&mut self.admins.snapshots) {
+            out.push(Effect::AdminDone { token, result: result.clone() });
+        }
+    }
+}

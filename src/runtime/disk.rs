@@ -1,0 +1,374 @@
+//! One thread that obeys requests to the files of one folder, strictly in the order in which they came, and reports
+//! each as it is done. Writes that must last are `pwritev2` with `RWF_DSYNC`: they have reached the device
+//! when they are reported. A request that failed is reported as failed, and never tried again here.
+
+use super::mesh::Sender;
+use super::sys;
+use bytes::Bytes;
+use futures_lite::future::block_on;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// Files that are held open; the one used longest ago is closed for another. A log has one segment that grows, one
+/// being prepared, and a few that slow readers are in.
+const OPEN_FILES_MAX: usize = 16;
+/// The thread only makes system calls.
+const STACK: usize = 128 * 1024;
+
+/// A request with the number it is reported under.
+#[derive(Debug)]
+pub struct Request {
+    /// Chosen by the caller.
+    pub id: u64,
+    /// What to do.
+    pub op: Op,
+}
+
+/// What a disk does. Names are of files in its folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Makes a file of this size, all of it allocated on the device; lasts when done.
+    Create {
+        /// Name.
+        file: String,
+        /// Bytes.
+        size: u64,
+    },
+    /// Writes bytes, making the file if needed (its name lasts only after a rename or a sync).
+    Write {
+        /// Name.
+        file: String,
+        /// Where in it, bytes.
+        offset: u64,
+        /// What.
+        bytes: Bytes,
+        /// Whether it lasts when done.
+        durable: bool,
+    },
+    /// Reads bytes; fewer at the end of the file.
+    Read {
+        /// Name.
+        file: String,
+        /// Where in it, bytes.
+        offset: u64,
+        /// How many, bytes.
+        length: usize,
+    },
+    /// Renames a file, over one that is there; lasts when done.
+    Rename {
+        /// Old name.
+        from: String,
+        /// New name.
+        to: String,
+    },
+    /// Removes a file, if it is there; lasts when done.
+    Remove {
+        /// Name.
+        file: String,
+    },
+    /// Makes a file and its name last.
+    Sync {
+        /// Name.
+        file: String,
+    },
+}
+
+/// How a request ended.
+#[derive(Debug)]
+pub struct Done {
+    /// The request's number.
+    pub id: u64,
+    /// The bytes of a read; of all else none.
+    pub result: Result<Bytes, Fault>,
+}
+
+/// Why it failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No space is left on the device, or the user's quota is used up.
+    Full,
+    /// Anything else; the text names the file.
+    Failed(String),
+}
+
+/// The callers' side. Dropping it lets the thread finish what waits, and end.
+pub struct Disk(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    requests: VecDeque<Request>,
+    closed: bool,
+}
+
+impl Disk {
+    /// Starts the thread for the files of `folder`, which is there. Each request is reported through `done`; the thread
+    /// waits while that is full. The caller bounds how many requests are under way.
+    ///
+    /// # Errors
+    /// The thread does not start.
+    pub fn open(folder: PathBuf, done: Sender<Done>) -> io::Result<Disk> {
+        let shared = Arc::new(Shared { state: Mutex::default(), work: Condvar::new() });
+        let theirs = shared.clone();
+        let work = move || Worker { folder, files: Files::default(), done }.work(&theirs);
+        thread::Builder::new().name("muster-disk".into()).stack_size(STACK).spawn(work)?;
+        Ok(Disk(shared))
+    }
+
+    /// Hands over requests, in order, leaving the buffer empty.
+    pub fn submit(&self, requests: &mut Vec<Request>) {
+        if requests.is_empty() {
+            return;
+        }
+        let mut state = self.0.lock();
+        let idle = state.requests.is_empty();
+        state.requests.extend(requests.drain(..));
+        drop(state);
+        if idle {
+            self.0.work.notify_one();
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.work.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next request; `None` when there will be none.
+    fn next(&self) -> Option<Request> {
+        let mut state = self.lock();
+        loop {
+            if let Some(request) = state.requests.pop_front() {
+                return Some(request);
+            }
+            if state.closed {
+                return None;
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// The thread's side.
+struct Worker {
+    folder: PathBuf,
+    files: Files,
+    done: Sender<Done>,
+}
+
+impl Worker {
+    fn work(mut self, shared: &Shared) {
+        while let Some(Request { id, op }) = shared.next() {
+            let result = self.obey(&op).map_err(|error| fault(&op, &error));
+            if block_on(self.done.send(Done { id, result })).is_err() {
+                // Nobody hears of it any more; what was asked before the end is still done.
+                continue;
+            }
+        }
+    }
+
+    fn obey(&mut self, op: &Op) -> io::Result<Bytes> {
+        match op {
+            Op::Create { file, size } => self.create(file, *size)?,
+            Op::Write { file, offset, bytes, durable } => {
+                sys::write_all_at(self.open(file, true)?, bytes, *offset, *durable)?;
+            }
+            Op::Read { file, offset, length } => return self.read(file, *offset, *length),
+            Op::Rename { from, to } => {
+                self.files.forget(from);
+                self.files.forget(to);
+                fs::rename(self.folder.join(from), self.folder.join(to))?;
+                self.sync_folder()?;
+            }
+            Op::Remove { file } => {
+                self.files.forget(file);
+                match fs::remove_file(self.folder.join(file)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => self.sync_folder()?,
+                }
+            }
+            Op::Sync { file } => {
+                self.open(file, false)?.sync_all()?;
+                self.sync_folder()?;
+            }
+        }
+        Ok(Bytes::new())
+    }
+
+    /// A file that could not be made whole is taken away again: a full disk must not be filled by attempts.
+    fn create(&mut self, name: &str, size: u64) -> io::Result<()> {
+        let file = self.open(name, true)?;
+        let made = file.set_len(0).and_then(|()| sys::allocate(file, size)).and_then(|()| file.sync_all());
+        if let Err(error) = made {
+            self.files.forget(name);
+            // The first error is the one to tell.
+            let _ = fs::remove_file(self.folder.join(name));
+            return Err(error);
+        }
+        self.sync_folder()
+    }
+
+    fn read(&mut self, name: &str, offset: u64, length: usize) -> io::Result<Bytes> {
+        let file = self.open(name, false)?;
+        let mut bytes = vec![0; length];
+        let mut filled = 0;
+        while filled < length {
+            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes.into())
+    }
+
+    fn open(&mut self, name: &str, create: bool) -> io::Result<&File> {
+        if !self.files.touch(name) {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(create).truncate(false).mode(0o600);
+            let file = options.open(self.folder.join(name))?;
+            self.files.insert(name, file);
+        }
+        Ok(self.files.get(name))
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+fn fault(op: &Op, error: &io::Error) -> Fault {
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        return Fault::Full;
+    }
+    let (action, name) = match op {
+        Op::Create { file, .. } => ("make", file),
+        Op::Write { file, .. } => ("write", file),
+        Op::Read { file, .. } => ("read", file),
+        Op::Rename { from, .. } => ("rename", from),
+        Op::Remove { file } => ("remove", file),
+        Op::Sync { file } => ("sync", file),
+    };
+    Fault::Failed(format!("cannot {action} {name}: {error}"))
+}
+
+/// Open files with the turn in which each was last used.
+#[derive(Default)]
+struct Files {
+    open: BTreeMap<String, (File, u64)>,
+    turn: u64,
+}
+
+impl Files {
+    /// Whether the file is open; it counts as used now.
+    fn touch(&mut self, name: &str) -> bool {
+        self.turn += 1;
+        self.open.get_mut(name).map(|(_, used)| *used = self.turn).is_some()
+    }
+
+    fn insert(&mut self, name: &str, file: File) {
+        if self.open.len() >= OPEN_FILES_MAX {
+            let oldest = self.open.iter().min_by_key(|(_, (_, used))| *used).map(|(name, _)| name.clone());
+            oldest.iter().for_each(|name| self.forget(name));
+        }
+        self.open.insert(name.to_owned(), (file, self.turn));
+    }
+
+    fn get(&self, name: &str) -> &File {
+        &self.open.get(name).expect("it was touched or inserted just now").0
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.open.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mesh;
+    use super::*;
+
+    fn obeyed(folder: &std::path::Path, ops: Vec<Op>) -> Vec<Result<Bytes, Fault>> {
+        let (done, mut reports) = mesh::channel(1);
+        let disk = Disk::open(folder.to_owned(), done).expect("a thread");
+        let count = ops.len();
+        let mut requests: Vec<_> =
+            ops.into_iter().enumerate().map(|(id, op)| Request { id: id as u64, op }).collect();
+        disk.submit(&mut requests);
+        (0..count as u64)
+            .map(|id| {
+                let report = block_on(reports.recv()).expect("each request is reported");
+                assert_eq!(report.id, id, "in order");
+                report.result
+            })
+            .collect()
+    }
+
+    #[test]
+    fn requests_are_obeyed_in_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = || "a".to_owned();
+        let write = |offset, bytes: &'static [u8]| Op::Write {
+            file: file(),
+            offset,
+            bytes: Bytes::from_static(bytes),
+            durable: true,
+        };
+        let results = obeyed(
+            folder.path(),
+            vec![
+                Op::Create { file: file(), size: 8192 },
+                write(4096, b"xy"),
+                write(4097, b"z"),
+                Op::Read { file: file(), offset: 4095, length: 4 },
+                Op::Rename { from: file(), to: "b".to_owned() },
+                Op::Read { file: file(), offset: 0, length: 1 },
+                Op::Read { file: "b".to_owned(), offset: 8190, length: 10 },
+                Op::Sync { file: "b".to_owned() },
+                Op::Remove { file: "b".to_owned() },
+                Op::Remove { file: "b".to_owned() },
+            ],
+        );
+        assert_eq!(results[3], Ok(Bytes::from_static(b"\0xz\0")));
+        let Err(Fault::Failed(text)) = &results[5] else { panic!("there is no such file: {results:?}") };
+        assert!(text.starts_with("cannot read a: "), "{text}");
+        assert_eq!(results[6], Ok(Bytes::from_static(&[0, 0])));
+        assert!(
+            results.iter().enumerate().all(|(place, result)| place == 5 || result.is_ok()),
+            "{results:?}"
+        );
+        assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 0);
+    }
+
+    #[test]
+    fn more_files_than_may_be_open_are_no_matter() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let name = |n: usize| format!("f{n}");
+        let write = |n| Op::Write { file: name(n), offset: 0, bytes: name(n).into(), durable: n % 2 == 0 };
+        let mut ops: Vec<_> = (0..2 * OPEN_FILES_MAX).map(write).collect();
+        ops.extend((0..2 * OPEN_FILES_MAX).map(|n| Op::Read { file: name(n), offset: 0, length: 9 }));
+        let results = obeyed(folder.path(), ops);
+        for (n, read) in results[2 * OPEN_FILES_MAX..].iter().enumerate() {
+            assert_eq!(*read, Ok(Bytes::from(name(n))));
+        }
+    }
+}
