@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use histories::{Answer, Ask, Key, Promise, Row};
-use muster::consensus::replica::{Effect, Input, Options, Published, Replica, Start};
+use muster::consensus::replica::{Done, Effect, Input, Options, Outcome, Published, Replica, Start};
 use muster::consensus::{AdminOp, Consistency, Encoded, ProposeError, Standing};
 use muster::store::command::Applied;
 use muster::store::{Section, State, StateBuilder, WatchId, Watchers};
@@ -18,7 +18,6 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::nemesis::Hurt;
 use crate::queue::{MICRO, MILLI, Time};
-use crate::random::Random;
 use crate::trace;
 use crate::world::{Event, World};
 
@@ -489,12 +488,12 @@ impl World {
         }
     }
 
-    fn written(&mut self, token: u64, outcome: Result<(u64, Applied), ProposeError>) {
+    fn written(&mut self, token: u64, outcome: Outcome) {
         let op = token as usize;
         let (answer, index) = match outcome {
-            Ok((index, Applied::Done)) => (Answer::Done, Some(index)),
-            Ok((index, Applied::Condition(held))) => (Answer::Condition(held), Some(index)),
-            Ok((_, Applied::Refused(why))) => {
+            Ok(Done { index, applied: Applied::Done }) => (Answer::Done, Some(index)),
+            Ok(Done { index, applied: Applied::Condition(held) }) => (Answer::Condition(held), Some(index)),
+            Ok(Done { applied: Applied::Refused(why), .. }) => {
                 return self.fail("writes to keys are not refused", format!("#{op}: {why}"));
             }
             Err(ProposeError::LeadershipLost | ProposeError::Stopping) => (Answer::Lost, None),
@@ -517,8 +516,7 @@ impl World {
     }
 
     fn publish(&mut self, server: usize, published: Published) {
-        let applied = self.process(server).replica.applied_index();
-        let Published { state, touched, .. } = published;
+        let Published { state, touched, applied, .. } = published;
         let before = std::mem::replace(&mut self.process(server).applied, applied);
         let old = std::mem::replace(&mut self.process(server).published, state);
         self.check_published(server, before, applied, &old);
