@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::bell::{Bell, Turns};
 use super::door::Doorway;
 use super::error::AgentError;
 use super::files::Files;
@@ -29,6 +28,7 @@ use crate::config::definition::{CheckDefinition, ServiceDefinition};
 use crate::consensus::Proposals;
 use crate::health::alias;
 use crate::health::tls::TlsConfigs;
+use crate::runtime::bell::{Bell, Turns};
 use crate::runtime::publish::Published;
 use crate::runtime::{cores, mesh, task, time};
 use crate::store::State;

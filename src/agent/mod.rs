@@ -3,7 +3,6 @@
 //! [`registry`] is the pure heart; [`driver`] moves it on the control core; other cores read the published
 //! [`LocalState`] and ask for changes through the [`Door`].
 
-pub mod bell;
 pub mod door;
 pub mod driver;
 pub mod error;

@@ -14,6 +14,7 @@ mod error;
 mod limits;
 mod links;
 mod proposals;
+pub mod replica;
 mod runner;
 mod sequencer;
 mod standing;
@@ -23,7 +24,7 @@ mod tests;
 
 pub use admin::{AdminError, AdminOp};
 pub use ask::{ASKED_MAX, Asked};
-pub use encoded::{Damaged, Encoded};
+pub use encoded::{COMMAND_VERSION, Damaged, Encoded};
 pub use error::ProposeError;
 pub use limits::{BATCH_MAX, COMMAND_LENGTH_MAX, QUEUE_BYTES_MAX, QUEUE_MAX};
 pub use links::{Links, PeerEvent};

@@ -4,20 +4,31 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use muster_protocol::entry::{Configuration, Server, ServerId, Suffrage};
 use muster_protocol::wire::ClusterId;
+use serde_json::{Value, json};
 
 use crate::runtime::fs;
 use crate::runtime::publish::Published;
 
-/// File of the ID within the folder of the log. Who takes the log away makes the server blank again.
-const FILE: &str = "raft/cluster-id";
+/// The file within the folder of the log: who takes the log away makes the server blank again.
+const FILE: &str = "raft/cluster.json";
 
-/// The cluster's ID, in memory and on disk. Clones are handles to the same.
+/// The cluster, in memory and on disk. Clones are handles to the same.
 #[derive(Clone)]
 pub struct Cluster {
-    id: Published<Option<ClusterId>>,
+    kept: Published<Kept>,
     /// `None` for a server without a data folder.
     file: Option<Arc<PathBuf>>,
+}
+
+/// What is kept.
+#[derive(Clone, Default)]
+struct Kept {
+    id: Option<ClusterId>,
+    /// The cluster's first servers, on each of them. They are written down with the ID, in one piece: a server that
+    /// crashes before its log holds them begins with the same ones again.
+    founding: Option<Arc<Configuration>>,
 }
 
 /// Why a server does not take the ID of a cluster.
@@ -30,61 +41,125 @@ pub enum AdoptError {
 }
 
 impl Cluster {
-    /// Reads the ID that an earlier run kept in this data folder.
+    /// Reads what an earlier run kept in this data folder.
     ///
     /// # Errors
-    /// The file cannot be read, or does not hold an ID.
+    /// The file cannot be read, or is not such a file.
     pub async fn open(data_dir: Option<&Path>) -> io::Result<Cluster> {
         let file = data_dir.map(|folder| Arc::new(folder.join(FILE)));
-        let id = match &file {
+        let kept = match &file {
             Some(path) => read(path).await?,
-            None => None,
+            None => Kept::default(),
         };
-        Ok(Cluster { id: Published::new(id), file })
+        Ok(Cluster { kept: Published::new(kept), file })
     }
 
-    /// The cluster; `None` while the server is blank.
+    /// The cluster; `None` while the server is nobody's.
     pub fn id(&self) -> Option<ClusterId> {
-        **self.id.load()
+        self.kept.load().id
     }
 
-    /// Becomes a member of a cluster: durably, when it returns.
+    /// The first servers of the cluster, if this one is one of them.
+    pub fn founding(&self) -> Option<Arc<Configuration>> {
+        self.kept.load().founding.clone()
+    }
+
+    /// Becomes a member of a cluster that is there already: durably, when it returns.
     ///
     /// # Errors
     /// It belongs to another one, or the disk refuses.
     pub async fn adopt(&self, id: ClusterId) -> Result<(), AdoptError> {
+        self.take(Kept { id: Some(id), founding: None }).await
+    }
+
+    /// Becomes one of the first servers of a cluster: durably, when it returns.
+    ///
+    /// # Errors
+    /// It belongs to another one, or the disk refuses.
+    pub async fn found(&self, id: ClusterId, servers: Configuration) -> Result<(), AdoptError> {
+        self.take(Kept { id: Some(id), founding: Some(Arc::new(servers)) }).await
+    }
+
+    async fn take(&self, kept: Kept) -> Result<(), AdoptError> {
         match self.id() {
-            Some(own) if own == id => return Ok(()),
+            Some(own) if Some(own) == kept.id => return Ok(()),
             Some(own) => return Err(AdoptError::Belongs(own)),
             None => {}
         }
-        // From here on nobody else's ID is taken.
-        self.id.store(Some(id));
-        if let Some(file) = &self.file {
-            let text = format!("{id}\n").into_bytes();
-            if let Err(error) = fs::write_atomically(file.as_ref().clone(), text, 0o600).await {
-                self.id.store(None);
-                return Err(AdoptError::Disk(error));
-            }
+        // From here on no other cluster is taken.
+        self.kept.store(kept.clone());
+        if let Some(file) = &self.file
+            && let Err(error) = fs::write_atomically(file.as_ref().clone(), text(&kept), 0o600).await
+        {
+            self.kept.store(Kept::default());
+            return Err(AdoptError::Disk(error));
         }
-        tracing::info!("server: this server belongs to cluster {id} now");
+        if let Some(id) = kept.id {
+            tracing::info!("server: this server belongs to cluster {id}");
+        }
         Ok(())
     }
 }
 
-async fn read(path: &Path) -> io::Result<Option<ClusterId>> {
+fn text(kept: &Kept) -> Vec<u8> {
+    let servers = kept.founding.iter().flat_map(|founding| &founding.servers);
+    let server = |server: &Server| json!({"ID": server.id.to_string(), "Name": server.name, "Address": server.address});
+    let document = json!({
+        "ClusterID": kept.id.map(|id| id.to_string()),
+        "FirstServers": servers.map(server).collect::<Vec<_>>(),
+    });
+    format!("{document:#}\n").into_bytes()
+}
+
+async fn read(path: &Path) -> io::Result<Kept> {
     let bytes = match fs::read(path).await {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
         Err(error) => return Err(error),
     };
-    let text = String::from_utf8_lossy(&bytes);
-    ClusterId::parse(text.trim()).map(Some).ok_or_else(|| {
+    parse(&bytes).ok_or_else(|| {
         let why = format!(
-            "{} holds no cluster ID but {:?}; put the ID there that the other servers of this cluster have in theirs",
-            path.display(),
-            text.trim()
+            "{} does not name a cluster; copy the ClusterID from this file of another server of the cluster: {{\"ClusterID\": \"...\"}}",
+            path.display()
         );
         io::Error::new(io::ErrorKind::InvalidData, why)
     })
+}
+
+fn parse(bytes: &[u8]) -> Option<Kept> {
+    let document: Value = serde_json::from_slice(bytes).ok()?;
+    let id = ClusterId::parse(document["ClusterID"].as_str()?)?;
+    let mut servers = Vec::new();
+    for server in document["FirstServers"].as_array().into_iter().flatten() {
+        servers.push(Server {
+            id: ServerId::parse(server["ID"].as_str()?)?,
+            name: server["Name"].as_str()?.to_owned(),
+            address: server["Address"].as_str()?.to_owned(),
+            suffrage: Suffrage::Voter,
+        });
+    }
+    let founding = (!servers.is_empty()).then(|| Arc::new(Configuration::new(servers)));
+    Some(Kept { id: Some(id), founding })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_comes_back() {
+        let server = |n: u8| Server {
+            id: ServerId([n; 16]),
+            name: format!("s{n}"),
+            address: format!("10.0.0.{n}:8300"),
+            suffrage: Suffrage::Voter,
+        };
+        let founding = Some(Arc::new(Configuration::new(vec![server(1), server(2)])));
+        for founding in [founding, None] {
+            let kept = Kept { id: Some(ClusterId([7; 16])), founding };
+            let read = parse(&text(&kept)).expect("it was written so");
+            assert_eq!((read.id, read.founding), (kept.id, kept.founding));
+        }
+        assert!(parse(b"").is_none() && parse(b"{}").is_none() && parse(b"{\"ClusterID\": 1}").is_none());
+    }
 }

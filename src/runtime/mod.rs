@@ -6,6 +6,7 @@
 //! in who runs the tasks and in how the epoll instance is waited for: glommio (io_uring), and a small executor of
 //! our own that is taken where io_uring is forbidden.
 
+pub mod bell;
 pub mod blocking;
 pub mod cores;
 pub mod disk;

@@ -149,9 +149,10 @@ impl Links {
 }
 
 impl consensus::Links for Links {
-    fn send(&self, to: ServerId, message: PeerMessage) {
-        if let Some(peer) = self.0.peers.borrow().get(&to) {
-            peer.outbox.push(&message);
+    fn send(&self, to: ServerId, message: PeerMessage) -> Result<(), PeerMessage> {
+        match self.0.peers.borrow().get(&to) {
+            Some(peer) if peer.outbox.push(&message) => Ok(()),
+            _ => Err(message),
         }
     }
 

@@ -129,7 +129,8 @@ fn refusal(why: Refusal) -> AdminError {
         Refusal::DiskFull => AdminError::Refused("the disk of the leader's data_dir is full".to_owned()),
         Refusal::Invalid(why) => AdminError::Refused(why.to_owned()),
         Refusal::TimedOut => AdminError::Refused(
-            "the lead was not handed over: the other server did not take over in time; this one leads on".to_owned(),
+            "the lead was not handed over: the other server did not take over in time; this one leads on"
+                .to_owned(),
         ),
     }
 }

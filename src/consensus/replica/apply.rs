@@ -4,17 +4,17 @@ use muster_protocol::entry::{Configuration, EntryKind};
 
 use super::limits::{BATCH_MAX, BATCHES_PER_STEP};
 use super::writes::answer;
-use super::{Effect, Kinds, Published, Replica, newer_version};
-use crate::consensus::{COMMAND_VERSION, Encoded, ProposeError};
+use super::{Done, Effect, Kinds, Outcome, Published, Replica, newer_version};
+use crate::consensus::{COMMAND_VERSION, Encoded};
 use crate::store::Touched;
-use crate::store::command::{Applied, ArchivedCatalogOp, ArchivedCommand};
+use crate::store::command::{ArchivedCatalogOp, ArchivedCommand};
 
 /// What one batch has come to.
 #[derive(Default)]
 struct Batch {
     touched: Touched,
     kinds: Kinds,
-    answers: Vec<(u64, Result<Applied, ProposeError>)>,
+    answers: Vec<(u64, Outcome)>,
     /// Whether the state moved.
     moved: bool,
 }
@@ -46,7 +46,8 @@ impl Replica {
         }
         let Batch { touched, kinds, answers, moved } = batch;
         if moved {
-            out.push(Effect::Publish(Box::new(Published { state: self.state.clone(), touched, kinds })));
+            let (state, applied) = (self.state.clone(), self.applied.0);
+            out.push(Effect::Publish(Box::new(Published { state, applied, touched, kinds })));
         }
         answer(answers, out);
     }
@@ -72,11 +73,12 @@ impl Replica {
             }
             EntryKind::Command if entry.version != COMMAND_VERSION => return Err(newer_version(entry)),
             EntryKind::Command => {
-                // SAFETY: an entry gets into the log from a valid archive only (`Encoded::of`, `Encoded::admit`), and comes back
-                // from the disk only with the checksum that it had then.
+                // SAFETY: an entry gets into the log from a valid archive only (`Encoded::of`, or a link that has validated it), at an
+                // aligned address, and comes back from the disk only with the checksum that it had then.
                 let command = unsafe { Encoded::trusted(&entry.body) };
                 batch.kinds.count(command);
-                applied = Some(self.state.apply(index, command, &mut batch.touched));
+                let result = self.state.apply(index, command, &mut batch.touched);
+                applied = Some(Done { index: self.state.index(), applied: result });
                 batch.moved = true;
             }
         }

@@ -98,7 +98,8 @@ mod tests {
         cache.append(entries(1, 5..=9));
         cache.append(entries(2, 7..=8));
         assert_eq!(cache.range(5, 9), None);
-        let terms: Vec<u64> = cache.range(5, 8).expect("all are here").iter().map(|entry| entry.term).collect();
+        let terms: Vec<u64> =
+            cache.range(5, 8).expect("all are here").iter().map(|entry| entry.term).collect();
         assert_eq!(terms, [1, 1, 2, 2]);
         assert_eq!(cache.get(4), None);
         assert_eq!(cache.range(4, 6), None);

@@ -126,7 +126,7 @@ pub enum Effect {
     /// comes later.
     Publish(Box<Published>),
     /// Writes are done, or refused.
-    Answers(Vec<(u64, Result<Applied, ProposeError>)>),
+    Answers(Vec<(u64, Outcome)>),
     /// Reads may look at the published state; or not.
     Barriers {
         /// Which.
@@ -179,11 +179,25 @@ pub enum Effect {
     Fatal(String),
 }
 
+/// What became of a write.
+pub type Outcome = Result<Done, ProposeError>;
+
+/// A write that was applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// The state's index, as clients see it, that it was applied at.
+    pub index: u64,
+    /// What it did.
+    pub applied: Applied,
+}
+
 /// What a batch of entries has made of the state.
 #[derive(Debug)]
 pub struct Published {
     /// The state.
     pub state: State,
+    /// Index in the log of the newest entry in it.
+    pub applied: u64,
     /// What it touched.
     pub touched: Touched,
     /// How many writes of each kind were applied, for the driver's metrics.

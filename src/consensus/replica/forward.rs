@@ -10,9 +10,9 @@ use muster_protocol::rpc::message::{FORWARD_MAX, ForwardAnswer, ForwardOutcome, 
 
 use super::limits::FORWARD_BYTES_MAX;
 use super::writes::{Held, answer};
-use super::{Effect, Replica};
-use crate::consensus::{Encoded, ProposeError};
-use crate::store::command::Applied;
+use super::{Effect, Outcome, Replica};
+use crate::consensus::ProposeError;
+use crate::consensus::encoded::aligned;
 
 /// Writes with the leader.
 #[derive(Default)]
@@ -37,7 +37,7 @@ impl Forwards {
     }
 
     /// Ends what was sent before a time and not answered. Tokens rise with time, but for what was sent twice.
-    pub fn expire(&mut self, before: Now, ended: &mut Vec<(u64, Result<Applied, ProposeError>)>) {
+    pub fn expire(&mut self, before: Now, ended: &mut Vec<(u64, Outcome)>) {
         self.sent.retain(|_, sent| {
             let over = sent.since <= before;
             if over {
@@ -73,13 +73,10 @@ impl Replica {
         }
     }
 
-    /// Writes of another server, for this one to put into the log if it leads.
+    /// Writes of another server, validated where they came in, for this one to put into the log if it leads.
     pub(super) fn take_forwarded(&mut self, from: ServerId, writes: Vec<Forwarded>) {
         for Forwarded { token, body } in writes {
-            // A body that is no command cannot come from a server of ours; whoever waits for it gives up by itself.
-            if let Ok(body) = Encoded::admit(&body) {
-                self.writes.forwarded.push((from, token, body));
-            }
+            self.writes.forwarded.push((from, token, aligned(&body)));
         }
     }
 

@@ -20,8 +20,6 @@ mod send;
 mod snapshot;
 mod standing;
 mod start;
-#[cfg(test)]
-mod tests;
 mod writes;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -31,12 +29,13 @@ use muster_protocol::log::{Completion, Log, Notice, Request, RequestId};
 use muster_protocol::raft::{self, Raft, Role};
 use muster_protocol::rpc::PeerMessage;
 
-use super::{COMMAND_VERSION, Encoded, Standing};
+use super::encoded::aligned;
+use super::{COMMAND_VERSION, Standing};
 use crate::store::State;
 
 use admin::Admins;
 use cache::EntryCache;
-pub use face::{Effect, Indexes, Input, Kinds, Options, Published, Start};
+pub use face::{Done, Effect, Indexes, Input, Kinds, Options, Outcome, Published, Start};
 use limits::{CACHE_BYTES_MAX, DISK_AGE_MIN, SWEEP_INTERVAL};
 use reads::Reads;
 use receive::Receiving;
@@ -129,6 +128,16 @@ impl Replica {
     /// The state as of the newest applied entry.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Raft, to be looked at.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The log, to be looked at.
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 
     /// Numbers of the log.
@@ -420,14 +429,15 @@ impl Replica {
     }
 }
 
-/// Checks an entry that came from a socket, and moves its body to where an archive can be read.
+/// Takes an entry of another server, whose archives were validated where they came in: its version must be known, and its body
+/// lie where an archive can be read.
 fn admit(entry: &mut Entry) -> Result<(), String> {
     match entry.kind {
         EntryKind::Noop => Ok(()),
         EntryKind::Configuration => Configuration::decode(entry.version, &entry.body).map(drop),
         EntryKind::Command if entry.version != COMMAND_VERSION => Err(newer_version(entry)),
         EntryKind::Command => {
-            entry.body = Encoded::admit(&entry.body).map_err(|damaged| damaged.to_string())?;
+            entry.body = aligned(&entry.body);
             Ok(())
         }
     }

@@ -187,9 +187,8 @@ impl Replica {
     /// Asks again what was lost on the way, and ends what has waited for too long.
     pub(super) fn expire_reads(&mut self, out: &mut Vec<Effect>) {
         let (now, hold) = (self.now, self.options.hold_timeout);
-        let lost = |_: &u64, question: &mut Question| {
-            question.leader.is_some() && question.at + READ_RETRY <= now
-        };
+        let lost =
+            |_: &u64, question: &mut Question| question.leader.is_some() && question.at + READ_RETRY <= now;
         let lost: Vec<_> = self.reads.asked.extract_if(.., lost).collect();
         for (_, question) in lost {
             self.reads.again(question, now);
@@ -205,7 +204,9 @@ impl Replica {
             });
             !waiters.is_empty()
         };
-        self.reads.fresh.iter_mut().for_each(|waiters| drop(end(waiters)));
+        for waiters in &mut self.reads.fresh {
+            end(waiters);
+        }
         self.reads.asked.retain(|_, question| end(&mut question.waiters));
         self.reads.known.retain(|_, waiters| end(waiters));
         if !tokens.is_empty() {

@@ -46,7 +46,9 @@ impl Replica {
             self.acknowledge(from, term, index, total, true);
             return;
         }
-        let same = |receiving: &Receiving| (receiving.term, receiving.index, receiving.total) == (term, index, total);
+        let same = |receiving: &Receiving| {
+            (receiving.term, receiving.index, receiving.total) == (term, index, total)
+        };
         if !self.receiving.as_ref().is_some_and(same) {
             if offset != 0 || self.is_saving() {
                 self.acknowledge(from, term, index, 0, false);
@@ -118,7 +120,9 @@ impl Replica {
                 self.receiving = None;
                 self.log.snapshot_abort();
                 let why = loaded.err().unwrap_or_default();
-                let text = format!("the leader's snapshot at index {index} is of no use, it is asked for again: {why}");
+                let text = format!(
+                    "the leader's snapshot at index {index} is of no use, it is asked for again: {why}"
+                );
                 out.push(Effect::Log { warning: true, text });
             }
         }
@@ -148,9 +152,14 @@ impl Replica {
         self.applied = (index, term);
         self.applied_configuration = (meta.configuration_index, meta.configuration);
         self.told.stale = true;
-        let touched = Touched::all();
+        let touched = Touched::everything();
         let state = self.state.clone();
-        out.push(Effect::Publish(Box::new(Published { state, touched, kinds: Kinds::default() })));
+        out.push(Effect::Publish(Box::new(Published {
+            state,
+            applied: index,
+            touched,
+            kinds: Kinds::default(),
+        })));
         self.leapt_over(index, out);
         self.admins.applied(index, 0, out);
         self.acknowledge(receiving.from, term, index, receiving.total, true);

@@ -120,7 +120,8 @@ impl Replica {
         let Some(behind) = self.senders.entries.get_mut(&to) else { return };
         behind.reading = false;
         let (leads, term) = (self.raft.role() == Role::Leader, self.raft.term());
-        let fits = |append: &Append| entries.first().is_some_and(|first| first.index == append.prev.index + 1);
+        let fits =
+            |append: &Append| entries.first().is_some_and(|first| first.index == append.prev.index + 1);
         if let Some((mut append, _)) = behind.queue.pop_front()
             && leads
             && append.term == term
@@ -262,7 +263,8 @@ impl Replica {
         }
         for to in silent {
             self.snapshot_sent(to, None);
-            let text = format!("sending a snapshot to {to} was given up: it does not answer; it is tried again");
+            let text =
+                format!("sending a snapshot to {to} was given up: it does not answer; it is tried again");
             out.push(Effect::Log { warning: true, text });
         }
         let behind: Vec<ServerId> = self.senders.entries.keys().copied().collect();

@@ -7,7 +7,10 @@ use muster_protocol::raft;
 use super::limits::THRESHOLDS_MAX;
 use super::{Effect, Replica};
 use crate::consensus::AdminError;
-use crate::store::{STATE_VERSION, Section};
+use crate::store::Section;
+
+/// Version of the state machine whose sections a snapshot holds. Each section has a version of its own besides.
+const STATE_VERSION: u32 = 1;
 
 /// When a snapshot is due.
 #[derive(Default)]

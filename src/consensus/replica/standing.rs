@@ -19,6 +19,13 @@ pub(super) struct Told {
     configuration_committed: bool,
 }
 
+impl Told {
+    /// Nothing was told yet.
+    pub fn nothing() -> Told {
+        Told { stale: true, ..Told::default() }
+    }
+}
+
 impl Replica {
     /// Tells it when it has changed, and on a leader with followers now and then.
     pub(super) fn stand(&mut self, out: &mut Vec<Effect>) {
@@ -70,6 +77,7 @@ impl Replica {
         PeerProgress {
             id,
             match_index: peer.durable,
+            match_term: self.log.term_at(peer.durable).unwrap_or(0),
             last_contact: Some(self.now.saturating_sub(peer.contact)),
             in_snapshot: peer.state == PeerState::Snapshot,
         }

@@ -68,7 +68,7 @@ impl Replica {
             contact: None,
             disk_full: false,
             under_way: VecDeque::new(),
-            told: standing::Told { stale: true, ..Default::default() },
+            told: standing::Told::nothing(),
             next_sweep: Now::ZERO,
             raft_inputs: VecDeque::new(),
             raft_effects: Vec::new(),
@@ -162,4 +162,3 @@ fn view(log: &Log, entries: &[Entry], snapshot: (u64, u64)) -> LogView {
     }
     view
 }
-

@@ -11,9 +11,8 @@ use muster_protocol::rpc::message::{ForwardAnswer, ForwardOutcome};
 
 use super::forward::Forwards;
 use super::limits::RETRY_PAUSE;
-use super::{Effect, Outbox, Replica};
+use super::{Done, Effect, Outbox, Outcome, Replica};
 use crate::consensus::{COMMAND_VERSION, ProposeError};
-use crate::store::command::Applied;
 
 /// All writes that wait for something.
 #[derive(Default)]
@@ -180,8 +179,8 @@ impl Replica {
         &mut self,
         index: u64,
         term: u64,
-        applied: Option<Applied>,
-        answers: &mut Vec<(u64, Result<Applied, ProposeError>)>,
+        applied: Option<Done>,
+        answers: &mut Vec<(u64, Outcome)>,
     ) {
         let mut applied = applied;
         while self.writes.waiting.front().is_some_and(|first| first.index <= index) {
@@ -235,7 +234,7 @@ impl Replica {
     }
 }
 
-pub(super) fn answer(answers: Vec<(u64, Result<Applied, ProposeError>)>, out: &mut Vec<Effect>) {
+pub(super) fn answer(answers: Vec<(u64, Outcome)>, out: &mut Vec<Effect>) {
     if !answers.is_empty() {
         out.push(Effect::Answers(answers));
     }

@@ -12,9 +12,9 @@ use muster_protocol::rpc::{self, LinkHello, LinkWelcome, PREAMBLE, PeerMessage};
 use muster_protocol::wire::{Decoder, HELLO_LENGTH_MAX, PAYLOAD_LENGTH_MAX};
 
 use super::{ACCEPTED_MAX, Links, SILENCE_MAX};
-use crate::agent::bell::Bell;
 use crate::consensus::{Encoded, PeerEvent};
 use crate::membership::AdoptError;
+use crate::runtime::bell::Bell;
 use crate::runtime::net::{Listener, Stream};
 use crate::runtime::{cores, task, time};
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use muster_protocol::entry::ServerId;
 use muster_protocol::rpc::{self, PeerMessage};
 
-use crate::agent::bell::Bell;
+use crate::runtime::bell::Bell;
 
 /// Bytes that wait for a link, beside those being written. A link that takes nothing while 16 MiB wait is as good as
 /// broken (1.3 s at 100 Mbit/s); messages past it are dropped, as on a network that loses them.
@@ -61,22 +61,23 @@ impl Outbox {
         self.open.get()
     }
 
-    /// Adds a message, to be written together with all others that come before the writer runs.
-    pub fn push(&self, message: &PeerMessage) {
+    /// Adds a message, to be written together with all others that come before the writer runs. False: nothing of it was.
+    pub fn push(&self, message: &PeerMessage) -> bool {
         let mut frames = self.frames.borrow_mut();
         if !self.open.get() || frames.len() >= OUTBOX_LENGTH_MAX {
             self.lost.set(true);
-            return;
+            return false;
         }
         if let Err(why) = rpc::encode(message, &mut frames) {
             tracing::error!("server: a message to server {} was not sent: {why}", self.to);
             self.lost.set(true);
-            return;
+            return false;
         }
         drop(frames);
         if let Some(writer) = self.writer.borrow_mut().take() {
             writer.wake();
         }
+        true
     }
 
     /// There is a link: messages are taken from now on.

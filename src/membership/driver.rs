@@ -1,0 +1,326 @@
+//! Drives the table of the known servers: talks, listens, publishes the roster, begins a cluster.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use muster_protocol::entry::ServerId;
+use muster_protocol::rpc::{Card, Founding, Introduction, Overture};
+
+use super::cluster::Cluster;
+use super::door::{Doorway, Request};
+use super::known::{Known, News, Time};
+use super::roster::{MemberStatus, Roster};
+use super::{begin, join, talk};
+use crate::config::GossipConfig;
+use crate::consensus::Proposals;
+use crate::runtime::bell::Bell;
+use crate::runtime::net::{Listener, Stream};
+use crate::runtime::publish::Published;
+use crate::runtime::{cores, task, time};
+
+/// Talks that others begin, at once; one more is closed.
+const TALKS_MAX: usize = 64;
+/// Rest after the kernel could not give a connection out.
+const REST: Duration = Duration::from_millis(100);
+/// How often the table is looked at when nobody is due: members that are long gone are forgotten.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What membership needs to know.
+pub struct Settings {
+    /// This server.
+    pub own: Card,
+    /// Port of addresses that name none.
+    pub default_port: u16,
+    /// Joining, and how long who is gone stays in the roster.
+    pub gossip: GossipConfig,
+}
+
+/// The membership of this server, on the control core. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Membership(Rc<Inner>);
+
+pub(super) struct Inner {
+    pub settings: Settings,
+    pub cluster: Cluster,
+    pub proposals: Proposals,
+    pub known: RefCell<Known>,
+    /// Rung when the beginning of a cluster may have come nearer.
+    pub nearer: Bell,
+    started: Duration,
+    roster: Published<Roster>,
+    /// Told of each new roster.
+    changed: Box<dyn Fn(&Roster)>,
+    /// Rung when somebody may be due.
+    due: Bell,
+    talks: Cell<usize>,
+    leaving: Cell<bool>,
+}
+
+impl Membership {
+    /// Of a server that knows nobody yet. `changed` is told of each new roster, on this core.
+    pub fn new(
+        settings: Settings,
+        cluster: Cluster,
+        proposals: Proposals,
+        roster: Published<Roster>,
+        changed: impl Fn(&Roster) + 'static,
+    ) -> Membership {
+        let inner = Inner {
+            known: RefCell::new(Known::new(settings.own.id)),
+            settings,
+            cluster,
+            proposals,
+            nearer: Bell::default(),
+            started: time::unix_now(),
+            roster,
+            changed: Box::new(changed),
+            due: Bell::default(),
+            talks: Cell::new(0),
+            leaving: Cell::new(false),
+        };
+        inner.publish();
+        Membership(Rc::new(inner))
+    }
+
+    /// Runs until it must not go on; says why. Dropping the future ends everything but talks under way.
+    pub async fn run(&self, listener: Listener, doorway: Doorway) -> String {
+        let inner = self.0.clone();
+        let _tasks = [
+            task::spawn(listen(inner.clone(), listener)),
+            task::spawn(talk_to_all(inner.clone())),
+            task::spawn(obey(inner.clone(), doorway)),
+            task::spawn(begin::run(inner.clone())),
+        ];
+        if !inner.settings.gossip.start_join.is_empty() {
+            tracing::info!("agent: Joining cluster...: cluster=LAN");
+            match join::join(&inner, &inner.settings.gossip.start_join).await {
+                Ok(joined) => tracing::info!(
+                    "agent: Join completed. Initial agents synced with: cluster=LAN agent_count={joined}"
+                ),
+                Err(why) => return why.to_string(),
+            }
+        }
+        join::retry(inner).await
+    }
+
+    /// Tells everybody that this server leaves. Whoever does not hear it now sees it fail.
+    pub async fn leave(&self) {
+        self.0.leaving.set(true);
+        let said = self.0.introduction();
+        let addresses = self.0.known.borrow().addresses();
+        let talks: Vec<_> = addresses
+            .into_iter()
+            .map(|to| {
+                let said = said.clone();
+                task::spawn(async move { talk::introduce(to, &said).await })
+            })
+            .collect();
+        for talk in talks {
+            let _ = talk.await;
+        }
+    }
+}
+
+impl Inner {
+    /// What this server says of itself and of others.
+    pub fn introduction(&self) -> Introduction {
+        Introduction { own: self.card(), others: self.known.borrow().cards(), refusal: String::new() }
+    }
+
+    /// This server, as it is now.
+    pub fn card(&self) -> Card {
+        let status = if self.leaving.get() { MemberStatus::Left } else { MemberStatus::Alive };
+        Card {
+            cluster: self.cluster.id(),
+            has_log: !self.proposals.standing().blank,
+            status: status as u8,
+            ..self.settings.own.clone()
+        }
+    }
+
+    /// Whether nobody else answers.
+    pub fn is_alone(&self) -> bool {
+        self.known.borrow().is_alone()
+    }
+
+    /// Takes in what somebody said.
+    ///
+    /// # Errors
+    /// It cannot be a member here, or takes us for none.
+    pub fn hear(&self, said: &Introduction) -> Result<(), String> {
+        if !said.refusal.is_empty() {
+            return Err(said.refusal.clone());
+        }
+        let news = self.known.borrow_mut().hear(&self.settings.own, said, clocks())?;
+        self.react(news);
+        Ok(())
+    }
+
+    /// Publishes what is new, and tells everybody.
+    pub fn react(&self, news: News) {
+        if news == News::Roster {
+            self.publish();
+            self.known.borrow_mut().spread(time::now());
+        }
+        self.due.ring();
+        self.nearer.ring();
+    }
+
+    fn publish(&self) {
+        let roster = self.known.borrow().roster(&self.card(), self.started);
+        log_changes(&self.roster.load(), &roster);
+        (self.changed)(&roster);
+        self.roster.store(roster);
+    }
+}
+
+fn clocks() -> Time {
+    Time { now: time::now(), unix: time::unix_now() }
+}
+
+/// The lines that operators know from Consul.
+fn log_changes(old: &Roster, new: &Roster) {
+    for member in new.members() {
+        let before = old.member(member.id).map(|before| before.status);
+        if before == Some(member.status) {
+            continue;
+        }
+        let (name, ip) = (&member.name, member.ip);
+        match member.status {
+            MemberStatus::Alive => {
+                tracing::info!("agent.server.serf.lan: serf: EventMemberJoin: {name} {ip}")
+            }
+            MemberStatus::Left | MemberStatus::Leaving => {
+                tracing::info!("agent.server.serf.lan: serf: EventMemberLeave: {name} {ip}");
+            }
+            MemberStatus::Failed => {
+                tracing::info!("agent.server.serf.lan: serf: EventMemberFailed: {name} {ip}");
+            }
+        }
+    }
+    let gone = old.members().iter().filter(|member| new.member(member.id).is_none());
+    gone.for_each(|member| {
+        tracing::info!("agent.server.serf.lan: serf: EventMemberReap: {} {}", member.name, member.ip);
+    });
+}
+
+/// Talks to each one that is due, all at the same time.
+async fn talk_to_all(inner: Rc<Inner>) {
+    let mut due = Vec::new();
+    loop {
+        inner.known.borrow_mut().due(time::now(), &mut due);
+        for (id, to) in due.drain(..) {
+            let inner = inner.clone();
+            task::spawn(async move {
+                let answer = talk::introduce(to, &inner.introduction()).await;
+                talked(&inner, id, answer);
+            })
+            .detach();
+        }
+        let forgotten = inner.settings.gossip.reconnect_timeout;
+        let news = inner.known.borrow_mut().forget(time::unix_now(), forgotten);
+        if news == News::Roster {
+            inner.publish();
+        }
+        let look = time::now() + LOOK_INTERVAL;
+        let next = inner.known.borrow().next_deadline().map_or(look, |next| next.min(look));
+        let _ = cores::either(inner.due.heard(), time::sleep_until(next)).await;
+    }
+}
+
+fn talked(inner: &Inner, id: Option<ServerId>, answer: Result<Introduction, String>) {
+    let heard = match &answer {
+        // Somebody else may have got its address: then it is not there.
+        Ok(answer) if id.is_none_or(|id| id == answer.own.id) => inner.hear(answer),
+        Ok(answer) => {
+            let _ = inner.hear(answer);
+            Err(format!("server {} ({}) is there instead", answer.own.name, answer.own.id))
+        }
+        Err(why) => Err(why.clone()),
+    };
+    let Some(id) = id else { return };
+    inner.known.borrow_mut().talked(id);
+    if let Err(why) = heard {
+        tracing::debug!("agent.server.serf.lan: no word from {id}: {why}");
+        let news = inner.known.borrow_mut().miss(id, clocks());
+        inner.react(news);
+    }
+}
+
+/// Hears those who talk to us.
+async fn listen(inner: Rc<Inner>, listener: Listener) {
+    loop {
+        let (socket, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!("agent.server.serf.lan: cannot take a connection: {error}");
+                time::sleep(REST).await;
+                continue;
+            }
+        };
+        if inner.talks.get() >= TALKS_MAX {
+            continue;
+        }
+        inner.talks.set(inner.talks.get() + 1);
+        let place = Place(inner.clone());
+        let ip = peer.ip().map_or_else(String::new, |ip| ip.to_string());
+        task::spawn(async move {
+            if let Err(why) = answer(&place.0, socket.into()).await {
+                tracing::warn!("agent.server.serf.lan: a talk with {ip} failed: {why}");
+            }
+        })
+        .detach();
+    }
+}
+
+/// One of the [`TALKS_MAX`] places, given back when dropped.
+struct Place(Rc<Inner>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.talks.set(self.0.talks.get() - 1);
+    }
+}
+
+async fn answer(inner: &Rc<Inner>, mut stream: Stream) -> Result<(), String> {
+    let mut out = Vec::new();
+    let outcome = match talk::listen(&mut stream).await? {
+        Overture::Introduction(said) => {
+            let outcome = inner.hear(&said);
+            let refusal = outcome.as_ref().err().cloned().unwrap_or_default();
+            Introduction { refusal, ..inner.introduction() }.encode(true, &mut out);
+            outcome
+        }
+        Overture::Founding(founding) => {
+            let outcome = begin::take(inner, founding).await;
+            Founding::encode_answer(outcome.as_ref().err().map_or("", String::as_str), &mut out);
+            outcome
+        }
+    };
+    talk::answer(&mut stream, &out).await;
+    outcome
+}
+
+/// Does what other cores ask for.
+async fn obey(inner: Rc<Inner>, mut doorway: Doorway) {
+    while let Some(request) = doorway.0.recv().await {
+        match request {
+            Request::Join(addresses, reply) => {
+                let inner = inner.clone();
+                task::spawn(async move {
+                    tracing::info!("agent: (LAN) joining: lan_addresses={addresses:?}");
+                    // Who asked may have gone.
+                    let _ = reply.send(join::join(&inner, &addresses).await);
+                })
+                .detach();
+            }
+            Request::ForceLeave(name, reply) => {
+                let own = name.eq_ignore_ascii_case(&inner.settings.own.name);
+                let given_up = inner.known.borrow_mut().give_up(&name, time::unix_now());
+                inner.react(given_up.unwrap_or(News::None));
+                let _ = reply.send(own || given_up.is_some());
+            }
+        }
+    }
+}
