@@ -241,10 +241,10 @@ impl World {
     pub fn step(&mut self, server: usize, mut inputs: Vec<Input>) {
         let mut effects = Vec::new();
         loop {
-            let Some(process) = &mut self.servers[server].process else { return };
-            let now = self.servers[server].clock.local(self.now);
-            process.replica.step(now, &mut inputs, &mut effects);
-            let run = self.servers[server].run;
+            let this = &mut self.servers[server];
+            let Some(process) = &mut this.process else { return };
+            process.replica.step(this.clock.local(self.now), &mut inputs, &mut effects);
+            let run = this.run;
             inputs.clear();
             for effect in effects.drain(..) {
                 if self.servers[server].run != run || !self.servers[server].is_up() {
