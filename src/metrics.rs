@@ -4,7 +4,7 @@
 
 pub mod routes;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -173,6 +173,16 @@ impl Summary {
     }
 }
 
+/// What a leader last told of its cluster; a server that never led tells of one voter that answers.
+static AUTOPILOT_HEALTHY: AtomicBool = AtomicBool::new(true);
+static AUTOPILOT_FAILURE_TOLERANCE: AtomicU64 = AtomicU64::new(0);
+
+/// Notes what the leader knows of its cluster: whether all servers are healthy, and how many may fail.
+pub fn autopilot(healthy: bool, failure_tolerance: u64) {
+    AUTOPILOT_HEALTHY.store(healthy, Relaxed);
+    AUTOPILOT_FAILURE_TOLERANCE.store(failure_tolerance, Relaxed);
+}
+
 /// Gauges, read when asked for.
 fn gauges() -> Vec<(&'static str, f64)> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -185,9 +195,8 @@ fn gauges() -> Vec<(&'static str, f64)> {
         ("runtime.alloc_bytes", line("RssAnon:") * 1024.0),
         ("runtime.sys_bytes", line("VmRSS:") * 1024.0),
         ("runtime.num_threads", line("Threads:")),
-        // One voter that answers this is a healthy cluster of one.
-        ("autopilot.healthy", 1.0),
-        ("autopilot.failure_tolerance", 0.0),
+        ("autopilot.healthy", f64::from(u8::from(AUTOPILOT_HEALTHY.load(Relaxed)))),
+        ("autopilot.failure_tolerance", AUTOPILOT_FAILURE_TOLERANCE.load(Relaxed) as f64),
     ]
 }
 

@@ -17,18 +17,22 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use muster_protocol::entry::ServerId;
+
 use crate::agent::{self, Agent, AgentError, Door, Doorway, Hooks, LocalState, Parts, identity};
 use crate::config::{Config, RuntimeChoice};
 use crate::consensus::{self, Proposals, Runner};
 use crate::edge::fresh::Leadership;
 use crate::edge::{dns, http};
+use crate::membership::{Member, MemberStatus, Roster, ServerFacts};
 use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError};
 use crate::runtime::net::BindError;
 use crate::runtime::publish::Published;
 use crate::runtime::signal::{self, Signal};
 use crate::runtime::tally::Tally;
 use crate::runtime::{blocking, mesh, preflight, process, task, time};
-use crate::server::leader;
+use crate::server::leader::Duties;
+use crate::store::model::Node;
 use crate::store::{State, Touched};
 use doors::Doors;
 
@@ -322,10 +326,9 @@ async fn start_agent(plan: &Plan) -> Result<Agent, String> {
         identity::node_id(&config).await.map_err(|error| format!("cannot settle the node's ID: {error}"))?;
     let node = identity::node_row(&config, id);
     if config.server {
-        let (config, node, plan) = (config.clone(), node.clone(), plan.clone());
-        let duties =
-            async move { leader::run(&config, &node, || plan.state.load_full(), &plan.proposals).await };
-        task::spawn(duties).detach();
+        let roster = Published::new(Roster::new(own_member(&config, &node).into_iter().collect()));
+        let duties = Duties::new(config.clone(), plan.state.clone(), roster, plan.proposals.clone());
+        task::spawn(duties.run()).detach();
     }
     let agent = Agent::start(Parts {
         config,
@@ -336,6 +339,30 @@ async fn start_agent(plan: &Plan) -> Result<Agent, String> {
         hooks: hooks(plan),
     });
     agent.await
+}
+
+/// This server as it tells others of itself, before it has met any.
+fn own_member(config: &Config, node: &Node) -> Option<Member> {
+    let now = time::unix_now();
+    Some(Member {
+        id: ServerId::parse(&node.id)?,
+        name: node.node.clone(),
+        ip: config.addresses.advertise,
+        serf_lan_port: config.ports.serf_lan,
+        datacenter: config.datacenter.clone(),
+        segment: config.segment.clone(),
+        server: ServerFacts {
+            port: config.ports.server,
+            wan_join_port: config.ports.serf_wan,
+            bootstrap: config.bootstrap,
+            expect: config.bootstrap_expect,
+            non_voter: config.non_voting_server,
+            cluster: None,
+        },
+        started_ms: now.as_millis() as u64,
+        status: MemberStatus::Alive,
+        since: now,
+    })
 }
 
 fn hooks(plan: &Plan) -> Hooks {

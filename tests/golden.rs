@@ -47,6 +47,7 @@ areas! {
     health: "health",
     http: "http",
     kv: "kv",
+    operator: "operator",
     status: "status",
 }
 
@@ -66,7 +67,6 @@ const LATER: &[(&str, &str)] = &[
     ("lock", "sessions"),
     ("noleader", "several servers"),
     ("noserver", "client agents"),
-    ("operator", "operator endpoints"),
     ("query", "prepared queries"),
     ("session", "sessions"),
     ("snapshot", "snapshots"),

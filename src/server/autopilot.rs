@@ -32,7 +32,7 @@ pub enum Step {
     RemoveDead(Server),
 }
 
-/// Decides what to do next, on a leader. `now` is the time since 1970.
+/// Decides what to do next, on a leader. `now` is the time since 1970; dead servers go only when it is time to `prune`.
 ///
 /// # Errors
 /// Dead servers stay, and why; nothing else is to be done.
@@ -42,6 +42,7 @@ pub fn next_step(
     roster: &Roster,
     health: &ClusterHealth,
     now: Duration,
+    prune: bool,
 ) -> Result<Option<Step>, Stay> {
     if !standing.configuration_committed {
         return Ok(None);
@@ -52,7 +53,23 @@ pub fn next_step(
         .or_else(|| promotion(rules, standing, health, now).map(Step::Promote));
     match certain {
         Some(step) => Ok(Some(step)),
+        None if !prune => Ok(None),
         None => dead(rules, standing, roster).map(|server| server.map(Step::RemoveDead)),
+    }
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let server = |what: &str, server: &Server| {
+            format!("{what} {} (ID: {}, address: {})", server.name, server.id, server.address)
+        };
+        f.write_str(&match self {
+            Step::Add(new) => server("adding server", new),
+            Step::Promote(id) => format!("promoting server {id} to voter"),
+            Step::RemoveLeft(gone) => server("removing server that left:", gone),
+            Step::RemoveReplaced(gone) => server("removing server whose address another one has now:", gone),
+            Step::RemoveDead(gone) => server("removing dead server", gone),
+        })
     }
 }
 

@@ -1,98 +1,268 @@
-//! Duties of the leader. Today: the servers' own rows in the catalog, service `consul` and check `serfHealth`.
+//! Duties of the leader: the servers' rows in the catalog (service `consul`, check `serfHealth`), autopilot's configuration
+//! and its steps. On every server one task waits for the lead and works while it has it; there is never more than one
+//! leader whose writes count, so the duties need no lock.
 
-use std::time::Duration;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::agent::sync::{SERVER_CHECK, SERVER_SERVICE};
+use super::autopilot::{self, Step};
+use super::desk;
+use super::health::ClusterHealth;
+use super::members::{self, Facts};
 use crate::config::Config;
-use crate::consensus::{Proposals, ProposeError};
-use crate::runtime::time;
+use crate::consensus::{AdminError, AdminOp, Consistency, Proposals, ProposeError, Standing};
+use crate::membership::Roster;
+use crate::metrics;
+use crate::runtime::publish::Published;
+use crate::runtime::{task, time};
 use crate::store::State;
-use crate::store::command::{Applied, CatalogOp, Command, Register};
-use crate::store::model::{Check, Node, Service, Status, StringMap};
+use crate::store::command::{Applied, AutopilotOp, CatalogOp, Command, Deregister};
+use crate::store::model::AutopilotConfig;
 
 /// The version of Consul that clients are told; they compare it to know what they may ask for.
 pub const COMPATIBLE_VERSION: &str = "1.8.7";
-/// How often the rows are looked at.
+/// How often the catalog is compared with the members when neither seems to have changed, as in Consul.
 pub const RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the leader looks at what membership and consensus tell it.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a server looks whether it leads now.
+const LEAD_INTERVAL: Duration = Duration::from_millis(20);
+/// How often the servers' health is judged: Consul's `ServerHealthInterval`.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
+/// How often dead servers are looked for: Consul's `AutopilotInterval`. So a server that restarts has time to come back.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
 /// Pause before a failed write is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// Keeps the server's own rows in the catalog, for as long as it is polled. The first write is one command, so node,
-/// service and check share an index.
-pub async fn run(
-    config: &Config,
-    node: &Node,
-    state: impl Fn() -> std::sync::Arc<State>,
-    proposals: &Proposals,
-) {
-    let wanted = rows(config, node);
-    loop {
-        if holds(&state(), &wanted) {
-            time::sleep(RECONCILE_INTERVAL).await;
-            continue;
+/// The duties of one server. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Duties(Rc<Shared>);
+
+struct Shared {
+    config: Arc<Config>,
+    state: Published<State>,
+    roster: Published<Roster>,
+    proposals: Proposals,
+    health: RefCell<ClusterHealth>,
+}
+
+/// What one term of leading knows.
+struct Lead {
+    term: u64,
+    since: Instant,
+    /// The members as they are in the catalog already, and when that was looked at.
+    reconciled: Option<(Arc<Roster>, Instant)>,
+    judged: Option<Instant>,
+    pruned: Instant,
+    denied: Option<autopilot::Stay>,
+}
+
+impl Duties {
+    /// From what the control core has.
+    pub fn new(
+        config: Arc<Config>,
+        state: Published<State>,
+        roster: Published<Roster>,
+        proposals: Proposals,
+    ) -> Duties {
+        Duties(Rc::new(Shared { config, state, roster, proposals, health: RefCell::default() }))
+    }
+
+    /// Does them whenever this server leads, for as long as it is polled.
+    pub async fn run(self) {
+        if let Some(asked) = self.0.proposals.open_desk() {
+            let duties = self.clone();
+            let health = move || duties.0.health.borrow().clone();
+            task::spawn(desk::serve(asked, self.0.proposals.clone(), health)).detach();
         }
-        let command = Command::Catalog(CatalogOp::Register(Box::new(wanted.clone())));
-        match proposals.propose(&command).await {
-            Ok(Applied::Refused(why)) => {
-                tracing::error!("the catalog refused this server's own rows: {why}");
-                time::sleep(RECONCILE_INTERVAL).await;
+        loop {
+            if !self.0.proposals.standing().leads() {
+                time::sleep(LEAD_INTERVAL).await;
+                continue;
             }
-            Ok(_) => tracing::info!(node = node.node, "member joined, marking health alive"),
-            Err(ProposeError::Stopping) => return,
+            match self.0.lead().await {
+                Ok(()) => tracing::info!("server: cluster leadership lost"),
+                Err(ProposeError::Stopping) => return,
+                Err(why) => {
+                    tracing::warn!("server: a duty of the leader failed: {why}; trying again");
+                    time::sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Leads until another server does.
+    async fn lead(&self) -> Result<(), ProposeError> {
+        // What earlier leaders wrote must be here before anything is concluded from it.
+        self.proposals.barrier(Consistency::Consistent).await?;
+        let now = time::now();
+        let term = self.proposals.standing().term;
+        tracing::info!(term, "server: cluster leadership acquired");
+        let mut lead = Lead { term, since: now, reconciled: None, judged: None, pruned: now, denied: None };
+        *self.health.borrow_mut() = ClusterHealth::default();
+        loop {
+            let standing = self.proposals.standing();
+            if !standing.leads() || standing.term != lead.term {
+                return Ok(());
+            }
+            let roster = self.roster.load_full();
+            self.keep_configuration().await?;
+            self.reconcile(&mut lead, &standing, &roster).await?;
+            self.pilot(&mut lead, &standing, &roster).await?;
+            time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// The first leader of a cluster writes what its own configuration says about autopilot.
+    async fn keep_configuration(&self) -> Result<(), ProposeError> {
+        if self.state.load().autopilot().is_some() {
+            return Ok(());
+        }
+        let first = initial(&self.config);
+        self.proposals.propose(&Command::Autopilot(AutopilotOp::Init(first))).await.map(drop)
+    }
+
+    /// Makes the catalog say of the members what membership says.
+    async fn reconcile(
+        &self,
+        lead: &mut Lead,
+        standing: &Standing,
+        roster: &Arc<Roster>,
+    ) -> Result<(), ProposeError> {
+        let now = time::now();
+        let is_fresh = |(seen, at): &(Arc<Roster>, Instant)| {
+            Arc::ptr_eq(seen, roster) && now.duration_since(*at) < RECONCILE_INTERVAL
+        };
+        if lead.reconciled.as_ref().is_some_and(is_fresh) {
+            return Ok(());
+        }
+        let ops = members::differences(&Facts {
+            config: &self.config,
+            state: &self.state.load_full(),
+            roster,
+            standing,
+            // A leader that has just come may not have met all members yet.
+            reap: now.duration_since(lead.since) >= RECONCILE_INTERVAL,
+        });
+        self.write(ops).await?;
+        lead.reconciled = Some((roster.clone(), now));
+        Ok(())
+    }
+
+    /// One command, so that the edges of many members share an index and a log write.
+    async fn write(&self, mut ops: Vec<CatalogOp>) -> Result<(), ProposeError> {
+        let command = match ops.len() {
+            0 => return Ok(()),
+            1 => Command::Catalog(ops.remove(0)),
+            _ => Command::CatalogBatch(ops),
+        };
+        if let Applied::Refused(why) = self.proposals.propose(&command).await? {
+            tracing::error!("server: the catalog refused the rows of a member: {why}");
+        }
+        Ok(())
+    }
+
+    /// Judges the servers and takes the next step.
+    async fn pilot(&self, lead: &mut Lead, standing: &Standing, roster: &Roster) -> Result<(), ProposeError> {
+        let now = time::now();
+        let rules = self.state.load().autopilot().map(|rules| AutopilotConfig::clone(rules));
+        let rules = rules.unwrap_or_default();
+        if lead.judged.is_none_or(|at| now.duration_since(at) >= HEALTH_INTERVAL) {
+            lead.judged = Some(now);
+            self.judge(&rules, standing, roster);
+        }
+        let prune = now.duration_since(lead.pruned) >= PRUNE_INTERVAL;
+        if prune {
+            lead.pruned = now;
+        }
+        let step = {
+            let health = self.health.borrow();
+            autopilot::next_step(&rules, standing, roster, &health, time::unix_now(), prune)
+        };
+        match step {
+            Ok(Some(step)) => {
+                // The judgement is about other servers then.
+                lead.judged = None;
+                self.take(step).await
+            }
+            Ok(None) => Ok(()),
             Err(why) => {
-                tracing::warn!("this server's own rows could not be written: {why}; trying again");
-                time::sleep(RETRY_PAUSE).await;
+                if lead.denied.replace(why) != Some(why) {
+                    tracing::info!("server: autopilot: dead servers stay: {why}");
+                }
+                Ok(())
             }
+        }
+    }
+
+    fn judge(&self, rules: &AutopilotConfig, standing: &Standing, roster: &Roster) {
+        let before = self.health.borrow().clone();
+        let health = ClusterHealth::judge(rules, standing, roster, &before, time::unix_now());
+        if before.healthy != health.healthy {
+            let unwell: BTreeSet<&str> =
+                health.servers.iter().filter(|server| !server.healthy).map(|s| s.name.as_str()).collect();
+            tracing::info!(
+                healthy = health.healthy,
+                ?unwell,
+                "server: autopilot: the cluster's health changed"
+            );
+        }
+        metrics::autopilot(health.healthy, health.failure_tolerance);
+        *self.health.borrow_mut() = health;
+    }
+
+    async fn take(&self, step: Step) -> Result<(), ProposeError> {
+        tracing::info!("server: autopilot: {step}");
+        let (op, gone) = match step {
+            Step::Add(server) => (AdminOp::AddServer(server), None),
+            Step::Promote(id) => (AdminOp::Promote(id), None),
+            Step::RemoveLeft(server) | Step::RemoveReplaced(server) => {
+                (AdminOp::RemoveServer(server.id), None)
+            }
+            Step::RemoveDead(server) => (AdminOp::RemoveServer(server.id), Some(server)),
+        };
+        match self.proposals.admin(op).await {
+            Ok(()) => {}
+            // Looked at again in a moment, with new facts.
+            Err(AdminError::ChangePending | AdminError::NotLeader | AdminError::LeadershipLost) => {
+                return Ok(());
+            }
+            Err(AdminError::Stopping) => return Err(ProposeError::Stopping),
+            Err(AdminError::Refused(why)) => {
+                tracing::warn!("server: autopilot: that was refused: {why}");
+                time::sleep(RETRY_PAUSE).await;
+                return Ok(());
+            }
+        }
+        match gone.filter(|gone| members::is_of(&self.state.load(), &gone.name, gone.id)) {
+            Some(gone) => {
+                let node = Deregister { node: gone.name, ..Deregister::default() };
+                self.write(vec![CatalogOp::Deregister(node)]).await
+            }
+            None => Ok(()),
         }
     }
 }
 
-/// The rows of a live server. The node's addresses and metadata are for the agent on it to write.
-fn rows(config: &Config, node: &Node) -> Register {
-    let meta: StringMap = [
-        ("non_voter", "false"),
-        ("raft_version", "3"),
-        ("serf_protocol_current", "2"),
-        ("serf_protocol_max", "5"),
-        ("serf_protocol_min", "1"),
-        ("version", COMPATIBLE_VERSION),
-    ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .into();
-    let service = Service {
-        node: node.node.clone(),
-        id: SERVER_SERVICE.to_owned(),
-        name: SERVER_SERVICE.to_owned(),
-        meta: Some(meta),
-        port: i64::from(config.ports.server),
-        ..Service::default()
-    };
-    let check = Check {
-        node: node.node.clone(),
-        check_id: SERVER_CHECK.to_owned(),
-        name: "Serf Health Status".to_owned(),
-        status: Status::Passing,
-        output: "Agent alive and reachable".to_owned(),
-        ..Check::default()
-    };
-    Register {
-        node: Node { tagged_addresses: None, meta: None, ..node.clone() },
-        // An existing row has more to say than ours.
-        skip_node_update: true,
-        service: Some(service),
-        checks: vec![check],
+/// What the configuration says about autopilot, as a row.
+fn initial(config: &Config) -> AutopilotConfig {
+    let config = &config.autopilot;
+    let ns = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+    AutopilotConfig {
+        cleanup_dead_servers: config.cleanup_dead_servers,
+        last_contact_threshold_ns: ns(config.last_contact_threshold),
+        max_trailing_logs: config.max_trailing_logs,
+        min_quorum: config.min_quorum,
+        server_stabilization_time_ns: ns(config.server_stabilization_time),
+        redundancy_zone_tag: config.redundancy_zone_tag.clone(),
+        disable_upgrade_migration: config.disable_upgrade_migration,
+        upgrade_version_tag: config.upgrade_version_tag.clone(),
+        create_index: 0,
+        modify_index: 0,
     }
-}
-
-fn holds(state: &State, wanted: &Register) -> bool {
-    let node = &wanted.node.node;
-    let service = wanted.service.as_ref().is_none_or(|own| {
-        let held = state.node_service(node, &own.id);
-        held.is_some_and(|held| crate::agent::sync::same_service(own, held))
-    });
-    let same = |own: &Check| {
-        let held = state.node_check(node, &own.check_id);
-        held.is_some_and(|held| crate::agent::sync::same_check(own, held, false))
-    };
-    service && wanted.checks.iter().all(same)
 }

@@ -1,6 +1,8 @@
 //! The server role: leader duties, and later RPC endpoints, forwarding, other datacenters.
 
 pub mod autopilot;
+pub mod desk;
 pub mod health;
 pub mod leader;
 pub mod links;
+mod members;

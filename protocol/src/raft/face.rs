@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Append, Message};
-use crate::entry::{Configuration, Entry, EntryKind, Server, ServerId};
+use crate::entry::{Configuration, Entry, EntryKind, Now, Server, ServerId};
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -232,6 +232,11 @@ pub enum Effect {
         /// The reason.
         why: Refusal,
     },
+    /// This program cannot go on: it has met what a newer one has written. Nothing was changed.
+    Fatal {
+        /// What failed, on what, and what to do.
+        why: String,
+    },
     /// The end of a transfer.
     TransferDone {
         /// Whether this server has handed over.
@@ -285,4 +290,28 @@ pub enum Refusal {
     Invalid(&'static str),
     /// The heir did not take over in time.
     TimedOut,
+}
+
+/// How a leader sees another server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// All up to here is durable there.
+    pub durable: u64,
+    /// When it last answered.
+    pub contact: Now,
+    /// How entries are sent to it.
+    pub state: PeerState,
+    /// It has said that its disk is full.
+    pub full: bool,
+}
+
+/// How a leader sends to another server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// Where the logs agree is being found out; one message at a time.
+    Probe,
+    /// Entries go out as they come.
+    Replicate,
+    /// It needs a snapshot, which is on its way.
+    Snapshot,
 }

@@ -311,6 +311,10 @@ impl Replica {
     fn obey(&mut self, effect: raft::Effect, out: &mut Vec<Effect>) {
         use raft::Effect as Raft;
         match effect {
+            Raft::Fatal { why } => {
+                self.dead = true;
+                out.push(Effect::Fatal(why));
+            }
             Raft::SaveVote { term, vote } => self.log.save_vote(term, vote),
             Raft::Append { entries } => self.append(entries),
             Raft::Send { to, message } => self.sends.push((to, PeerMessage::Raft(message))),

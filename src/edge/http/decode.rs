@@ -143,6 +143,37 @@ impl<'v> Spot<'v> {
         }
     }
 
+    /// A whole number that is not negative, of Go's type `uint64` or such; 0 for `null`.
+    ///
+    /// # Errors
+    /// When it is not one that 64 bits hold.
+    pub fn unsigned(&self, go_type: &str) -> Result<u64, String> {
+        match self.value {
+            Value::Null => Ok(0),
+            Value::Number(number) => {
+                number.as_u64().ok_or_else(|| self.mismatch_of(&format!("number {number}"), go_type))
+            }
+            _ => Err(self.mismatch(go_type)),
+        }
+    }
+
+    /// A length of time in nanoseconds as Consul's API client reads it (`ReadableDuration`): Go's text, or a number of
+    /// nanoseconds; 0 for `null`.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn readable_duration(&self) -> Result<i64, String> {
+        match self.value {
+            Value::Null => Ok(0),
+            Value::String(text) => duration::parse(text),
+            Value::Number(number) => Ok(number.as_f64().unwrap_or_default() as i64),
+            other => {
+                let text = super::filter::quote::quoted(&other.to_string());
+                Err(format!("strconv.ParseFloat: parsing {text}: invalid syntax"))
+            }
+        }
+    }
+
     /// A length of time in nanoseconds: Go's text (`10s`), or a number of nanoseconds.
     ///
     /// # Errors

@@ -29,6 +29,8 @@ pub mod json;
 pub mod kv;
 pub mod limits;
 mod near;
+pub mod operator;
+mod operator_body;
 pub mod park;
 pub mod policy;
 pub mod query;
@@ -128,6 +130,7 @@ pub fn routes() -> Router {
         health::ROUTES,
         index::ROUTES,
         kv::ROUTES,
+        operator::ROUTES,
         services::ROUTES,
         status::ROUTES,
         ui::ROUTES,

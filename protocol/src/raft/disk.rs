@@ -1,0 +1,129 @@
+//! What the disk has finished, and what it fails to finish.
+
+use std::time::Duration;
+
+use super::{Effect, Position, Raft, Role};
+use crate::entry::{Now, ServerId};
+
+/// How the own disk does.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    /// No room for more entries.
+    pub full: bool,
+    /// Entries are not yet durable; since when the disk has finished none.
+    append_since: Option<Now>,
+    /// A vote is not yet durable, since then.
+    vote_since: Option<Now>,
+    /// The driver has told of a write that began then.
+    told_since: Option<Now>,
+}
+
+impl Disk {
+    pub fn append_pending(&mut self, now: Now) {
+        self.append_since.get_or_insert(now);
+    }
+
+    pub fn vote_pending(&mut self, now: Now) {
+        self.vote_since.get_or_insert(now);
+    }
+
+    pub fn told_pending(&mut self, now: Now, age: Duration) {
+        self.told_since = Some(now.saturating_sub(age));
+    }
+
+    /// Something was finished; whether more is under way.
+    pub fn appended(&mut self, now: Now, more: bool) {
+        self.append_since = more.then_some(now);
+        self.told_since = None;
+    }
+
+    fn vote_saved(&mut self, now: Now, more: bool) {
+        self.vote_since = more.then_some(now);
+        self.told_since = None;
+    }
+
+    /// Since when the disk has owed something without finishing anything.
+    pub fn pending_since(&self) -> Option<Now> {
+        [self.append_since, self.vote_since, self.told_since].into_iter().flatten().min()
+    }
+}
+
+impl Raft {
+    /// Whether the disk has not finished anything for so long that nobody should rely on this server.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled_from().is_some_and(|from| self.now >= from)
+    }
+
+    /// When the disk will count as stalled unless it finishes something. A full disk owes nothing.
+    pub(super) fn stalled_from(&self) -> Option<Now> {
+        let pending = self.disk.pending_since().filter(|_| !self.disk.full);
+        pending.map(|since| since + self.options.disk_stall_limit)
+    }
+
+    /// Hands entries to the disk; term and vote first, which they belong to.
+    pub(super) fn append_to_log(&mut self, entries: Vec<crate::entry::Entry>, out: &mut Vec<Effect>) {
+        self.save_vote(out);
+        for entry in &entries {
+            self.log.push(Position { term: entry.term, index: entry.index }, entry.body.len());
+        }
+        self.disk.append_pending(self.now);
+        out.push(Effect::Append { entries });
+    }
+
+    pub(super) fn on_log_durable(&mut self, at: Position, out: &mut Vec<Effect>) {
+        // What another leader's entries have replaced meanwhile is durable in vain.
+        if !self.log.holds(at) || at.index <= self.durable {
+            return;
+        }
+        self.durable = at.index;
+        self.disk.appended(self.now, self.durable < self.log.last().index);
+        if self.role == Role::Leader {
+            self.advance_commit(out);
+        } else {
+            self.check_repaired(out);
+            self.acknowledge(out);
+        }
+    }
+
+    pub(super) fn on_vote_saved(&mut self, term: u64, vote: Option<ServerId>, out: &mut Vec<Effect>) {
+        if (term, vote.is_some()) < (self.saved.0, self.saved.1.is_some()) {
+            return;
+        }
+        self.saved = (term, vote);
+        self.disk.vote_saved(self.now, self.saved != self.save_asked);
+        if self.saved == (self.term, self.vote) {
+            self.campaign_is_saved(out);
+            self.send_granted(out);
+        }
+        if self.role != Role::Leader {
+            self.acknowledge(out);
+        }
+    }
+
+    pub(super) fn on_disk_full(&mut self, full: bool, out: &mut Vec<Effect>) {
+        self.disk.full = full;
+        if !full {
+            // The time without room was no stall.
+            let owed = self.durable < self.log.last().index;
+            self.disk.appended(self.now, owed);
+        } else if let Some(leading) = &mut self.leading {
+            leading.hand_over_at = Some(self.now);
+            self.hand_over_if_due(out);
+        }
+    }
+
+    /// Damage is healed once a leader's log has durably replaced all that this server may have acknowledged: up to the index that
+    /// it knows, or, if this leader was elected since and so without it, up to an entry of this leader's own. For whatever
+    /// was committed with this server's help before, some voter of that leader had too, and so has the leader.
+    pub(super) fn check_repaired(&mut self, out: &mut Vec<Effect>) {
+        if self.repair_until == 0 || self.leader.is_none() {
+            return;
+        }
+        let held = self.following.received.min(self.durable);
+        let elected_since = self.term > self.repair_after_term;
+        if held >= self.repair_until || (elected_since && self.log.term_at(held) == Some(self.term)) {
+            self.repair_until = 0;
+            out.push(Effect::Repaired);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Following a leader: its entries go into the log, and what is durable is acknowledged (thesis, section 3.5).
+
+use super::{Append, AppendReply, Effect, Message, Outcome, Position, Raft, Role};
+use crate::entry::{Configuration, Entry, EntryKind, Now, ServerId};
+
+/// What a follower knows of its leader in this term.
+#[derive(Debug)]
+pub(super) struct Following {
+    /// The log agrees with the leader's up to here.
+    pub received: u64,
+    /// What was last acknowledged as durable.
+    acknowledged: u64,
+    /// The newest round that was heard of, and when it began on the leader's clock.
+    round: u64,
+    round_began: Now,
+    /// How many transfers the leader has given up.
+    pub epoch: u64,
+}
+
+impl Following {
+    /// Of a new leader nothing is known but that its log agrees with what is committed.
+    pub fn new(commit: u64) -> Following {
+        Following { received: commit, acknowledged: 0, round: 0, round_began: Now::ZERO, epoch: 0 }
+    }
+}
+
+impl Raft {
+    pub(super) fn on_append(&mut self, from: ServerId, append: Append, out: &mut Vec<Effect>) {
+        let rejected =
+            Outcome::Rejected { prev: append.prev.index, hint: self.log.last_not_after(append.prev) };
+        if append.term < self.term {
+            return self.answer(from, rejected, out);
+        }
+        if !is_well_formed(&append) {
+            return;
+        }
+        self.note_leader(from, out);
+        if append.round > self.following.round {
+            (self.following.round, self.following.round_began) = (append.round, append.round_began);
+        }
+        self.following.epoch = self.following.epoch.max(append.epoch);
+        if !self.agrees(append.prev) {
+            return self.answer(from, rejected, out);
+        }
+        let Append { prev, mut entries, commit, answer, .. } = append;
+        let sent = entries.len();
+        let known = entries.iter().take_while(|entry| self.agrees(position(entry))).count();
+        entries.drain(..known);
+        let mut received = prev.index + known as u64;
+        let is_new = !entries.is_empty() && !self.disk.full;
+        if is_new {
+            received += entries.len() as u64;
+            if let Err(why) = self.take_entries(entries, out) {
+                return out.push(Effect::Fatal { why });
+            }
+        }
+        self.following.received = self.following.received.max(received);
+        self.set_commit(commit.min(self.following.received), out);
+        self.check_repaired(out);
+        if !is_new && (answer || sent > 0) {
+            self.answer_accepted(out);
+        }
+    }
+
+    /// Whether the log agrees with the leader's at a place. What is committed always does.
+    fn agrees(&self, at: Position) -> bool {
+        let known = self.log.term_at(at.index);
+        if at.index > self.commit {
+            return known == Some(at.term);
+        }
+        assert!(
+            known.is_none_or(|term| term == at.term),
+            "a leader has another entry at {at:?}, where one of term {known:?} is committed"
+        );
+        true
+    }
+
+    /// Puts entries that are new here into the log, in the place of what differs.
+    fn take_entries(&mut self, entries: Vec<Entry>, out: &mut Vec<Effect>) -> Result<(), String> {
+        let configurations = configurations(&entries)?;
+        let from = entries[0].index;
+        if from <= self.log.last().index {
+            self.truncate(from, out);
+        }
+        self.append_to_log(entries, out);
+        for (index, configuration) in configurations {
+            self.take_configuration(index, configuration, out);
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, from: u64, out: &mut Vec<Effect>) {
+        assert!(from > self.commit, "entry {from} is committed and must stay: commit is {}", self.commit);
+        assert!(
+            from > self.following.received,
+            "the leader of term {} has changed its log at {from}",
+            self.term
+        );
+        self.save_vote(out);
+        self.log.truncate(from);
+        self.durable = self.durable.min(from - 1);
+        out.push(Effect::Truncated { from });
+        if self.configurations.truncate(from)
+            && let Some((index, configuration)) = self.configurations.latest().cloned()
+        {
+            out.push(Effect::Configuration { index, configuration });
+        }
+    }
+
+    /// Acknowledges to the leader what has become durable.
+    pub(super) fn acknowledge(&mut self, out: &mut Vec<Effect>) {
+        if self.role == Role::Follower && self.durable_here() > self.following.acknowledged {
+            self.answer_accepted(out);
+        }
+    }
+
+    fn answer_accepted(&mut self, out: &mut Vec<Effect>) {
+        let Some(leader) = self.leader else { return };
+        let durable = self.durable_here();
+        self.following.acknowledged = durable;
+        self.answer(leader, Outcome::Accepted { durable, received: self.following.received }, out);
+    }
+
+    /// What agrees with the leader's log and survives a crash, as part of this term, which must survive too.
+    fn durable_here(&self) -> u64 {
+        if self.saved.0 == self.term { self.following.received.min(self.durable) } else { 0 }
+    }
+
+    fn answer(&self, to: ServerId, outcome: Outcome, out: &mut Vec<Effect>) {
+        let reply = AppendReply {
+            term: self.term,
+            round: self.following.round,
+            round_began: self.following.round_began,
+            outcome,
+            full: self.disk.full,
+        };
+        out.push(Effect::Send { to, message: Message::AppendReply(reply) });
+    }
+}
+
+fn position(entry: &Entry) -> Position {
+    Position { term: entry.term, index: entry.index }
+}
+
+/// Entries follow each other, and terms never decrease.
+fn is_well_formed(append: &Append) -> bool {
+    let mut before = append.prev;
+    append.entries.iter().all(|entry| {
+        let follows = entry.index == before.index + 1 && entry.term >= before.term;
+        before = position(entry);
+        follows
+    }) && before.term <= append.term
+}
+
+fn configurations(entries: &[Entry]) -> Result<Vec<(u64, Configuration)>, String> {
+    let of_kind = entries.iter().filter(|entry| entry.kind == EntryKind::Configuration);
+    let decoded = of_kind.map(|entry| {
+        let read = Configuration::decode(entry.version, &entry.body);
+        read.map(|configuration| (entry.index, configuration)).map_err(|why| {
+            format!("cannot read entry {} of the log: {why}; upgrade this server", entry.index)
+        })
+    });
+    decoded.collect()
+}

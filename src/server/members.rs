@@ -1,0 +1,155 @@
+//! The servers' rows in the catalog: what membership knows of them, as nodes, the service `consul` and the check `serfHealth`.
+//! Pure: facts in, writes out (Consul's `agent/consul/leader.go`).
+
+use std::sync::Arc;
+
+use muster_protocol::entry::ServerId;
+
+use super::leader::COMPATIBLE_VERSION;
+use crate::agent::sync::{SERVER_CHECK, SERVER_SERVICE, same_check, same_service};
+use crate::config::Config;
+use crate::consensus::Standing;
+use crate::membership::{Member, MemberStatus, Roster};
+use crate::store::State;
+use crate::store::command::{CatalogOp, Deregister, Register};
+use crate::store::model::{Check, Node, Service, Status, StringMap};
+
+/// Consul's outputs of the check.
+const ALIVE: &str = "Agent alive and reachable";
+const DEAD: &str = "Agent not live or unreachable";
+
+/// What the rows follow from.
+pub struct Facts<'a> {
+    /// The configuration of this server.
+    pub config: &'a Config,
+    /// The catalog as it is.
+    pub state: &'a State,
+    /// The members.
+    pub roster: &'a Roster,
+    /// The servers of the cluster, and which of them this is.
+    pub standing: &'a Standing,
+    /// Whether servers in the catalog that nobody knows are removed.
+    pub reap: bool,
+}
+
+/// The writes after which the catalog says what membership says.
+pub fn differences(facts: &Facts<'_>) -> Vec<CatalogOp> {
+    let mut ops: Vec<CatalogOp> =
+        facts.roster.members().iter().filter_map(|member| difference(facts, member)).collect();
+    if facts.reap {
+        ops.extend(unknown(facts));
+    }
+    ops
+}
+
+/// Whether the catalog's node of this name is that server.
+pub fn is_of(state: &State, name: &str, id: ServerId) -> bool {
+    state.node(name).is_some_and(|node| node.id.is_empty() || ServerId::parse(&node.id) == Some(id))
+}
+
+fn difference(facts: &Facts<'_>, member: &Member) -> Option<CatalogOp> {
+    match member.status {
+        MemberStatus::Alive => {
+            let wanted = rows(facts.config, member, Status::Passing);
+            let says = holds(facts.state, &wanted);
+            if !says {
+                tracing::info!(member = member.name, "server: member joined, marking health alive");
+            }
+            (!says).then(|| CatalogOp::Register(Box::new(wanted)))
+        }
+        MemberStatus::Failed => {
+            let node = facts.state.node(&member.name).filter(|node| node.address == member.ip.to_string())?;
+            let check = facts.state.node_check(&node.node, SERVER_CHECK);
+            if check.is_some_and(|check| check.status == Status::Critical) {
+                return None;
+            }
+            tracing::info!(member = member.name, "server: member failed, marking health critical");
+            let wanted = rows(facts.config, member, Status::Critical);
+            Some(CatalogOp::Register(Box::new(Register { service: None, ..wanted })))
+        }
+        MemberStatus::Left => {
+            // A name that another, living server has taken over is not touched.
+            let own = facts.standing.id == Some(member.id);
+            if own || !is_of(facts.state, &member.name, member.id) {
+                return None;
+            }
+            tracing::info!(member = member.name, reason = "left", "server: deregistering member");
+            Some(deregistration(&member.name))
+        }
+        MemberStatus::Leaving => None,
+    }
+}
+
+/// Servers in the catalog that are neither members nor in the cluster: their process ended while nobody led.
+fn unknown(facts: &Facts<'_>) -> Vec<CatalogOp> {
+    let instances = facts.state.instances(SERVER_SERVICE).map(|instance| instance.service);
+    let is_unknown = |service: &&Arc<Service>| {
+        let servers = &facts.standing.configuration.servers;
+        service.id == SERVER_SERVICE
+            && facts.roster.named(&service.node).is_none()
+            && !servers.iter().any(|server| server.name.eq_ignore_ascii_case(&service.node))
+            && facts.state.node_check(&service.node, SERVER_CHECK).is_some()
+    };
+    let gone = instances.filter(is_unknown);
+    gone.map(|service| {
+        tracing::info!(member = service.node, reason = "reaped", "server: deregistering member");
+        deregistration(&service.node)
+    })
+    .collect()
+}
+
+fn deregistration(node: &str) -> CatalogOp {
+    CatalogOp::Deregister(Deregister { node: node.to_owned(), ..Deregister::default() })
+}
+
+/// The rows of a server. The node's other addresses and its metadata are for the agent on it to write.
+fn rows(config: &Config, member: &Member, status: Status) -> Register {
+    let meta: StringMap = [
+        ("non_voter", if member.server.non_voter { "true" } else { "false" }),
+        ("raft_version", if config.raft.protocol == 2 { "2" } else { "3" }),
+        ("serf_protocol_current", "2"),
+        ("serf_protocol_max", "5"),
+        ("serf_protocol_min", "1"),
+        ("version", COMPATIBLE_VERSION),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into();
+    let service = Service {
+        node: member.name.clone(),
+        id: SERVER_SERVICE.to_owned(),
+        name: SERVER_SERVICE.to_owned(),
+        meta: Some(meta),
+        port: i64::from(member.server.port),
+        ..Service::default()
+    };
+    let check = Check {
+        node: member.name.clone(),
+        check_id: SERVER_CHECK.to_owned(),
+        name: "Serf Health Status".to_owned(),
+        status,
+        output: if status == Status::Passing { ALIVE } else { DEAD }.to_owned(),
+        ..Check::default()
+    };
+    let node = Node {
+        id: member.id.to_string(),
+        node: member.name.clone(),
+        address: member.ip.to_string(),
+        datacenter: config.datacenter.clone(),
+        ..Node::default()
+    };
+    // An existing row has more to say than ours.
+    Register { node, skip_node_update: true, service: Some(service), checks: vec![check] }
+}
+
+fn holds(state: &State, wanted: &Register) -> bool {
+    let node = &wanted.node.node;
+    let service = wanted.service.as_ref().is_none_or(|own| {
+        let held = state.node_service(node, &own.id);
+        held.is_some_and(|held| same_service(own, held))
+    });
+    let same = |own: &Check| {
+        let held = state.node_check(node, &own.check_id);
+        held.is_some_and(|held| same_check(own, held, false))
+    };
+    service && wanted.checks.iter().all(same)
+}
