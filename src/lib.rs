@@ -4,6 +4,7 @@
 //! `ARCHITECTURE.md` is the map.
 
 pub mod agent;
+pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod consensus;

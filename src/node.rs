@@ -7,40 +7,33 @@
 //! Stop: one flag is raised; edges close their listeners and connections, the control core closes the agent's files,
 //! then the cores end.
 
+mod control;
 mod doors;
+mod server;
+mod signals;
 
-use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use muster_protocol::entry::ServerId;
-
-use crate::agent::{self, Agent, AgentError, Door, Doorway, Hooks, LocalState, Parts, identity};
+use crate::agent::{self, Door, Doorway, LocalState, identity};
 use crate::config::{Config, RuntimeChoice};
-use crate::consensus::{self, Proposals, Runner};
+use crate::consensus::{self, Proposals};
 use crate::edge::fresh::Leadership;
 use crate::edge::{dns, http};
-use crate::membership::{Member, MemberStatus, Roster, ServerFacts};
+use crate::membership::{self, Roster};
 use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError};
 use crate::runtime::net::BindError;
 use crate::runtime::publish::Published;
-use crate::runtime::signal::{self, Signal};
 use crate::runtime::tally::Tally;
-use crate::runtime::{blocking, mesh, preflight, process, task, time};
-use crate::server::leader::Duties;
-use crate::store::model::Node;
+use crate::runtime::{mesh, preflight, process, task};
 use crate::store::{State, Touched};
-use doors::Doors;
+use doors::{Doors, ServerDoors};
 
 /// Batches of changes that wait for an edge core; the control core waits for one that lags further behind.
 const CHANGES_WAITING_MAX: usize = 1024;
-
-/// How long a graceful leave may take, as Consul's agent allows.
-const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 
 /// How an agent ended, for its exit code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,7 +78,7 @@ impl std::error::Error for Failure {}
 /// Reads the configuration again from where it came from. The error is for the operator.
 pub type Reload = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
-/// Runs an agent until it is told to stop. The caller has called [`signal::block_in_main`] before any thread started.
+/// Runs an agent until it is told to stop. The caller has called [`crate::runtime::signal::block_in_main`] before any thread started.
 ///
 /// # Errors
 /// See [`Failure`].
@@ -98,11 +91,12 @@ pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
     let driver = choose_driver(config.runtime)?;
     let layout = Layout::of(&config);
     let edges = doors::open(&config, layout.edges)?;
+    let servers = config.server.then(|| doors::open_server(&config)).transpose()?;
     let _pid_file = config.pid_file.clone().map(PidFile::write).transpose().map_err(Failure::PidFile)?;
     announce(&config, driver, &layout);
 
     let choice = config.runtime;
-    let plan = Plan::new(config, reload, layout, edges);
+    let plan = Plan::new(config, reload, layout, edges, servers);
     let ending = plan.ending.clone();
     let run_on = |driver| {
         let plan = plan.clone();
@@ -183,7 +177,9 @@ struct Plan {
     state: Published<State>,
     local: Published<LocalState>,
     proposals: Proposals,
+    roster: Published<Roster>,
     door: Door,
+    members: membership::Door,
     shutdown: Shutdown,
     /// Raised once the agent holds its services and checks: before that its answers would be wrong.
     ready: Shutdown,
@@ -197,7 +193,7 @@ struct Plan {
 /// What the control core alone owns.
 struct Control {
     /// None on a client: it knows no server yet.
-    runner: Option<Runner>,
+    server: Option<server::Seat>,
     doorway: Doorway,
     changes: Vec<mesh::Sender<Arc<Touched>>>,
 }
@@ -209,13 +205,24 @@ struct EdgeSeat {
 }
 
 impl Plan {
-    fn new(config: Config, reload: Reload, layout: Layout, doors: Vec<Doors>) -> Plan {
-        let (proposals, state, runner) = if config.server {
-            let address = SocketAddr::new(config.addresses.advertise, config.ports.server).to_string();
-            let (proposals, state, runner) = consensus::open(address);
-            (proposals, state, Some(runner))
-        } else {
-            (Proposals::without_server(), Published::new(State::new()), None)
+    fn new(
+        config: Config,
+        reload: Reload,
+        layout: Layout,
+        doors: Vec<Doors>,
+        server_doors: Option<ServerDoors>,
+    ) -> Plan {
+        let (proposals, state, members, server) = match server_doors {
+            Some(doors) => {
+                let address = SocketAddr::new(config.addresses.advertise, config.ports.server).to_string();
+                let (proposals, state, runner) = consensus::open(address);
+                let (members, doorway) = membership::door();
+                (proposals, state, members, Some(server::Seat { runner, doors, doorway }))
+            }
+            None => {
+                let state = Published::new(State::new());
+                (Proposals::without_server(), state, membership::Door::closed(), None)
+            }
         };
         let (door, doorway) = agent::door();
         let (senders, receivers): (Vec<_>, Vec<_>) =
@@ -229,11 +236,13 @@ impl Plan {
             state,
             local: Published::new(local),
             proposals,
+            roster: Published::new(Roster::default()),
             door,
+            members,
             shutdown: Shutdown::new(),
             ready: Shutdown::new(),
             ending: Ending::default(),
-            control: PerCore::new(vec![Control { runner, doorway, changes: senders }]),
+            control: PerCore::new(vec![Control { server, doorway, changes: senders }]),
             edges: PerCore::new(seats.collect::<Vec<_>>()),
             clients: Tally::new(),
         }
@@ -253,7 +262,7 @@ async fn core_main(plan: Plan, core: CoreId) {
         })
     });
     if let Some(control) = plan.control.take(core) {
-        run_control(plan, control).await;
+        control::run(plan, control).await;
     }
     if let Some(edge) = edge {
         edge.await;
@@ -276,13 +285,14 @@ async fn run_edge(plan: Plan, seat: EdgeSeat) {
     let EdgeSeat { doors, changes } = seat;
     // Clients wait in the listeners' backlogs meanwhile.
     let _ = cores::either(plan.ready.raised(), plan.shutdown.raised()).await;
-    let edge = Rc::new(http::Edge::new(
+    let edge = http::Edge::new(
         plan.config.clone(),
         plan.state.clone(),
         plan.proposals.clone(),
         plan.local.clone(),
         plan.door.clone(),
-    ));
+    );
+    let edge = Rc::new(edge.with_members(plan.roster.clone(), plan.members.clone()));
     let shutdown = plan.shutdown.clone();
     let dns = task::spawn(async move {
         let leadership = Leadership::Real(plan.proposals);
@@ -292,177 +302,6 @@ async fn run_edge(plan: Plan, seat: EdgeSeat) {
     let server = http::server::Server::new(edge, http::routes(), doors.http, plan.clients);
     server.run(changes, plan.shutdown).await;
     dns.await;
-}
-
-/// Runs consensus, the leader's duties and the agent until the order to stop, then closes the agent's files.
-async fn run_control(plan: Plan, control: Control) {
-    let consensus = control.runner.map(|runner| task::spawn(runner.run(control.changes)));
-    let _signals = task::spawn(obey_signals(plan.clone()));
-    let _orphans = task::spawn(reap_orphans());
-    // A disk that hangs must not keep the agent from being stopped.
-    let agent = match cores::either(start_agent(&plan), plan.shutdown.raised()).await {
-        Ok(Ok(agent)) => agent,
-        Ok(Err(why)) => {
-            plan.ending.failed(why);
-            plan.shutdown.raise();
-            return;
-        }
-        Err(()) => return,
-    };
-    plan.ready.raise();
-    let faulted = async {
-        match consensus {
-            Some(consensus) => drop(consensus.await),
-            None => std::future::pending().await,
-        }
-    };
-    // Consensus outlives its writers, so it ends before them by a fault only. Then there is nobody to write for.
-    let _ = cores::either(agent.run(control.doorway, plan.shutdown.raised()), faulted).await;
-}
-
-async fn start_agent(plan: &Plan) -> Result<Agent, String> {
-    let config = plan.config.load_full();
-    let id =
-        identity::node_id(&config).await.map_err(|error| format!("cannot settle the node's ID: {error}"))?;
-    let node = identity::node_row(&config, id);
-    if config.server {
-        let roster = Published::new(Roster::new(own_member(&config, &node).into_iter().collect()));
-        let duties = Duties::new(config.clone(), plan.state.clone(), roster, plan.proposals.clone());
-        task::spawn(duties.run()).detach();
-    }
-    let agent = Agent::start(Parts {
-        config,
-        node,
-        local: plan.local.clone(),
-        state: plan.state.clone(),
-        proposals: plan.proposals.clone(),
-        hooks: hooks(plan),
-    });
-    agent.await
-}
-
-/// This server as it tells others of itself, before it has met any.
-fn own_member(config: &Config, node: &Node) -> Option<Member> {
-    let now = time::unix_now();
-    Some(Member {
-        id: ServerId::parse(&node.id)?,
-        name: node.node.clone(),
-        ip: config.addresses.advertise,
-        serf_lan_port: config.ports.serf_lan,
-        datacenter: config.datacenter.clone(),
-        segment: config.segment.clone(),
-        server: ServerFacts {
-            port: config.ports.server,
-            wan_join_port: config.ports.serf_wan,
-            bootstrap: config.bootstrap,
-            expect: config.bootstrap_expect,
-            non_voter: config.non_voting_server,
-            cluster: None,
-        },
-        started_ms: now.as_millis() as u64,
-        status: MemberStatus::Alive,
-        since: now,
-    })
-}
-
-fn hooks(plan: &Plan) -> Hooks {
-    let (reload, published) = (plan.reload.clone(), plan.config.clone());
-    let (publishing, leaving) = (plan.config.clone(), plan.clone());
-    Hooks {
-        reload: Box::new(move || {
-            let (reload, published) = (reload.clone(), published.clone());
-            Box::pin(async move {
-                let read = blocking::run(move || reload()).await.map_err(|panicked| panicked.to_string())?;
-                let (config, held) = published.load().reloaded(read?);
-                if !held.is_empty() {
-                    tracing::warn!("agent: changed, but only a restart applies it: {}", held.join(", "));
-                }
-                Ok(Arc::new(config))
-            })
-        }),
-        publish: Box::new(move |config| publishing.store_arc(config)),
-        leave: Box::new(move || {
-            leaving.ending.graceful();
-            leaving.shutdown.raise();
-        }),
-    }
-}
-
-/// In a container the agent may be process 1, and what its checks leave behind becomes its own child.
-async fn reap_orphans() {
-    if let Err(error) = process::reap_orphans().await {
-        tracing::warn!(
-            "agent: processes that others left to this one (it is process 1) stay as zombies: {error}"
-        );
-    }
-}
-
-/// SIGHUP reloads. SIGINT and SIGTERM leave or just stop, as `skip_leave_on_interrupt` and `leave_on_terminate` say; a
-/// second one stops without leaving, and one after that at once.
-async fn obey_signals(plan: Plan) {
-    let mut signals = match signal::listen() {
-        Ok(signals) => signals,
-        Err(error) => {
-            tracing::error!("agent: cannot listen for signals: {error}; stop it with `muster leave`");
-            return;
-        }
-    };
-    let leaving = Rc::new(Cell::new(false));
-    loop {
-        let signal = match signals.next().await {
-            Ok(signal) => signal,
-            Err(error) => {
-                tracing::error!("agent: signals are not heard any more: {error}");
-                return;
-            }
-        };
-        tracing::info!("agent: Caught signal: {signal}");
-        match signal {
-            // It is ending already; whoever asks again means at once, whatever holds it up.
-            Signal::Interrupt | Signal::Terminate if plan.shutdown.is_raised() => {
-                process::kill_all();
-                std::process::exit(1);
-            }
-            Signal::Hangup => reload_on_signal(&plan),
-            _ if leaving.replace(true) || !is_graceful(&plan.config.load(), signal) => {
-                tracing::info!("agent: Graceful shutdown disabled. Exiting");
-                plan.shutdown.raise();
-            }
-            _ => leave_on_signal(&plan),
-        }
-    }
-}
-
-fn is_graceful(config: &Config, signal: Signal) -> bool {
-    match signal {
-        Signal::Interrupt => !config.skip_leave_on_interrupt,
-        Signal::Terminate => config.leave_on_terminate,
-        Signal::Hangup => false,
-    }
-}
-
-fn reload_on_signal(plan: &Plan) {
-    let door = plan.door.clone();
-    task::spawn(async move {
-        if let Err(AgentError { text, .. }) = door.reload().await {
-            tracing::error!("agent: the configuration was not reloaded, the old one stays: {text}");
-        }
-    })
-    .detach();
-}
-
-fn leave_on_signal(plan: &Plan) {
-    tracing::info!("agent: Gracefully shutting down agent...");
-    let plan = plan.clone();
-    task::spawn(async move {
-        match time::timeout(LEAVE_LIMIT, plan.door.leave()).await {
-            Some(Ok(())) => tracing::info!("agent: Graceful exit completed"),
-            Some(Err(AgentError { text, .. })) => tracing::error!("agent: Error on leave: {text}"),
-            None => tracing::warn!("agent: Timeout on graceful leave. Exiting"),
-        }
-        plan.shutdown.raise();
-    })
-    .detach();
 }
 
 /// How it ends, told by whichever task knows.

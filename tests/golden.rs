@@ -48,6 +48,7 @@ areas! {
     http: "http",
     kv: "kv",
     operator: "operator",
+    snapshot: "snapshot",
     status: "status",
 }
 
@@ -69,7 +70,6 @@ const LATER: &[(&str, &str)] = &[
     ("noserver", "client agents"),
     ("query", "prepared queries"),
     ("session", "sessions"),
-    ("snapshot", "snapshots"),
     ("trio", "several servers"),
     ("txn", "transactions"),
     ("wan", "WAN gossip"),

@@ -146,6 +146,7 @@ const ROOMS: &[&[&str]] = &[
     &["edge"],
     &["server", "agent"],
     &["consensus", "membership", "health"],
+    &["archive"],
     &["store"],
 ];
 /// Rooms that stand beside: every room but `store` may use them. They use one another and what is named with them.

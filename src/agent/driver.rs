@@ -52,8 +52,8 @@ pub struct Hooks {
     pub reload: Box<dyn Fn() -> LocalFuture<Result<Arc<Config>, String>>>,
     /// Puts a configuration that was read and taken in force everywhere.
     pub publish: Box<dyn Fn(Arc<Config>)>,
-    /// Starts leaving the cluster and ending the process; returns at once.
-    pub leave: Box<dyn Fn()>,
+    /// Leaves the cluster and orders the end of the process.
+    pub leave: Box<dyn Fn() -> LocalFuture<()>>,
 }
 
 /// What the agent is made of.

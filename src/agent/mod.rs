@@ -15,6 +15,6 @@ pub mod registry;
 pub mod sync;
 
 pub use door::{Door, Doorway, door};
-pub use driver::{Agent, Hooks, Parts};
+pub use driver::{Agent, Hooks, LocalFuture, Parts};
 pub use error::AgentError;
 pub use local::{Aggregate, LocalCheck, LocalService, LocalState, Source};

@@ -12,6 +12,7 @@ mod kv;
 mod local;
 mod operator;
 mod services;
+mod snapshot;
 mod table;
 mod transport;
 mod usage;
@@ -52,7 +53,7 @@ struct Realm {
 }
 
 /// The groups of commands. Their shared flags include those about a datacenter.
-const GROUPS: [Group; 3] = [catalog::GROUP, kv::GROUP, services::GROUP];
+const GROUPS: [Group; 4] = [catalog::GROUP, kv::GROUP, services::GROUP, snapshot::GROUP];
 
 /// The commands that speak to the agent itself.
 const OF_THE_AGENT: [Program; 6] =

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use muster_protocol::entry::Configuration;
-use muster_protocol::rpc::Founding;
+use muster_protocol::rpc::{Card, Founding};
 use muster_protocol::wire::ClusterId;
 
 use super::cluster::AdoptError;
@@ -26,20 +26,24 @@ pub(super) async fn run(inner: Rc<Inner>) {
         if let Some(founding) = inner.cluster.founding() {
             match begin_log(&inner, &founding).await {
                 Ok(()) => return,
-                Err(why) => tracing::error!("agent.server: the log cannot begin: {why}; trying again"),
+                Err(why) => {
+                    tracing::error!(target: "agent.server", "the log cannot begin: {why}; trying again")
+                }
             }
         } else if inner.cluster.id().is_some() || !inner.proposals.standing().blank {
             // It was taken in by a leader.
             return;
         } else {
-            let decision = decide(&inner.card(), inner.known.borrow().views());
+            let own = inner.card();
+            let own = Card { bootstrap: own.bootstrap || inner.settings.alone, ..own };
+            let decision = decide(&own, inner.known.borrow().views());
             match decision {
                 Decision::Found(configuration) => {
                     found(&inner, configuration).await;
                     continue;
                 }
                 Decision::Wait(why) | Decision::Join(why) if said != why => {
-                    tracing::info!("agent.server: {why}");
+                    tracing::info!(target: "agent.server", "{why}");
                     said = why;
                 }
                 Decision::Wait(_) | Decision::Join(_) => {}
@@ -54,7 +58,7 @@ pub(super) async fn run(inner: Rc<Inner>) {
 async fn found(inner: &Rc<Inner>, configuration: Configuration) {
     let peers: Vec<&str> = configuration.servers.iter().map(|server| server.address.as_str()).collect();
     tracing::info!(
-        "agent.server: Found expected number of peers, attempting bootstrap: peers={}",
+        target: "agent.server", "Found expected number of peers, attempting bootstrap: peers={}",
         peers.join(",")
     );
     let mut id = [0; 16];
@@ -63,7 +67,7 @@ async fn found(inner: &Rc<Inner>, configuration: Configuration) {
     (id[6], id[8]) = (id[6] & 0x0f | 0x40, id[8] & 0x3f | 0x80);
     let founding = Founding { cluster: ClusterId(id), configuration };
     if let Err(why) = inner.cluster.found(founding.cluster, founding.configuration.clone()).await {
-        tracing::error!("agent.server: Failed to bootstrap cluster: error={:?}", refusal(why));
+        tracing::error!(target: "agent.server", "Failed to bootstrap cluster: error={:?}", refusal(why));
         time::sleep(LOOK_INTERVAL).await;
         return;
     }
@@ -75,7 +79,7 @@ async fn found(inner: &Rc<Inner>, configuration: Configuration) {
             let to = SocketAddr::new(card.ip, card.serf_lan_port);
             if let Err(why) = talk::found(to, &founding).await {
                 tracing::warn!(
-                    "agent.server: server {} did not take the new cluster's servers: {why}",
+                    target: "agent.server", "server {} did not take the new cluster's servers: {why}",
                     card.name
                 );
             }

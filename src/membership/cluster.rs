@@ -95,7 +95,7 @@ impl Cluster {
             return Err(AdoptError::Disk(error));
         }
         if let Some(id) = kept.id {
-            tracing::info!("server: this server belongs to cluster {id}");
+            tracing::info!(target: "agent.server", "this server belongs to cluster {id}");
         }
         Ok(())
     }

@@ -30,6 +30,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Settings {
     /// This server.
     pub own: Card,
+    /// It makes itself a cluster without saying so to others: development mode.
+    pub alone: bool,
     /// Port of addresses that name none.
     pub default_port: u16,
     /// Joining, and how long who is gone stays in the roster.
@@ -93,10 +95,10 @@ impl Membership {
             task::spawn(begin::run(inner.clone())),
         ];
         if !inner.settings.gossip.start_join.is_empty() {
-            tracing::info!("agent: Joining cluster...: cluster=LAN");
+            tracing::info!("Joining cluster...: cluster=LAN");
             match join::join(&inner, &inner.settings.gossip.start_join).await {
                 Ok(joined) => tracing::info!(
-                    "agent: Join completed. Initial agents synced with: cluster=LAN agent_count={joined}"
+                    "Join completed. Initial agents synced with: cluster=LAN agent_count={joined}"
                 ),
                 Err(why) => return why.to_string(),
             }
@@ -189,19 +191,19 @@ fn log_changes(old: &Roster, new: &Roster) {
         let (name, ip) = (&member.name, member.ip);
         match member.status {
             MemberStatus::Alive => {
-                tracing::info!("agent.server.serf.lan: serf: EventMemberJoin: {name} {ip}")
+                tracing::info!(target: "agent.server.serf.lan", "serf: EventMemberJoin: {name} {ip}")
             }
             MemberStatus::Left | MemberStatus::Leaving => {
-                tracing::info!("agent.server.serf.lan: serf: EventMemberLeave: {name} {ip}");
+                tracing::info!(target: "agent.server.serf.lan", "serf: EventMemberLeave: {name} {ip}");
             }
             MemberStatus::Failed => {
-                tracing::info!("agent.server.serf.lan: serf: EventMemberFailed: {name} {ip}");
+                tracing::info!(target: "agent.server.serf.lan", "serf: EventMemberFailed: {name} {ip}");
             }
         }
     }
     let gone = old.members().iter().filter(|member| new.member(member.id).is_none());
     gone.for_each(|member| {
-        tracing::info!("agent.server.serf.lan: serf: EventMemberReap: {} {}", member.name, member.ip);
+        tracing::info!(target: "agent.server.serf.lan", "serf: EventMemberReap: {} {}", member.name, member.ip);
     });
 }
 
@@ -242,7 +244,7 @@ fn talked(inner: &Inner, id: Option<ServerId>, answer: Result<Introduction, Stri
     let Some(id) = id else { return };
     inner.known.borrow_mut().talked(id);
     if let Err(why) = heard {
-        tracing::debug!("agent.server.serf.lan: no word from {id}: {why}");
+        tracing::debug!(target: "agent.server.serf.lan", "no word from {id}: {why}");
         let news = inner.known.borrow_mut().miss(id, clocks());
         inner.react(news);
     }
@@ -254,7 +256,7 @@ async fn listen(inner: Rc<Inner>, listener: Listener) {
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!("agent.server.serf.lan: cannot take a connection: {error}");
+                tracing::warn!(target: "agent.server.serf.lan", "cannot take a connection: {error}");
                 time::sleep(REST).await;
                 continue;
             }
@@ -267,7 +269,7 @@ async fn listen(inner: Rc<Inner>, listener: Listener) {
         let ip = peer.ip().map_or_else(String::new, |ip| ip.to_string());
         task::spawn(async move {
             if let Err(why) = answer(&place.0, socket.into()).await {
-                tracing::warn!("agent.server.serf.lan: a talk with {ip} failed: {why}");
+                tracing::warn!(target: "agent.server.serf.lan", "a talk with {ip} failed: {why}");
             }
         })
         .detach();
@@ -309,7 +311,7 @@ async fn obey(inner: Rc<Inner>, mut doorway: Doorway) {
             Request::Join(addresses, reply) => {
                 let inner = inner.clone();
                 task::spawn(async move {
-                    tracing::info!("agent: (LAN) joining: lan_addresses={addresses:?}");
+                    tracing::info!("(LAN) joining: lan_addresses={addresses:?}");
                     // Who asked may have gone.
                     let _ = reply.send(join::join(&inner, &addresses).await);
                 })

@@ -69,9 +69,9 @@ pub(super) async fn retry(inner: Rc<Inner>) -> String {
         return std::future::pending().await;
     }
     tracing::info!(
-        "agent: Retry join is supported for the following discovery methods: cluster=LAN discovery_methods="
+        "Retry join is supported for the following discovery methods: cluster=LAN discovery_methods="
     );
-    tracing::info!("agent: Joining cluster...: cluster=LAN");
+    tracing::info!("Joining cluster...: cluster=LAN");
     let mut attempts = 0;
     let mut joined_before = false;
     loop {
@@ -79,16 +79,16 @@ pub(super) async fn retry(inner: Rc<Inner>) -> String {
             Ok(joined) if !joined_before => {
                 joined_before = true;
                 tracing::info!(
-                    "agent: Join cluster completed. Synced with initial agents: cluster=LAN num_agents={joined}"
+                    "Join cluster completed. Synced with initial agents: cluster=LAN num_agents={joined}"
                 );
             }
             Err(why) if !joined_before => {
                 attempts += 1;
                 if gossip.retry_max > 0 && attempts > gossip.retry_max {
-                    return "agent: max join retry exhausted, exiting: cluster=LAN".to_owned();
+                    return "max join retry exhausted, exiting: cluster=LAN".to_owned();
                 }
                 tracing::warn!(
-                    "agent: Join cluster failed, will retry: cluster=LAN retry_interval={:?} error={:?}",
+                    "Join cluster failed, will retry: cluster=LAN retry_interval={:?} error={:?}",
                     gossip.retry_interval,
                     why.to_string()
                 );

@@ -79,6 +79,36 @@ impl Member {
         SocketAddr::new(self.ip, self.serf_lan_port)
     }
 
+    /// What Consul's gossip tells of a server, in order of the names. `build` is the version that clients are told.
+    pub fn tags(&self, build: &str) -> Vec<(&'static str, String)> {
+        let server = &self.server;
+        let mut tags = vec![("acls", "0".to_owned())];
+        if server.bootstrap {
+            tags.push(("bootstrap", "1".to_owned()));
+        }
+        tags.push(("build", format!("{build}:")));
+        tags.push(("dc", self.datacenter.clone()));
+        if server.expect > 0 {
+            tags.push(("expect", server.expect.to_string()));
+        }
+        tags.push(("ft_fs", "1".to_owned()));
+        tags.push(("id", self.id.to_string()));
+        if server.non_voter {
+            tags.push(("nonvoter", "1".to_owned()));
+        }
+        tags.push(("port", server.port.to_string()));
+        tags.push(("raft_vsn", "3".to_owned()));
+        tags.push(("role", "consul".to_owned()));
+        tags.push(("segment", self.segment.clone()));
+        for (name, version) in [("vsn", "2"), ("vsn_max", "3"), ("vsn_min", "2")] {
+            tags.push((name, version.to_owned()));
+        }
+        if let Some(port) = server.wan_join_port {
+            tags.push(("wan_join_port", port.to_string()));
+        }
+        tags
+    }
+
     /// Whether it answered when it was last asked.
     pub fn is_alive(&self) -> bool {
         self.status == MemberStatus::Alive

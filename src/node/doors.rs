@@ -19,6 +19,30 @@ pub struct Doors {
     pub dns: dns::Sockets,
 }
 
+/// What a server listens for from other servers, on the control core.
+pub struct ServerDoors {
+    /// Their links.
+    pub links: Listener,
+    /// Their introductions.
+    pub introductions: Listener,
+}
+
+/// Takes the addresses for other servers.
+///
+/// # Errors
+/// An address is taken or may not be had.
+pub fn open_server(config: &Config) -> Result<ServerDoors, Failure> {
+    let listen_one = |address: SocketAddr| {
+        let mut listeners =
+            guard_bind(&Endpoint::Tcp(address), 1, &UnixAccess::default()).map_err(Failure::Bind)?;
+        Ok(listeners.remove(0))
+    };
+    Ok(ServerDoors {
+        links: listen_one(config.addresses.rpc_bind)?,
+        introductions: listen_one(config.addresses.serf_lan_bind)?,
+    })
+}
+
 /// Takes every address of the configuration, `edges` times.
 ///
 /// # Errors

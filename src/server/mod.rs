@@ -6,3 +6,4 @@ pub mod health;
 pub mod leader;
 pub mod links;
 mod members;
+pub mod restore;

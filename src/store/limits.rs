@@ -16,9 +16,9 @@ const _: () = assert!(GRAVES_DROPPED_AT_ONCE < KEY_GRAVES_MAX && GRAVES_DROPPED_
 /// large enough that its own cost does not count. One row larger than this makes a section of its own.
 pub const SECTION_LENGTH: usize = 1 << 20;
 
-/// Bytes of a section that one command of a restore carries, at most: an eighth of what a command may take
-/// (`consensus::COMMAND_LENGTH_MAX`), so that other writers wait for one of them only shortly.
-pub const RESTORE_PART_LENGTH_MAX: usize = 1 << 20;
+/// Bytes of a section that one command of a restore carries, at most: room for a whole section of the usual length, and a
+/// quarter of what a command may take (`consensus::COMMAND_LENGTH_MAX`), so that other writers wait for one only shortly.
+pub const RESTORE_PART_LENGTH_MAX: usize = 2 << 20;
 
 /// Bytes that a restore may gather in the state, beside the tables. Past it the restore is refused.
 pub const RESTORE_LENGTH_MAX: usize = 4 << 30;

@@ -167,21 +167,25 @@ impl StateBuilder {
         Ok(())
     }
 
-    /// Whether [`StateBuilder::section`] would take the bytes, which are aligned to 16.
+    /// How many rows a section has, if [`StateBuilder::section`] would take it. The bytes are aligned to 16.
     ///
     /// # Errors
     /// See there.
-    pub fn check(kind: u16, version: u16, bytes: &[u8]) -> Result<(), SectionError> {
+    pub fn check(kind: u16, version: u16, bytes: &[u8]) -> Result<usize, SectionError> {
         match known(kind, version)? {
-            SectionKind::Head => rows::<ArchivedHead>(kind, bytes).map(drop),
-            SectionKind::Nodes => rows::<ArchivedNodeRow>(kind, bytes).map(drop),
-            SectionKind::Services => rows::<ArchivedServiceRow>(kind, bytes).map(drop),
-            SectionKind::Checks => rows::<ArchivedCheckRow>(kind, bytes).map(drop),
-            SectionKind::ServiceIndexes => rows::<ArchivedServiceIndexRow>(kind, bytes).map(drop),
-            SectionKind::ServiceCheckIndexes => rows::<ArchivedServiceCheckIndexRow>(kind, bytes).map(drop),
-            SectionKind::Graves => rows::<ArchivedGraveRow>(kind, bytes).map(drop),
-            SectionKind::Keys => rows::<ArchivedKeyRow>(kind, bytes).map(drop),
-            SectionKind::KeyGraves => rows::<ArchivedKeyGraveRow>(kind, bytes).map(drop),
+            SectionKind::Head => rows::<ArchivedHead>(kind, bytes).map(|rows| rows.len()),
+            SectionKind::Nodes => rows::<ArchivedNodeRow>(kind, bytes).map(|rows| rows.len()),
+            SectionKind::Services => rows::<ArchivedServiceRow>(kind, bytes).map(|rows| rows.len()),
+            SectionKind::Checks => rows::<ArchivedCheckRow>(kind, bytes).map(|rows| rows.len()),
+            SectionKind::ServiceIndexes => {
+                rows::<ArchivedServiceIndexRow>(kind, bytes).map(|rows| rows.len())
+            }
+            SectionKind::ServiceCheckIndexes => {
+                rows::<ArchivedServiceCheckIndexRow>(kind, bytes).map(|rows| rows.len())
+            }
+            SectionKind::Graves => rows::<ArchivedGraveRow>(kind, bytes).map(|rows| rows.len()),
+            SectionKind::Keys => rows::<ArchivedKeyRow>(kind, bytes).map(|rows| rows.len()),
+            SectionKind::KeyGraves => rows::<ArchivedKeyGraveRow>(kind, bytes).map(|rows| rows.len()),
         }
     }
 

@@ -8,7 +8,7 @@ use rkyv::util::AlignedVec;
 
 use super::command::{Applied, ArchivedRestoreOp};
 use super::limits::{RESTORE_LENGTH_MAX, RESTORE_SILENCE_MAX};
-use super::rebuild::{SectionError, StateBuilder};
+use super::rebuild::StateBuilder;
 use super::sections::Section;
 use super::state::State;
 use super::touched::Touched;
@@ -153,7 +153,7 @@ impl Staged {
         let mut whole = AlignedVec::<16>::with_capacity(length);
         before.iter().for_each(|bytes| whole.extend_from_slice(bytes));
         whole.extend_from_slice(bytes);
-        StateBuilder::check(kind, version, &whole).map_err(|why: SectionError| why.to_string())?;
+        StateBuilder::check(kind, version, &whole).map_err(|why| why.to_string())?;
         self.sections.push_back(Arc::new(Section { kind, version, bytes: whole }));
         Ok(())
     }

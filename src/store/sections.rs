@@ -30,6 +30,25 @@ pub struct Section {
     pub bytes: AlignedVec<16>,
 }
 
+impl Section {
+    /// Name of the table, for people.
+    pub fn table(&self) -> &'static str {
+        const NAMES: [&str; 9] = [
+            "Head",
+            "Nodes",
+            "Services",
+            "Checks",
+            "ServiceIndexes",
+            "CheckIndexes",
+            "Tombstones",
+            "KVS",
+            "KVSTombstones",
+        ];
+        let place = usize::from(self.kind).checked_sub(SectionKind::Head as usize);
+        place.and_then(|place| NAMES.get(place)).copied().unwrap_or("Unknown")
+    }
+}
+
 /// Version of all kinds of sections that this program writes. Of each older one it keeps a reader.
 pub(super) const SECTION_VERSION: u16 = 1;
 

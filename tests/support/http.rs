@@ -112,6 +112,11 @@ impl Connection {
         Ok(Connection { reader: BufReader::new(stream), host: format!("127.0.0.1:{port}") })
     }
 
+    /// How long a read may wait for bytes from now on.
+    pub fn set_patience(&self, limit: Duration) {
+        self.reader.get_ref().set_read_timeout(Some(limit)).expect("a timeout above zero");
+    }
+
     /// Sends a request and does not wait for its reply.
     pub fn send(&mut self, request: &Request) -> io::Result<()> {
         self.reader.get_mut().write_all(&request.encode(&self.host))

@@ -112,16 +112,20 @@ impl Raft {
         }
     }
 
-    /// Damage is healed once a leader's log has durably replaced all that this server may have acknowledged: up to the index that
-    /// it knows, or, if this leader was elected since and so without it, up to an entry of this leader's own. For whatever
-    /// was committed with this server's help before, some voter of that leader had too, and so has the leader.
+    /// Damage is healed once a leader's log has durably replaced all that this server may have acknowledged:
+    /// - up to the index that it knows of;
+    /// - or what the leader had when it heard of the damage, for to that leader nothing behind can have been acknowledged;
+    /// - or, if the leader was elected since and so without this server, up to an entry of the leader's own: whatever was
+    ///   committed with this server's help before, some voter of that leader had too.
     pub(super) fn check_repaired(&mut self, out: &mut Vec<Effect>) {
         if self.repair_until == 0 || self.leader.is_none() {
             return;
         }
         let held = self.following.received.min(self.durable);
         let elected_since = self.term > self.repair_after_term;
-        if held >= self.repair_until || (elected_since && self.log.term_at(held) == Some(self.term)) {
+        let told = self.following.heal.is_some_and(|through| held >= through);
+        let reached = elected_since && self.log.term_at(held) == Some(self.term);
+        if held >= self.repair_until || told || reached {
             self.repair_until = 0;
             out.push(Effect::Repaired);
         }

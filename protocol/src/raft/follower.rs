@@ -15,12 +15,15 @@ pub(super) struct Following {
     round_began: Now,
     /// How many transfers the leader has given up.
     pub epoch: u64,
+    /// This server is damaged, and whole again when it has durably what the leader has up to here.
+    pub heal: Option<u64>,
 }
 
 impl Following {
     /// Of a new leader nothing is known but that its log agrees with what is committed.
     pub fn new(commit: u64) -> Following {
-        Following { received: commit, acknowledged: 0, round: 0, round_began: Now::ZERO, epoch: 0 }
+        let (round, round_began) = (0, Now::ZERO);
+        Following { received: commit, acknowledged: 0, round, round_began, epoch: 0, heal: None }
     }
 }
 
@@ -39,6 +42,9 @@ impl Raft {
             (self.following.round, self.following.round_began) = (append.round, append.round_began);
         }
         self.following.epoch = self.following.epoch.max(append.epoch);
+        if let Some(heal) = append.heal.filter(|heal| heal.damage == self.damage) {
+            self.following.heal = Some(heal.through);
+        }
         if !self.agrees(append.prev) {
             return self.answer(from, rejected, out);
         }
@@ -133,6 +139,7 @@ impl Raft {
             round_began: self.following.round_began,
             outcome,
             full: self.disk.full,
+            damage: Some(self.damage).filter(|_| self.repair_until > 0),
         };
         out.push(Effect::Send { to, message: Message::AppendReply(reply) });
     }

@@ -7,7 +7,9 @@ use super::membership::Applied;
 use super::progress::Progress;
 use super::reads::Reads;
 use super::transfer::Transfer;
-use super::{Append, AppendReply, Draft, Effect, Message, Outcome, PeerState, Raft, Refusal, Role, StepDown};
+use super::{
+    Append, AppendReply, Draft, Effect, Heal, Message, Outcome, PeerState, Raft, Refusal, Role, StepDown,
+};
 use crate::entry::{Entry, EntryKind, Now, ServerId};
 
 /// What only a leader has.
@@ -137,6 +139,7 @@ impl Raft {
                 round_began,
                 epoch,
                 answer: true,
+                heal: peer.heal,
             };
             out.push(Effect::SendEntries { to, append, last });
         }
@@ -167,6 +170,7 @@ impl Raft {
             round_began: leading.round_began,
             epoch: leading.epoch,
             answer,
+            heal: peer.heal,
         };
         out.push(Effect::Send { to, message: Message::Append(append) });
     }
@@ -192,6 +196,9 @@ impl Raft {
         }
         peer.contact = self.now;
         peer.full = reply.full;
+        if reply.damage != peer.heal.map(|heal| heal.damage) {
+            peer.heal = reply.damage.map(|damage| Heal { damage, through: last });
+        }
         if reply.round > peer.round {
             (peer.round, peer.round_began) = (reply.round, reply.round_began);
         }

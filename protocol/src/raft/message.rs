@@ -77,6 +77,17 @@ pub struct Append {
     pub epoch: u64,
     /// Whether the receiver is to answer even when there are no entries. Entries are always answered.
     pub answer: bool,
+    /// The receiver has said that it is damaged: how it will be whole again.
+    pub heal: Option<Heal>,
+}
+
+/// When a damaged server is whole again: nothing that it ever acknowledged lies behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heal {
+    /// Its [`AppendReply::damage`].
+    pub damage: u64,
+    /// It must hold durably what its leader has, up to here: the leader's last entry when it heard of the damage.
+    pub through: u64,
 }
 
 /// The answer to an [`Append`].
@@ -92,6 +103,8 @@ pub struct AppendReply {
     pub outcome: Outcome,
     /// The answering server's disk is full: it takes no entries now.
     pub full: bool,
+    /// It has lost entries to damage: a number, not 0, that it has drawn at its start.
+    pub damage: Option<u64>,
 }
 
 /// What has become of an [`Append`].

@@ -31,7 +31,7 @@ mod transfer;
 mod view;
 
 pub use face::{Change, Draft, Effect, Input, Peer, PeerState, Refusal, Role, StepDown};
-pub use message::{Append, AppendReply, Message, Outcome, TimeoutNow, VoteReply, VoteRequest};
+pub use message::{Append, AppendReply, Heal, Message, Outcome, TimeoutNow, VoteReply, VoteRequest};
 pub use options::{Limits, Options, Restored};
 pub use view::{LogView, Position};
 
@@ -61,9 +61,12 @@ pub struct Raft {
     durable: u64,
     commit: u64,
     configurations: Configurations,
+    /// See [`Restored::repair_until`].
     repair_until: u64,
     /// The newest term in which this server may have voted before it was damaged.
     repair_after_term: u64,
+    /// Names this life to the leader that is to heal it.
+    damage: u64,
     disk: Disk,
 
     role: Role,
@@ -110,6 +113,7 @@ impl Raft {
             configurations: Configurations::new(restored.configurations),
             repair_until: restored.repair_until,
             repair_after_term: term,
+            damage: random.next() | 1,
             disk: Disk::default(),
             role: Role::Follower,
             leader: None,

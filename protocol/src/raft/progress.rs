@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Limits, LogView, Peer, PeerState, Position};
+use super::{Heal, Limits, LogView, Peer, PeerState, Position};
 use crate::entry::Now;
 
 /// A leader's knowledge of one other server.
@@ -30,6 +30,8 @@ pub(super) struct Progress {
     pub commit_told: u64,
     /// Its disk is full.
     pub full: bool,
+    /// It is damaged, and told how it will be whole again.
+    pub heal: Option<Heal>,
     /// It is no longer in the configuration, whose entry is still told to it until this time at most.
     pub leaves: Option<Leave>,
 }
@@ -64,6 +66,7 @@ impl Progress {
             round_began: Now::ZERO,
             commit_told: 0,
             full: false,
+            heal: None,
             leaves: None,
         }
     }

@@ -60,8 +60,12 @@ fn handle(inner: &Rc<Inner>, request: Request, reply: Reply, done: &mut Vec<Done
             .detach();
         }
         Request::Leave => {
-            (inner.hooks.leave)();
-            let _ = reply.send(Ok(()));
+            let left = (inner.hooks.leave)();
+            task::spawn(async move {
+                left.await;
+                let _ = reply.send(Ok(()));
+            })
+            .detach();
         }
         update @ Request::UpdateTtl { .. } if !inner.pace.borrow_mut().allows(time::now()) => {
             let _ = reply.send(inner.change(update));

@@ -57,7 +57,7 @@ fn leave(edge: &Rc<Edge>, _request: &Request) -> Handled {
     Ok(change(edge, door::Request::Leave))
 }
 
-/// Joining is gossip's; until it is there, an agent can join nobody but itself.
+/// Introduces this agent at an address. Into the WAN pool an agent can join nobody but itself.
 fn join(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     let address = request.rest_str();
@@ -71,18 +71,31 @@ fn join(edge: &Rc<Edge>, request: &Request) -> Handled {
     if is_own {
         return Ok(Response::empty(200).into());
     }
-    Err(Response::internal(format!(
-        "1 error occurred:\n\t* Failed to join {address}: this agent has no gossip yet and can join nobody but itself\n\n"
-    )))
+    if wan {
+        return Err(Response::internal(format!(
+            "1 error occurred:\n\t* Failed to join {address}: this agent knows no other datacenters and can join nobody but itself\n\n"
+        )));
+    }
+    let (edge, address) = (edge.clone(), address.into_owned());
+    Ok(Outcome::later(async move {
+        let joined = edge.membership().join(vec![address]).await;
+        joined.map(|_| Response::empty(200)).map_err(|error| Response::internal(error.to_string()))
+    }))
 }
 
 fn force_leave(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let name = request.rest_str();
-    // The one member there is is this agent, and it is alive: there is nobody to remove.
+    let name = request.rest_str().into_owned();
+    // This agent is alive, or it would not answer: nothing is to be done about it.
     if name.eq_ignore_ascii_case(&edge.local().node.node) {
         return Ok(Response::empty(200).into());
     }
-    Err(Response::internal(format!("agent: No node found with name '{name}'")))
+    let edge = edge.clone();
+    Ok(Outcome::later(async move {
+        match edge.membership().force_leave(&name).await {
+            true => Ok(Response::empty(200)),
+            false => Err(Response::internal(format!("agent: No node found with name '{name}'"))),
+        }
+    }))
 }
 
 fn token(_edge: &Rc<Edge>, _request: &Request) -> Handled {

@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::Edge;
 use super::exchange::{Handled, Outcome, Request, Response};
-use super::query;
+use super::{agent_stats, query};
 use crate::config::{Config, ListenAddr, duration};
-use crate::runtime::{blocking, cores, fs, time};
+use crate::runtime::{blocking, fs, time};
 use crate::server::leader::COMPATIBLE_VERSION;
 
 /// A document, laid out as the request asks for.
@@ -44,7 +44,7 @@ pub(super) fn about(edge: &Rc<Edge>, request: &Request) -> Handled {
         "DebugConfig": debug_config(&config, &node.id),
         "Coord": {"Vec": [0, 0, 0, 0, 0, 0, 0, 0], "Error": 1.5, "Adjustment": 0, "Height": 1e-05},
         "Member": member(&config, &node.id, false),
-        "Stats": stats(edge, &config, &node.id),
+        "Stats": agent_stats::stats(edge, &config),
         "Meta": node.meta.clone().unwrap_or_default(),
     });
     Ok(document(edge, request, &about).into())
@@ -106,87 +106,6 @@ fn member(config: &Config, id: &str, wan: bool) -> Value {
         "ProtocolMin": 1, "ProtocolMax": 5, "ProtocolCur": 2,
         "DelegateMin": 2, "DelegateMax": 5, "DelegateCur": 4,
     })
-}
-
-fn stats(edge: &Edge, config: &Config, id: &str) -> Value {
-    let local = edge.local();
-    let mut stats = json!({
-        "agent": {
-            "check_monitors": local.monitors.to_string(),
-            "check_ttls": local.ttls.to_string(),
-            "checks": local.checks.len().to_string(),
-            "services": local.services.len().to_string(),
-        },
-        "build": {"prerelease": "", "revision": "", "version": COMPATIBLE_VERSION},
-        "runtime": {
-            "arch": goarch(),
-            "cpu_count": cores::available().to_string(),
-            // Consul counts goroutines here; what runs for a client of ours is a check or a request.
-            "goroutines": (local.monitors + local.ttls).to_string(),
-            "max_procs": config.cores.unwrap_or_else(cores::available).to_string(),
-            "os": std::env::consts::OS,
-            "version": "rust",
-        },
-        "serf_lan": serf_stats(config),
-    });
-    let status = edge.proposals().status();
-    if config.server {
-        stats["consul"] = json!({
-            "acl": "disabled",
-            "bootstrap": (config.bootstrap && !config.dev_mode).to_string(),
-            "known_datacenters": "1",
-            "leader": status.is_leader.to_string(),
-            "leader_addr": status.leader.clone().unwrap_or_default(),
-            "server": "true",
-        });
-        stats["raft"] = raft_stats(&status, id);
-        stats["serf_wan"] = serf_stats(config);
-    } else {
-        stats["consul"] = json!({"acl": "disabled", "known_servers": "0", "server": "false"});
-    }
-    stats
-}
-
-fn raft_stats(status: &crate::consensus::Status, id: &str) -> Value {
-    let peers = status.peers.iter().map(|at| format!("{{Suffrage:Voter ID:{id} Address:{at}}}"));
-    json!({
-        "applied_index": status.applied_index.to_string(),
-        "commit_index": status.commit_index.to_string(),
-        "fsm_pending": "0",
-        "last_contact": "0",
-        "last_log_index": status.last_log_index.to_string(),
-        "last_log_term": status.last_log_term.to_string(),
-        "last_snapshot_index": "0",
-        "last_snapshot_term": "0",
-        "latest_configuration": format!("[{}]", peers.collect::<Vec<_>>().join(" ")),
-        "latest_configuration_index": "0",
-        "num_peers": status.peers.len().saturating_sub(1).to_string(),
-        "protocol_version": "3",
-        "protocol_version_max": "3",
-        "protocol_version_min": "0",
-        "snapshot_version_max": "1",
-        "snapshot_version_min": "0",
-        "state": if status.is_leader { "Leader" } else { "Follower" },
-        "term": status.term.to_string(),
-    })
-}
-
-fn serf_stats(config: &Config) -> Value {
-    json!({
-        "coordinate_resets": "0",
-        "encrypted": config.gossip.encrypt_key.is_some().to_string(),
-        "event_queue": "0", "event_time": "1", "failed": "0", "health_score": "0", "intent_queue": "0",
-        "left": "0", "member_time": "1", "members": "1", "query_queue": "0", "query_time": "1",
-    })
-}
-
-/// The processor as Go names it.
-fn goarch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 /// The configuration under Consul's names; secrets are hidden.

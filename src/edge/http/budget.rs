@@ -4,11 +4,12 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use super::limits::BODIES_MAX;
-
-/// The bytes held by one core.
-#[derive(Clone, Default)]
-pub struct Budget(Rc<Cell<usize>>);
+/// The bytes held by one core, and how many may be.
+#[derive(Clone)]
+pub struct Budget {
+    held: Rc<Cell<usize>>,
+    max: usize,
+}
 
 /// One body's part of it, given back when dropped.
 pub struct Room {
@@ -17,6 +18,11 @@ pub struct Room {
 }
 
 impl Budget {
+    /// Room for `max` bytes.
+    pub fn new(max: usize) -> Budget {
+        Budget { held: Rc::default(), max }
+    }
+
     /// A share that holds nothing yet.
     pub fn room(&self) -> Room {
         Room { budget: self.clone(), held: 0 }
@@ -24,19 +30,19 @@ impl Budget {
 }
 
 impl Room {
-    /// Says that the body takes `bytes` now; false when all bodies together take more than [`BODIES_MAX`].
+    /// Says that the body takes `bytes` now; false when all bodies together take more than there is room for.
     #[must_use]
     pub fn hold(&mut self, bytes: usize) -> bool {
-        let total = &self.budget.0;
+        let total = &self.budget.held;
         total.set(total.get() - self.held + bytes);
         self.held = bytes;
-        total.get() <= BODIES_MAX
+        total.get() <= self.budget.max
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        let total = &self.budget.0;
+        let total = &self.budget.held;
         total.set(total.get() - self.held);
     }
 }
@@ -44,10 +50,11 @@ impl Drop for Room {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::http::limits::BODIES_MAX;
 
     #[test]
     fn shares_add_up_and_are_given_back() {
-        let budget = Budget::default();
+        let budget = Budget::new(BODIES_MAX);
         let mut first = budget.room();
         assert!(first.hold(BODIES_MAX - 10));
         let mut second = budget.room();

@@ -133,6 +133,8 @@ pub enum Outcome {
     Later(LocalBoxFuture<Response>),
     /// Sent in chunks until the source ends or the client leaves (then the source is dropped).
     Stream(Streaming),
+    /// A stream that begins once a task on this core says so, or a refusal.
+    LaterStream(LocalBoxFuture<Result<Streaming, Response>>),
 }
 
 impl From<Response> for Outcome {

@@ -15,6 +15,10 @@ pub const BODY_MAX: usize = 8 << 20;
 /// connection closes. Room for 256 values of the largest size at once.
 pub const BODIES_MAX: usize = 128 << 20;
 
+/// Bytes of an archive on its way in (`PUT /v1/snapshot`), and of all of them together on one core: beyond it 413 or 503. It is
+/// kept as it came, compressed, which is a fraction of what its content takes once it is restored.
+pub const ARCHIVE_MAX: usize = 1 << 30;
+
 /// Bytes of a body that nobody wants (the answer came before it) that are read and dropped to keep the
 /// connection; with more to come it closes behind the answer. As Go's `net/http`.
 pub const UNWANTED_BODY_MAX: u64 = 256 << 10;

@@ -8,6 +8,7 @@ pub mod agent;
 pub mod agent_check;
 mod agent_self;
 pub mod agent_service;
+mod agent_stats;
 pub mod area;
 #[cfg(test)]
 mod area_tests;
@@ -39,6 +40,7 @@ pub mod router;
 mod serve;
 pub mod server;
 pub mod services;
+pub mod snapshot;
 pub mod status;
 pub mod stream;
 mod tags;
@@ -53,6 +55,7 @@ use crate::agent::{Door, LocalState};
 use crate::config::Config;
 use crate::consensus::{Proposals, ProposeError};
 use crate::edge::fresh::Leadership;
+use crate::membership::{self, Roster};
 use crate::runtime::publish::Published;
 use crate::store::State;
 
@@ -66,6 +69,8 @@ pub struct Edge {
     local: Published<LocalState>,
     agent: Door,
     leadership: Leadership,
+    roster: Published<Roster>,
+    membership: membership::Door,
 }
 
 impl Edge {
@@ -78,7 +83,24 @@ impl Edge {
         agent: Door,
     ) -> Edge {
         let leadership = Leadership::Real(proposals.clone());
-        Edge { config, state, proposals, local, agent, leadership }
+        let (roster, membership) = (Published::new(Roster::default()), membership::Door::closed());
+        Edge { config, state, proposals, local, agent, leadership, roster, membership }
+    }
+
+    /// The same, of an agent that takes part in a membership.
+    #[must_use]
+    pub fn with_members(self, roster: Published<Roster>, membership: membership::Door) -> Edge {
+        Edge { roster, membership, ..self }
+    }
+
+    /// The members that are known; none on an agent that takes no part in a membership.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.roster.load_full()
+    }
+
+    /// The door to the membership.
+    pub fn membership(&self) -> &membership::Door {
+        &self.membership
     }
 
     /// The configuration in force.
@@ -132,6 +154,7 @@ pub fn routes() -> Router {
         kv::ROUTES,
         operator::ROUTES,
         services::ROUTES,
+        snapshot::ROUTES,
         status::ROUTES,
         ui::ROUTES,
     ];

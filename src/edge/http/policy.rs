@@ -6,7 +6,7 @@ use bytes::Bytes;
 use muster_protocol::http::{Framing, Head, Method, Target, clean_path, escape_path};
 
 use super::exchange::{Peer, Request, Response};
-use super::limits::BODY_MAX;
+use super::limits::{ARCHIVE_MAX, BODY_MAX};
 use super::query::Query;
 use super::router::{BodyLimit, Found, Route, Router};
 use crate::config::Config;
@@ -157,6 +157,7 @@ impl Policy {
             BodyLimit::General => (BODY_MAX, None),
             BodyLimit::KvValue => (limits.kv_max_value_size, Some("kv_max_value_size")),
             BodyLimit::Transaction => (limits.txn_max_req_len, Some("txn_max_req_len")),
+            BodyLimit::Archive => (ARCHIVE_MAX, None),
         }
     }
 }

@@ -13,6 +13,8 @@ pub enum BodyLimit {
     KvValue,
     /// `limits.txn_max_req_len`.
     Transaction,
+    /// [`super::limits::ARCHIVE_MAX`].
+    Archive,
 }
 
 /// One row of the table.

@@ -19,6 +19,7 @@ use super::park::{ConnId, Parked};
 use super::policy::{Admitted, Early, too_large};
 use super::query::failed;
 use super::respond::{Dress, Manner, Wire};
+use super::router::BodyLimit;
 use super::server::Server;
 use super::stream::panicked;
 use crate::consensus::Consistency;
@@ -221,7 +222,8 @@ impl Server {
             Framing::Length(length) => Body::Length(length),
             Framing::Chunked => Body::chunked(),
         };
-        let room = self.bodies.room();
+        let budget = if admitted.route.body == BodyLimit::Archive { &self.archives } else { &self.bodies };
+        let room = budget.room();
         let Some(conn) = self.conn(id) else { return };
         conn.phase = Phase::Body(Box::new(Receiving { admitted, body, data: Vec::new(), room, raw_query }));
         if expects_continue {
@@ -274,6 +276,13 @@ impl Server {
                 }
             }
             Ok(Outcome::Stream(streaming)) => self.start_stream(id, streaming, meter),
+            Ok(Outcome::LaterStream(work)) => {
+                let timing = Timing { meter, since: self.clock.now };
+                if let Some(conn) = self.conn(id) {
+                    conn.phase = Phase::Busy(timing);
+                    self.inbox.stream_later(id, work);
+                }
+            }
             Ok(Outcome::Read(read)) => {
                 let Some(manner) = self.conn(id).map(|conn| conn.manner) else { return };
                 // Only requests whose answer is the same for all who send these bytes are remembered.
@@ -491,6 +500,14 @@ impl Server {
             conn.phase = Phase::Head;
             self.answer(id, response, true);
             self.resume(id);
+        }
+    }
+
+    /// A task's answer has come, and is a stream.
+    pub(super) fn late_stream(&mut self, id: ConnId, streaming: Streaming) {
+        let Some(conn) = self.conn(id) else { return };
+        if let Phase::Busy(timing) = std::mem::replace(&mut conn.phase, Phase::Head) {
+            self.start_stream(id, streaming, timing.meter);
         }
     }
 

@@ -49,6 +49,8 @@ pub struct Server {
     pub(super) policy: Rc<Policy>,
     pub(super) cache: Cache,
     pub(super) bodies: Budget,
+    /// The same for archives, which are far larger and rare.
+    pub(super) archives: Budget,
     pub(super) park: Park,
     pub(super) barriers: Barriers,
     pub(super) inbox: Inbox,
@@ -99,7 +101,8 @@ impl Server {
             router: Rc::new(router),
             policy,
             cache: Cache::default(),
-            bodies: Budget::default(),
+            bodies: Budget::new(limits::BODIES_MAX),
+            archives: Budget::new(limits::ARCHIVE_MAX),
             park: Park::default(),
             barriers: Barriers::default(),
             inbox,
@@ -331,6 +334,7 @@ impl Server {
     fn on_news(&mut self, news: News) {
         match news {
             News::Answer(id, response) => self.late_answer(id, &response),
+            News::Stream(id, streaming) => self.late_stream(id, streaming),
             News::Chunk(id, chunk) => self.stream_chunk(id, &chunk),
             News::End(id) => self.stream_end(id),
             News::Changes(touched) => {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_lite::{FutureExt as _, Stream, StreamExt as _};
 
 use super::connection::Timing;
-use super::exchange::{LocalBoxFuture, Response};
+use super::exchange::{LocalBoxFuture, Response, Streaming};
 use super::park::ConnId;
 use crate::consensus::{Consistency, ProposeError};
 use crate::runtime::net::Notifier;
@@ -25,6 +25,8 @@ use crate::store::Touched;
 pub enum News {
     /// A late answer.
     Answer(ConnId, Response),
+    /// A late answer that is a stream.
+    Stream(ConnId, Streaming),
     /// The next chunk of a stream.
     Chunk(ConnId, Bytes),
     /// A stream ended.
@@ -67,6 +69,19 @@ impl Inbox {
         let guarded = async move {
             let response = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| panicked());
             inbox.post(News::Answer(conn, response));
+        };
+        task::spawn(guarded).detach();
+    }
+
+    /// Starts the task that prepares a stream. It runs to its end even when the client leaves.
+    pub fn stream_later(&self, conn: ConnId, work: LocalBoxFuture<Result<Streaming, Response>>) {
+        let inbox = self.clone();
+        let guarded = async move {
+            let prepared = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(panicked()));
+            inbox.post(match prepared {
+                Ok(streaming) => News::Stream(conn, streaming),
+                Err(refusal) => News::Answer(conn, refusal),
+            });
         };
         task::spawn(guarded).detach();
     }

@@ -50,13 +50,13 @@ pub(super) async fn run(links: Links, listener: Listener) {
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!("server: cannot take a link of another server: {error}");
+                tracing::warn!(target: "agent.server", "cannot take a link of another server: {error}");
                 time::sleep(REST).await;
                 continue;
             }
         };
         let Some(place) = Place::take(&links) else {
-            tracing::warn!("server: {ACCEPTED_MAX} links are open; one more is refused");
+            tracing::warn!(target: "agent.server", "{ACCEPTED_MAX} links are open; one more is refused");
             continue;
         };
         let links = links.clone();
@@ -97,11 +97,11 @@ async fn serve(links: &Links, mut stream: Stream, ip: Option<IpAddr>) {
     let hello = match greeted.await {
         Some(Ok(hello)) => hello,
         Some(Err(why)) => {
-            tracing::warn!("server: a link from {ip} is refused: {why}");
+            tracing::warn!(target: "agent.server", "a link from {ip} is refused: {why}");
             return;
         }
         None => {
-            tracing::warn!("server: a connection from {ip} to the server port did not say who it is in time");
+            tracing::warn!(target: "agent.server", "a connection from {ip} to the server port did not say who it is in time");
             return;
         }
     };
@@ -117,7 +117,7 @@ async fn serve(links: &Links, mut stream: Stream, ip: Option<IpAddr>) {
         // A newer connection has its place: the server was restarted, or has dialled again.
         Err(()) => return,
     };
-    tracing::info!("server: server {} ({}) at {ip} ended its link: {why}", hello.name, hello.id);
+    tracing::info!(target: "agent.server", "server {} ({}) at {ip} ended its link: {why}", hello.name, hello.id);
     let mut accepted = links.0.accepted.borrow_mut();
     if accepted.newest.get(&hello.id).is_some_and(|newest| Rc::ptr_eq(newest, &end)) {
         accepted.newest.remove(&hello.id);

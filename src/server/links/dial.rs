@@ -34,13 +34,13 @@ pub(super) async fn run(links: Links, outbox: Rc<Outbox>) {
     loop {
         match connect(&links, &outbox).await {
             Ok((mut stream, name)) => {
-                tracing::info!("server: linked with server {name} ({}) at {}", outbox.to, outbox.address());
+                tracing::info!(target: "agent.server", "linked with server {name} ({}) at {}", outbox.to, outbox.address());
                 mentions = Mentions::default();
                 pause = PAUSE_MIN;
                 outbox.open();
                 let why = write(&mut stream, &outbox).await;
                 outbox.close();
-                tracing::warn!("server: the link to server {name} ({}) broke: {why}", outbox.to);
+                tracing::warn!(target: "agent.server", "the link to server {name} ({}) broke: {why}", outbox.to);
             }
             Err(why) => mentions.failed(&outbox, &why),
         }
@@ -70,7 +70,7 @@ impl Mentions {
             return;
         }
         tracing::warn!(
-            "server: no link to server {} at {}: {why}; trying again",
+            target: "agent.server", "no link to server {} at {}: {why}; trying again",
             outbox.to,
             outbox.address()
         );

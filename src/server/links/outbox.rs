@@ -69,7 +69,7 @@ impl Outbox {
             return false;
         }
         if let Err(why) = rpc::encode(message, &mut frames) {
-            tracing::error!("server: a message to server {} was not sent: {why}", self.to);
+            tracing::error!(target: "agent.server", "a message to server {} was not sent: {why}", self.to);
             self.lost.set(true);
             return false;
         }

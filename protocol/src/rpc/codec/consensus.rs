@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::{RAFT_FIRST, body, frame, put_body};
 use crate::entry::{Entry, EntryKind};
-use crate::raft::{Append, AppendReply, Message, Outcome, Position, TimeoutNow, VoteReply, VoteRequest};
+use crate::raft::{
+    Append, AppendReply, Heal, Message, Outcome, Position, TimeoutNow, VoteReply, VoteRequest,
+};
 use crate::wire::{BODY_LENGTH_MAX, Frame, Kind, Reader, WireError, put_u8, put_u32, put_u64};
 
 const PRE_VOTE: Kind = Kind(RAFT_FIRST);
@@ -82,6 +84,8 @@ fn put_append(out: &mut Vec<u8>, append: &Append) {
     put_time(out, append.round_began);
     put_u64(out, append.epoch);
     put_u8(out, u8::from(append.answer));
+    put_u64(out, append.heal.map_or(0, |heal| heal.damage));
+    put_u64(out, append.heal.map_or(0, |heal| heal.through));
     put_u32(out, append.entries.len() as u32);
     for entry in &append.entries {
         put_u64(out, entry.term);
@@ -95,6 +99,8 @@ fn put_append(out: &mut Vec<u8>, append: &Append) {
 fn append(reader: &mut Reader<'_>, frame: &Frame<'_>) -> Result<Append, WireError> {
     let (term, prev, commit, round) = (reader.u64()?, position(reader)?, reader.u64()?, reader.u64()?);
     let (round_began, epoch, answer) = (time(reader)?, reader.u64()?, reader.bool()?);
+    let (damage, through) = (reader.u64()?, reader.u64()?);
+    let heal = (damage > 0).then_some(Heal { damage, through });
     let count = reader.count(ENTRIES_MAX, ENTRY_LENGTH_MIN)?;
     let mut entries = Vec::with_capacity(count);
     if count > 0 {
@@ -107,7 +113,7 @@ fn append(reader: &mut Reader<'_>, frame: &Frame<'_>) -> Result<Append, WireErro
     if !(1..=count as u64).all(|step| prev.index.checked_add(step) == places.next()) {
         return Err(WireError::Malformed("entries that do not follow one another"));
     }
-    Ok(Append { term, prev, entries, commit, round, round_began, epoch, answer })
+    Ok(Append { term, prev, entries, commit, round, round_began, epoch, answer, heal })
 }
 
 fn entry(reader: &mut Reader<'_>, payload: &bytes::Bytes) -> Result<Entry, WireError> {
@@ -127,6 +133,7 @@ fn put_append_reply(out: &mut Vec<u8>, reply: &AppendReply) {
     put_u64(out, reply.round);
     put_time(out, reply.round_began);
     put_u8(out, u8::from(reply.full));
+    put_u64(out, reply.damage.unwrap_or(0));
     match reply.outcome {
         Outcome::Accepted { durable, received } => {
             put_u8(out, ACCEPTED);
@@ -143,13 +150,13 @@ fn put_append_reply(out: &mut Vec<u8>, reply: &AppendReply) {
 
 fn append_reply(reader: &mut Reader<'_>) -> Result<AppendReply, WireError> {
     let (term, round, round_began) = (reader.u64()?, reader.u64()?, time(reader)?);
-    let full = reader.bool()?;
+    let (full, damage) = (reader.bool()?, Some(reader.u64()?).filter(|damage| *damage > 0));
     let outcome = match reader.u8()? {
         ACCEPTED => Outcome::Accepted { durable: reader.u64()?, received: reader.u64()? },
         REJECTED => Outcome::Rejected { prev: reader.u64()?, hint: position(reader)? },
         _ => return Err(WireError::Malformed("an unknown outcome of an append")),
     };
-    Ok(AppendReply { term, round, round_began, outcome, full })
+    Ok(AppendReply { term, round, round_began, outcome, full, damage })
 }
 
 fn put_position(out: &mut Vec<u8>, position: Position) {

@@ -1,0 +1,117 @@
+//! What the control core runs: consensus, membership, the leader's duties, the agent; and in which order they start and
+//! stop.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::server::ServerRole;
+use super::{Control, Plan, server, signals};
+use crate::agent::{Agent, Hooks, Parts, identity};
+use crate::runtime::{blocking, cores, process, task};
+use crate::store::model::Node;
+
+/// The server role, once it has started; the agent's hooks hold it too.
+type Role = Rc<RefCell<Option<ServerRole>>>;
+
+/// Runs until the order to stop, then closes the agent's files. Start: who we are, the log and the state, links,
+/// membership, leader duties, the agent; then the edges are let in.
+pub(super) async fn run(plan: Plan, control: Control) {
+    let _signals = task::spawn(signals::obey(plan.clone()));
+    let _orphans = task::spawn(reap_orphans());
+    let Control { server: seat, doorway, changes } = control;
+    let role = Role::default();
+    let starting = async {
+        let node = settle_node(&plan).await?;
+        if let Some(seat) = seat {
+            let started = server::start(&plan, seat, &node, changes).await?;
+            role.replace(Some(started));
+        }
+        start_agent(&plan, node, &role).await
+    };
+    // A disk that hangs must not keep the agent from being stopped.
+    let agent = match cores::either(starting, plan.shutdown.raised()).await {
+        Ok(Ok(agent)) => agent,
+        Ok(Err(why)) => {
+            plan.ending.failed(why);
+            plan.shutdown.raise();
+            return;
+        }
+        Err(()) => return,
+    };
+    plan.ready.raise();
+    let faulted = role.borrow_mut().as_mut().map(ServerRole::take_fault);
+    let faulted = async {
+        match faulted {
+            Some(faulted) => faulted.await,
+            None => std::future::pending().await,
+        }
+    };
+    // Consensus outlives its writers, so it ends before them by a fault only. Then there is nobody to write for.
+    if let Err(why) = cores::either(agent.run(doorway, plan.shutdown.raised()), faulted).await {
+        plan.ending.failed(why);
+        plan.shutdown.raise();
+    }
+    if let Some(role) = role.take() {
+        role.stop();
+    }
+}
+
+async fn settle_node(plan: &Plan) -> Result<Node, String> {
+    let config = plan.config.load_full();
+    let id = identity::node_id(&config).await;
+    let id = id.map_err(|error| format!("cannot settle the node's ID: {error}"))?;
+    Ok(identity::node_row(&config, id))
+}
+
+async fn start_agent(plan: &Plan, node: Node, role: &Role) -> Result<Agent, String> {
+    let agent = Agent::start(Parts {
+        config: plan.config.load_full(),
+        node,
+        local: plan.local.clone(),
+        state: plan.state.clone(),
+        proposals: plan.proposals.clone(),
+        hooks: hooks(plan, role),
+    });
+    agent.await
+}
+
+fn hooks(plan: &Plan, role: &Role) -> Hooks {
+    let (reload, published) = (plan.reload.clone(), plan.config.clone());
+    let (publishing, leaving) = (plan.config.clone(), plan.clone());
+    let role = role.clone();
+    Hooks {
+        reload: Box::new(move || {
+            let (reload, published) = (reload.clone(), published.clone());
+            Box::pin(async move {
+                let read = blocking::run(move || reload()).await.map_err(|panicked| panicked.to_string())?;
+                let (config, held) = published.load().reloaded(read?);
+                if !held.is_empty() {
+                    tracing::warn!("agent: changed, but only a restart applies it: {}", held.join(", "));
+                }
+                Ok(Arc::new(config))
+            })
+        }),
+        publish: Box::new(move |config| publishing.store_arc(config)),
+        leave: Box::new(move || {
+            let (plan, role) = (leaving.clone(), role.clone());
+            Box::pin(async move {
+                let left = role.borrow().as_ref().map(ServerRole::leave);
+                if let Some(left) = left {
+                    left.await;
+                }
+                plan.ending.graceful();
+                plan.shutdown.raise();
+            })
+        }),
+    }
+}
+
+/// In a container the agent may be process 1, and what its checks leave behind becomes its own child.
+async fn reap_orphans() {
+    if let Err(error) = process::reap_orphans().await {
+        tracing::warn!(
+            "agent: processes that others left to this one (it is process 1) stay as zombies: {error}"
+        );
+    }
+}

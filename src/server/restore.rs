@@ -1,0 +1,113 @@
+//! Restoring an archive: read once to know that it is whole, then once more to send it through the log.
+
+use std::fmt;
+
+use bytes::Bytes;
+use futures_lite::future;
+
+use crate::archive;
+use crate::consensus::{Proposals, ProposeError};
+use crate::runtime::{blocking, mesh, random, task, time};
+use crate::store::command::{Applied, Command, RestoreOp};
+use crate::store::{RESTORE_PART_LENGTH_MAX, Section, StateBuilder};
+
+/// Sections that are unpacked ahead of the log.
+const SECTIONS_AHEAD: usize = 2;
+
+/// Pause before a part is proposed again that found the queue of writes full, and how often.
+const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+const BUSY_RETRIES: usize = 200;
+
+/// Why nothing was restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestoreError {
+    /// The archive is not taken, or the servers gave it up. The tables are as they were.
+    Archive(String),
+    /// A step was not taken. When it was the last one, the outcome may be unknown; the error says so then.
+    Propose(ProposeError),
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RestoreError::Archive(text) => f.write_str(text),
+            RestoreError::Propose(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+/// Replaces all tables of the cluster by those of an archive. From any server; nothing is proposed of a damaged archive.
+///
+/// # Errors
+/// See [`RestoreError`].
+pub async fn restore(proposals: &Proposals, archive: Bytes) -> Result<(), RestoreError> {
+    let whole = archive.clone();
+    let sections = off_the_core(move || check(&whole)).await?.map_err(RestoreError::Archive)?;
+    let id = random::seed();
+    propose(proposals, RestoreOp::Begin { id, sections }).await?;
+    match send(proposals, id, archive).await {
+        Ok(()) => {
+            tracing::info!("the state was replaced by that of a snapshot of {sections} sections");
+            Ok(())
+        }
+        Err(error) => {
+            tracing::warn!("a snapshot was not restored: {error}");
+            // If this fails too, a change of leader or the silence ends the restore.
+            let _ = proposals.propose(&Command::Restore(RestoreOp::Abort { id })).await;
+            Err(error)
+        }
+    }
+}
+
+/// Reads the archive to its end: how many sections it has.
+fn check(archive: &[u8]) -> Result<u64, String> {
+    let contents = archive::read(archive, &mut |Section { kind, version, bytes }| {
+        StateBuilder::check(kind, version, &bytes).map(drop).map_err(|why| why.to_string())
+    });
+    let contents = contents.map_err(|why| why.to_string())?;
+    contents.origin.check().map_err(|why| why.to_string())?;
+    Ok(contents.sections)
+}
+
+/// Sends the parts and the commit.
+async fn send(proposals: &Proposals, id: u64, archive: Bytes) -> Result<(), RestoreError> {
+    let (ahead, mut sections) = mesh::channel(SECTIONS_AHEAD);
+    let reading = task::spawn(blocking::run(move || {
+        archive::read(&archive[..], &mut |section| {
+            future::block_on(ahead.send(section)).map_err(|_| "nobody wants the rest".to_owned())
+        })
+    }));
+    let mut number = 0;
+    while let Some(Section { kind, version, bytes }) = sections.recv().await {
+        let mut pieces = bytes.chunks(RESTORE_PART_LENGTH_MAX).peekable();
+        while let Some(piece) = pieces.next() {
+            let (last, bytes) = (pieces.peek().is_none(), piece.to_vec());
+            propose(proposals, RestoreOp::Part { id, number, kind, version, last, bytes }).await?;
+            number += 1;
+        }
+    }
+    drop(reading);
+    propose(proposals, RestoreOp::Commit { id }).await
+}
+
+/// Proposes a step; waits where the queue of writes is full.
+async fn propose(proposals: &Proposals, op: RestoreOp) -> Result<(), RestoreError> {
+    let command = Command::Restore(op);
+    for _ in 0..BUSY_RETRIES {
+        match proposals.propose(&command).await {
+            Ok(Applied::Refused(text)) => return Err(RestoreError::Archive(text)),
+            Ok(_) => return Ok(()),
+            Err(ProposeError::TooBusy) => time::sleep(BUSY_PAUSE).await,
+            Err(error) => return Err(RestoreError::Propose(error)),
+        }
+    }
+    Err(RestoreError::Propose(ProposeError::TooBusy))
+}
+
+async fn off_the_core<T: Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, RestoreError> {
+    blocking::run(job).await.map_err(|why| RestoreError::Archive(why.to_string()))
+}
