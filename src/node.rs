@@ -14,7 +14,7 @@ mod signals;
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -155,11 +155,6 @@ fn announce(config: &Config, driver: Driver, layout: &Layout) {
         cores = layout.cores,
         "agent: starting Muster"
     );
-    if config.server && !config.dev_mode {
-        tracing::warn!(
-            "agent: the catalog and the KV store of this server live in memory: a restart empties them"
-        );
-    }
     if !config.unsupported_keys.is_empty() {
         tracing::warn!(keys = %config.unsupported_keys.join(", "), "agent: keys accepted whose feature is not there yet");
     }
@@ -214,10 +209,9 @@ impl Plan {
     ) -> Plan {
         let (proposals, state, members, server) = match server_doors {
             Some(doors) => {
-                let address = SocketAddr::new(config.addresses.advertise, config.ports.server).to_string();
-                let (proposals, state, runner) = consensus::open(address);
+                let (proposals, state, opening) = consensus::door();
                 let (members, doorway) = membership::door();
-                (proposals, state, members, Some(server::Seat { runner, doors, doorway }))
+                (proposals, state, members, Some(server::Seat { opening, doors, doorway }))
             }
             None => {
                 let state = Published::new(State::new());

@@ -12,5 +12,9 @@ pub const COMMAND_LENGTH_MAX: usize = 8 << 20;
 /// Writes applied before their state is published, so that the first of many does not wait for the last.
 pub const BATCH_MAX: usize = 1024;
 
+/// Writes, reads and requests that the replica works at. Past it others wait in the queue. As many as the queue holds, so
+/// that a batch is never smaller than what the disk and the network would take at once.
+pub const UNDER_WAY_MAX: usize = QUEUE_MAX;
+
 const _: () = assert!(COMMAND_LENGTH_MAX <= QUEUE_BYTES_MAX, "an empty queue has room for any command");
 const _: () = assert!(BATCH_MAX <= QUEUE_MAX);

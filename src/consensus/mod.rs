@@ -1,22 +1,23 @@
 //! The one door through which writes reach the replicated state. A [`Proposals`] is held by whoever accepts writes,
-//! on any core; a [`Runner`] orders and applies them on the control core.
+//! on any core; a [`Runner`] drives the [`replica`] on the control core, over the disk thread and the links to other servers.
+//! Nothing above may know more of consensus than this face.
 //!
-//! Today one voter sequences alone and in memory ([`sequencer`]). A replicated log comes in behind the same door: nothing
-//! above may know more of consensus than this face.
-//!
-//! Order is law: a batch is applied, its state published, what it touched sent to every edge core, and only
+//! Order is law: a batch is committed, applied, its state published, what it touched sent to every edge core, and only
 //! then are its writers told. So a write that was acknowledged is visible on every core.
 
 mod admin;
 mod ask;
+mod disk;
 mod encoded;
 mod error;
+mod gauges;
 mod limits;
 mod links;
+mod lone;
+mod opening;
 mod proposals;
 pub mod replica;
 mod runner;
-mod sequencer;
 mod standing;
 mod status;
 #[cfg(test)]
@@ -28,7 +29,9 @@ pub use encoded::{COMMAND_VERSION, Damaged, Encoded};
 pub use error::ProposeError;
 pub use limits::{BATCH_MAX, COMMAND_LENGTH_MAX, QUEUE_BYTES_MAX, QUEUE_MAX};
 pub use links::{Links, PeerEvent};
-pub use proposals::{Consistency, Proposals, open};
+pub use lone::{Lone, open};
+pub use opening::{Opening, Setup};
+pub use proposals::{Consistency, Proposals, door};
 pub use runner::Runner;
 pub use standing::{PeerProgress, Role, Standing};
 pub use status::{Contact, Status};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::runtime::mesh::{self, Full, OneSender, Receiver, Sender};
+use crate::runtime::mesh::{self, Full, OneReceiver, OneSender, Receiver, Sender};
 use crate::runtime::publish::Published;
 use crate::runtime::time;
 use crate::store::State;
@@ -16,33 +16,38 @@ use super::admin::{AdminError, AdminOp};
 use super::ask::{ASKED_MAX, Asked, Asking, Event, Question};
 use super::encoded::Encoded;
 use super::error::ProposeError;
+use super::gauges::Gauges;
 use super::limits::{COMMAND_LENGTH_MAX, QUEUE_BYTES_MAX, QUEUE_MAX};
-use super::runner::Runner;
-use super::standing::{Role, Standing};
+use super::opening::Opening;
+use super::standing::Standing;
 use super::status::{Contact, Status};
 
-/// Term of a voter that has bootstrapped itself and then elected itself.
-const LONE_VOTER_TERM: u64 = 2;
-
-/// How long a question waits for a leader: Consul's default of `performance.rpc_hold_timeout`.
-const RPC_HOLD_TIMEOUT: Duration = Duration::from_secs(7);
+/// How long writes and reads wait for a leader before a server has started: Consul's default of
+/// `performance.rpc_hold_timeout`.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// A handle to propose writes from any core, to make sure that reads are fresh, and to ask who leads.
 #[derive(Clone)]
 pub struct Proposals(Option<Arc<Handle>>);
 
 struct Handle {
-    queue: Sender<Proposal>,
+    jobs: Sender<Job>,
     waiting: Arc<AtomicUsize>,
     asks: Sender<Event>,
-    state: Published<State>,
-    address: String,
+    gauges: Arc<Gauges>,
+}
+
+/// Something for the control core to do, with the way back.
+pub(super) enum Job {
+    Propose(Proposal),
+    Barrier(Consistency, OneSender<Result<(), ProposeError>>),
+    Admin(AdminOp, OneSender<Result<(), AdminError>>),
 }
 
 /// A write on its way to the control core.
 pub(super) struct Proposal {
     pub encoded: Encoded,
-    pub answer: OneSender<Applied>,
+    pub answer: OneSender<Result<Applied, ProposeError>>,
     pub room: Room,
 }
 
@@ -61,14 +66,16 @@ pub enum Consistency {
     Consistent,
 }
 
-/// Opens consensus with a lone voter known by `address` (`ip:port` of its server port): the handle for
-/// writers, the state for readers, and what must run on the control core for anything to happen.
-pub fn open(address: String) -> (Proposals, Published<State>, Runner) {
-    let (queue, proposed) = mesh::channel(QUEUE_MAX);
-    let state = Published::new(State::new());
+/// The door of a server, before it has started: the handle for writers, the state for readers, and what is to be opened on
+/// the control core for anything to happen.
+pub fn door() -> (Proposals, Published<State>, Opening) {
+    let (jobs, receiver) = mesh::channel(QUEUE_MAX);
     let (asks, asking) = Asking::new();
-    let handle = Handle { queue, waiting: Arc::default(), asks, state: state.clone(), address };
-    (Proposals(Some(Arc::new(handle))), state.clone(), Runner::new(proposed, asking, state))
+    let state = Published::new(State::new());
+    let gauges = Arc::new(Gauges::new(HOLD_TIMEOUT));
+    let opening =
+        Opening { jobs: receiver, asks: asks.clone(), asking, state: state.clone(), gauges: gauges.clone() };
+    (Proposals(Some(Arc::new(Handle { jobs, waiting: Arc::default(), asks, gauges }))), state, opening)
 }
 
 impl Proposals {
@@ -82,7 +89,7 @@ impl Proposals {
         self.0.is_some()
     }
 
-    /// Proposes a write; resolves once it is applied and visible on every core.
+    /// Proposes a write, here or at the leader; resolves once it is committed, applied here and visible on every core.
     ///
     /// # Errors
     /// See [`ProposeError`].
@@ -95,11 +102,7 @@ impl Proposals {
         }
         let room = Room::take(&handle.waiting, length).ok_or(ProposeError::TooBusy)?;
         let (answer, applied) = mesh::oneshot();
-        match handle.queue.try_send(Proposal { encoded, answer, room }) {
-            Ok(()) => applied.await.ok_or(ProposeError::Stopping),
-            Err(Full::Full(_)) => Err(ProposeError::TooBusy),
-            Err(Full::Closed(_)) => Err(ProposeError::Stopping),
-        }
+        handle.hand_over(Job::Propose(Proposal { encoded, answer, room }), applied).await?
     }
 
     /// Waits until the published state holds everything that was acknowledged before the call, by whichever server. A
@@ -107,19 +110,21 @@ impl Proposals {
     ///
     /// # Errors
     /// There is no leader to say so within the hold time, or no server.
-    pub async fn barrier(&self, _consistency: Consistency) -> Result<(), ProposeError> {
-        self.0.as_deref().ok_or(ProposeError::NoServers)?;
-        Ok(())
+    pub async fn barrier(&self, consistency: Consistency) -> Result<(), ProposeError> {
+        let handle = self.0.as_deref().ok_or(ProposeError::NoServers)?;
+        let (answer, passed) = mesh::oneshot();
+        handle.hand_over(Job::Barrier(consistency, answer), passed).await?
     }
 
-    /// Asks for a change of the cluster, a transfer of the lead or a snapshot; resolves once it is done (a change of
-    /// servers: committed).
+    /// Asks this server for a change of the cluster, a transfer of the lead or a snapshot; resolves once it is done (a
+    /// change of servers: committed).
     ///
     /// # Errors
     /// See [`AdminError`].
     pub async fn admin(&self, op: AdminOp) -> Result<(), AdminError> {
-        self.0.as_deref().ok_or(AdminError::Stopping)?;
-        Err(AdminError::Refused(format!("a lone voter in memory cannot do this: {op:?}")))
+        let handle = self.0.as_deref().ok_or(AdminError::Stopping)?;
+        let (answer, done) = mesh::oneshot();
+        handle.hand_over(Job::Admin(op, answer), done).await.unwrap_or(Err(AdminError::Stopping))
     }
 
     /// Asks what only the leader can answer: the desk there ([`Proposals::open_desk`]) reads the question. One that is
@@ -130,7 +135,7 @@ impl Proposals {
     pub async fn ask(&self, question: Bytes, repeatable: bool) -> Result<Bytes, ProposeError> {
         let handle = self.0.as_deref().ok_or(ProposeError::NoServers)?;
         let (answer, told) = mesh::oneshot();
-        let until = time::now() + RPC_HOLD_TIMEOUT;
+        let until = time::now() + handle.gauges.hold();
         match handle.asks.try_send(Event::Ask(Question { question, repeatable, answer, until })) {
             Ok(()) => told.await.unwrap_or(Err(ProposeError::Stopping)),
             Err(Full::Full(_)) => Err(ProposeError::TooBusy),
@@ -146,49 +151,41 @@ impl Proposals {
         Some(asked)
     }
 
-    /// How reads stand. Reads a few atomics; cheap enough for every request.
+    /// How reads stand. Reads a few atomics and, where a lease runs, the clock: cheap enough for every request.
     pub fn contact(&self) -> Contact {
-        match &self.0 {
-            Some(_) => Contact {
-                has_server: true,
-                known_leader: true,
-                leads: true,
-                alone: true,
-                last: Some(Duration::ZERO),
-            },
-            None => Contact::default(),
-        }
+        self.0.as_deref().map_or_else(Contact::default, |handle| handle.gauges.contact())
     }
 
     /// What is known about leadership, the servers and the log.
     pub fn standing(&self) -> Standing {
-        let Some(handle) = self.0.as_deref() else { return Standing::default() };
-        let index = handle.state.load().index();
-        Standing {
-            role: Role::Leader,
-            term: LONE_VOTER_TERM,
-            last_log_index: index,
-            last_log_term: LONE_VOTER_TERM,
-            commit_index: index,
-            applied_index: index,
-            last_contact: Some(Duration::ZERO),
-            ..Standing::default()
-        }
+        self.0.as_deref().map_or_else(Standing::default, |handle| handle.gauges.standing())
     }
 
     /// The same for `/v1/status/...` and the statistics of `/v1/agent/self`.
     pub fn status(&self) -> Status {
-        let Some(handle) = self.0.as_deref() else { return Status::default() };
         let standing = self.standing();
+        let voters = standing.configuration.voters().filter_map(|id| standing.configuration.server(id));
+        let mut peers: Vec<String> = voters.map(|server| server.address.clone()).collect();
+        peers.sort();
         Status {
-            is_leader: true,
-            leader: Some(handle.address.clone()),
-            peers: vec![handle.address.clone()],
+            is_leader: standing.leads(),
+            leader: standing.leader().map(|server| server.address.clone()),
+            peers,
             term: standing.term,
             last_log_index: standing.last_log_index,
             last_log_term: standing.last_log_term,
             commit_index: standing.commit_index,
             applied_index: standing.applied_index,
+        }
+    }
+}
+
+impl Handle {
+    async fn hand_over<T: Send>(&self, job: Job, answer: OneReceiver<T>) -> Result<T, ProposeError> {
+        match self.jobs.try_send(job) {
+            Ok(()) => answer.await.ok_or(ProposeError::Stopping),
+            Err(Full::Full(_)) => Err(ProposeError::TooBusy),
+            Err(Full::Closed(_)) => Err(ProposeError::Stopping),
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use muster_protocol::entry::ServerId;
@@ -12,7 +14,7 @@ use super::Plan;
 use super::doors::ServerDoors;
 use crate::agent::LocalFuture;
 use crate::config::Config;
-use crate::consensus::{AdminOp, Proposals, Runner};
+use crate::consensus::{AdminOp, Opening, Proposals, Setup};
 use crate::membership::{Cluster, Doorway, MemberStatus, Membership, Settings};
 use crate::runtime::task::Task;
 use crate::runtime::{mesh, task, time};
@@ -30,7 +32,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What the control core of a server alone owns before it starts.
 pub(super) struct Seat {
-    pub runner: Runner,
+    pub opening: Opening,
     pub doors: ServerDoors,
     pub doorway: Doorway,
 }
@@ -64,9 +66,10 @@ pub(super) async fn start(
         )
     })?;
     let cluster = Cluster::open(config.data_dir.as_deref()).await.map_err(|error| error.to_string())?;
-    let (events, _incoming) = mesh::channel(links::EVENTS_MAX);
+    let runner = seat.opening.open(setup(&config, id)).await?;
+    let (events, incoming) = mesh::channel(links::EVENTS_MAX);
     let links = Links::new(own(&config, id), cluster.clone(), events);
-    let consensus = task::spawn(seat.runner.run(changes));
+    let consensus = task::spawn(runner.run(changes, Rc::new(links.clone()), incoming));
     links.listen(seat.doors.links);
 
     let settings = Settings {
@@ -89,8 +92,9 @@ pub(super) async fn start(
     let mut consensus = consensus;
     let faulted = Box::pin(async move {
         std::future::poll_fn(|cx| {
-            if Pin::new(&mut consensus).poll(cx).is_ready() {
-                return std::task::Poll::Ready("consensus ended by a fault; the log says which".to_owned());
+            if let Poll::Ready(ended) = Pin::new(&mut consensus).poll(cx) {
+                let fault = "consensus ended by a fault; the log says which".to_owned();
+                return Poll::Ready(ended.and_then(Result::err).unwrap_or(fault));
             }
             Pin::new(&mut joining).poll(cx).map(|why| {
                 why.unwrap_or_else(|| "membership ended by a fault; the log says which".to_owned())
@@ -138,6 +142,17 @@ impl ServerRole {
     /// Ends its connections.
     pub fn stop(self) {
         self.links.close();
+    }
+}
+
+fn setup(config: &Config, id: ServerId) -> Setup {
+    Setup {
+        id,
+        data_dir: config.data_dir.clone(),
+        performance: config.performance,
+        raft: config.raft,
+        expects_peers: !config.bootstrap && !config.dev_mode,
+        forced: None,
     }
 }
 

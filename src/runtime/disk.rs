@@ -17,6 +17,8 @@ use std::thread;
 /// Files that are held open; the one used longest ago is closed for another. A log has one segment that grows, one
 /// being prepared, and a few that slow readers are in.
 const OPEN_FILES_MAX: usize = 16;
+/// Of the addresses of bytes that were read: archives may lie in them.
+const ALIGNMENT: usize = 16;
 /// The thread only makes system calls.
 const STACK: usize = 128 * 1024;
 
@@ -32,7 +34,8 @@ pub struct Request {
 /// What a disk does. Names are of files in its folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Makes a file of this size, all of it allocated on the device; lasts when done.
+    /// Makes a file of this size that reads as zeros, all of it allocated on the device, in the place of any of that name; lasts
+    /// when done.
     Create {
         /// Name.
         file: String,
@@ -50,7 +53,7 @@ pub enum Op {
         /// Whether it lasts when done.
         durable: bool,
     },
-    /// Reads bytes; fewer at the end of the file.
+    /// Reads bytes; fewer at the end of the file. The answer's address is a multiple of 16.
     Read {
         /// Name.
         file: String,
@@ -71,11 +74,13 @@ pub enum Op {
         /// Name.
         file: String,
     },
-    /// Makes a file and its name last.
+    /// Makes all of a file last.
     Sync {
         /// Name.
         file: String,
     },
+    /// Makes the names in the folder last.
+    SyncFolder,
 }
 
 /// How a request ended.
@@ -83,8 +88,8 @@ pub enum Op {
 pub struct Done {
     /// The request's number.
     pub id: u64,
-    /// The bytes of a read; of all else none.
-    pub result: Result<Bytes, Fault>,
+    /// The bytes of a read; of all else `None`.
+    pub result: Result<Option<Bytes>, Fault>,
 }
 
 /// Why it failed.
@@ -184,13 +189,13 @@ impl Worker {
         }
     }
 
-    fn obey(&mut self, op: &Op) -> io::Result<Bytes> {
+    fn obey(&mut self, op: &Op) -> io::Result<Option<Bytes>> {
         match op {
             Op::Create { file, size } => self.create(file, *size)?,
             Op::Write { file, offset, bytes, durable } => {
                 sys::write_all_at(self.open(file, true)?, bytes, *offset, *durable)?;
             }
-            Op::Read { file, offset, length } => return self.read(file, *offset, *length),
+            Op::Read { file, offset, length } => return self.read(file, *offset, *length).map(Some),
             Op::Rename { from, to } => {
                 self.files.forget(from);
                 self.files.forget(to);
@@ -204,12 +209,10 @@ impl Worker {
                     _ => self.sync_folder()?,
                 }
             }
-            Op::Sync { file } => {
-                self.open(file, false)?.sync_all()?;
-                self.sync_folder()?;
-            }
+            Op::Sync { file } => self.open(file, false)?.sync_all()?,
+            Op::SyncFolder => self.sync_folder()?,
         }
-        Ok(Bytes::new())
+        Ok(None)
     }
 
     /// A file that could not be made whole is taken away again: a full disk must not be filled by attempts.
@@ -227,18 +230,18 @@ impl Worker {
 
     fn read(&mut self, name: &str, offset: u64, length: usize) -> io::Result<Bytes> {
         let file = self.open(name, false)?;
-        let mut bytes = vec![0; length];
+        let mut bytes = vec![0; length + ALIGNMENT - 1];
+        let skip = bytes.as_ptr().align_offset(ALIGNMENT);
         let mut filled = 0;
         while filled < length {
-            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+            match file.read_at(&mut bytes[skip + filled..skip + length], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        bytes.truncate(filled);
-        Ok(bytes.into())
+        Ok(Bytes::from(bytes).slice(skip..skip + filled))
     }
 
     fn open(&mut self, name: &str, create: bool) -> io::Result<&File> {
@@ -267,6 +270,7 @@ fn fault(op: &Op, error: &io::Error) -> Fault {
         Op::Rename { from, .. } => ("rename", from),
         Op::Remove { file } => ("remove", file),
         Op::Sync { file } => ("sync", file),
+        Op::SyncFolder => return Fault::Failed(format!("cannot sync the folder: {error}")),
     };
     Fault::Failed(format!("cannot {action} {name}: {error}"))
 }
@@ -307,7 +311,7 @@ mod tests {
     use super::super::mesh;
     use super::*;
 
-    fn obeyed(folder: &std::path::Path, ops: Vec<Op>) -> Vec<Result<Bytes, Fault>> {
+    fn obeyed(folder: &std::path::Path, ops: Vec<Op>) -> Vec<Result<Option<Bytes>, Fault>> {
         let (done, mut reports) = mesh::channel(1);
         let disk = Disk::open(folder.to_owned(), done).expect("a thread");
         let count = ops.len();
@@ -344,14 +348,15 @@ mod tests {
                 Op::Read { file: file(), offset: 0, length: 1 },
                 Op::Read { file: "b".to_owned(), offset: 8190, length: 10 },
                 Op::Sync { file: "b".to_owned() },
+                Op::SyncFolder,
                 Op::Remove { file: "b".to_owned() },
                 Op::Remove { file: "b".to_owned() },
             ],
         );
-        assert_eq!(results[3], Ok(Bytes::from_static(b"\0xz\0")));
+        assert_eq!(results[3], Ok(Some(Bytes::from_static(b"\0xz\0"))));
         let Err(Fault::Failed(text)) = &results[5] else { panic!("there is no such file: {results:?}") };
         assert!(text.starts_with("cannot read a: "), "{text}");
-        assert_eq!(results[6], Ok(Bytes::from_static(&[0, 0])));
+        assert_eq!(results[6], Ok(Some(Bytes::from_static(&[0, 0]))));
         assert!(
             results.iter().enumerate().all(|(place, result)| place == 5 || result.is_ok()),
             "{results:?}"
@@ -368,7 +373,7 @@ mod tests {
         ops.extend((0..2 * OPEN_FILES_MAX).map(|n| Op::Read { file: name(n), offset: 0, length: 9 }));
         let results = obeyed(folder.path(), ops);
         for (n, read) in results[2 * OPEN_FILES_MAX..].iter().enumerate() {
-            assert_eq!(*read, Ok(Bytes::from(name(n))));
+            assert_eq!(*read, Ok(Some(Bytes::from(name(n)))));
         }
     }
 }

@@ -23,6 +23,7 @@ pub mod process;
 pub mod publish;
 pub mod random;
 mod reactor;
+pub mod readback;
 pub mod signal;
 mod sys;
 pub mod tally;

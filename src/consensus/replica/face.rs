@@ -99,6 +99,11 @@ pub enum Input {
         /// The section.
         section: Option<Section>,
     },
+    /// The sections of a snapshot cannot be made.
+    SnapshotFailed {
+        /// Of which snapshot.
+        id: u64,
+    },
     /// The answer to [`Effect::LoadSnapshot`].
     SnapshotLoaded {
         /// As in the effect.

@@ -190,6 +190,7 @@ impl Replica {
             Input::Admin { token, op } => self.administer(token, op, out),
             Input::Disk(_) => unreachable!("completions are taken before"),
             Input::SnapshotSection { id, section } => self.take_section(id, section),
+            Input::SnapshotFailed { id } => self.sections_failed(id, out),
             Input::SnapshotLoaded { term, index, loaded } => self.snapshot_loaded(term, index, loaded, out),
         }
         self.run_raft(out);

@@ -132,6 +132,15 @@ impl Replica {
         }
     }
 
+    pub(super) fn sections_failed(&mut self, id: u64, out: &mut Vec<Effect>) {
+        if let Some(taking) = self.taking.as_ref().filter(|taking| taking.id == id) {
+            let index = taking.index;
+            self.log.snapshot_abort();
+            let why = "its sections could not be made; an earlier line says why".to_owned();
+            self.snapshot_failed(index, why, out);
+        }
+    }
+
     /// The leader's snapshot comes instead.
     pub(super) fn give_up_taking(&mut self, out: &mut Vec<Effect>) {
         if let Some(taking) = self.taking.take() {

@@ -1,5 +1,6 @@
 //! What the agent says about itself, its host and its members.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use serde_json::{Map, Value, json};
@@ -8,6 +9,7 @@ use super::Edge;
 use super::exchange::{Handled, Outcome, Request, Response};
 use super::{agent_stats, query};
 use crate::config::{Config, ListenAddr, duration};
+use crate::membership::{Member, MemberStatus};
 use crate::runtime::{blocking, fs, time};
 use crate::server::leader::COMPATIBLE_VERSION;
 
@@ -50,15 +52,24 @@ pub(super) fn about(edge: &Rc<Edge>, request: &Request) -> Handled {
     Ok(document(edge, request, &about).into())
 }
 
-/// `/v1/agent/members`. This agent is the one member until there is gossip.
+/// `/v1/agent/members`: the servers that are known; on a client, and of the WAN, this agent alone until there is gossip.
 pub(super) fn members(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     let wan = request.query.filled("wan").is_some();
-    let members = match wan && !config.server {
-        true => json!([]),
-        false => json!([member(&config, &edge.local().node.id, wan)]),
+    let roster = edge.roster();
+    let members = match wan {
+        true if !config.server => json!([]),
+        false if !roster.members().is_empty() => roster.members().iter().map(lan_member).collect(),
+        _ => json!([member(&config, &edge.local().node.id, wan)]),
     };
     Ok(document(edge, request, &members).into())
+}
+
+/// A server as gossip shows it.
+fn lan_member(member: &Member) -> Value {
+    let tags = member.tags(COMPATIBLE_VERSION).into_iter();
+    let tags: Map<String, Value> = tags.map(|(name, value)| (name.to_owned(), value.into())).collect();
+    shown(&member.name, member.ip, member.serf_lan_port, tags, member.status as u8)
 }
 
 /// This agent as gossip shows it. Pool `wan` names it with its datacenter.
@@ -101,8 +112,12 @@ fn member(config: &Config, id: &str, wan: bool) -> Value {
         ),
         false => (config.node_name.clone(), config.addresses.advertise, config.ports.serf_lan),
     };
+    shown(&name, address, port, tags, MemberStatus::Alive as u8)
+}
+
+fn shown(name: &str, ip: IpAddr, port: u16, tags: Map<String, Value>, status: u8) -> Value {
     json!({
-        "Name": name, "Addr": address.to_string(), "Port": port, "Tags": tags, "Status": 1,
+        "Name": name, "Addr": ip.to_string(), "Port": port, "Tags": tags, "Status": status,
         "ProtocolMin": 1, "ProtocolMax": 5, "ProtocolCur": 2,
         "DelegateMin": 2, "DelegateMax": 5, "DelegateCur": 4,
     })
