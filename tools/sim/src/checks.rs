@@ -50,7 +50,10 @@ impl World {
         let held = log.term_at(index);
         let behind = log.last_index() < index;
         if behind || term != 0 && held.is_some_and(|held| held != term) {
-            let story = format!("s{server} leads without entry {index} of term {term}: it has {held:?}, last {}", log.last_index());
+            let story = format!(
+                "s{server} leads without entry {index} of term {term}: it has {held:?}, last {}",
+                log.last_index()
+            );
             self.fail("a leader holds all that is committed", story);
         }
     }
@@ -117,7 +120,8 @@ impl World {
 
     /// What must have happened in a run that says something.
     pub fn was_idle(&self) -> Option<String> {
-        let least: [(&str, u64); 4] = [("operations", 20), ("answers: write", 5), ("elections", 1), ("states compared", 10)];
+        let least: [(&str, u64); 4] =
+            [("operations", 20), ("answers: write", 5), ("elections", 1), ("states compared", 10)];
         let missed: Vec<String> = least
             .iter()
             .filter(|(name, least)| self.tally.get(name) < *least)

@@ -214,8 +214,7 @@ impl World {
         self.tally.one("blocking queries");
         let keys = key.map_or_else(|| (0..self.plan.keys).collect(), |key| vec![key]);
         let copy = self.servers[server].copy;
-        let query =
-            Query { copy, keys, asked, arrived: self.now, ended: self.now, end: End::Cut };
+        let query = Query { copy, keys, asked, arrived: self.now, ended: self.now, end: End::Cut };
         let number = self.queries.len();
         self.queries.push(Parked { query, watch: None, open: true, watcher, server, change_at_park: change });
         if change > asked {
@@ -284,7 +283,8 @@ impl World {
         if failed && state.random.chance(0.7) {
             state.server = state.random.below(servers) as usize;
         }
-        let pause = (think as f64 * -(1.0 - state.random.unit()).ln()) as Time + if failed { 20 * MILLI } else { 0 };
+        let pause =
+            (think as f64 * -(1.0 - state.random.unit()).ln()) as Time + if failed { 20 * MILLI } else { 0 };
         self.queue.push(self.now + pause, Event::ClientActs { client });
     }
 
@@ -312,8 +312,16 @@ impl World {
     /// Draws what a client does next.
     fn choose(&mut self, client: usize) -> (Ask, Mode) {
         let mix = &self.plan.mix;
-        let parts =
-            [mix.stale, mix.default, mix.consistent, mix.set, mix.cas, mix.delete, mix.delete_cas, mix.delete_all];
+        let parts = [
+            mix.stale,
+            mix.default,
+            mix.consistent,
+            mix.set,
+            mix.cas,
+            mix.delete,
+            mix.delete_cas,
+            mix.delete_all,
+        ];
         let value = self.ops.len() as u64 + 1;
         let state = &mut self.clients[client];
         let mut draw = state.random.below(parts.iter().sum());

@@ -309,5 +309,5 @@ fn mix_sectors(bytes: &mut [u8], offset: usize, old: &[u8], random: &mut Random)
 
 /// A stall as long as the fault list asks for: 0.1 to 60 seconds, mostly short.
 pub fn stall(random: &mut Random, longest: Time) -> Time {
-    random.log_within(100 * MILLI, longest.min(60 * SECOND))
+    random.log_within(100 * MILLI, longest.clamp(200 * MILLI, 60 * SECOND))
 }

@@ -66,7 +66,13 @@ impl World {
         for server in 0..self.servers.len() {
             let plan = &self.plan.disk;
             let mood = &mut self.servers[server].disk.mood;
-            *mood = DiskMood { stalled_until: 0, full: false, failures: 0, write_mean: plan.write_mean, other_mean: plan.other_mean };
+            *mood = DiskMood {
+                stalled_until: 0,
+                full: false,
+                failures: 0,
+                write_mean: plan.write_mean,
+                other_mean: plan.other_mean,
+            };
             if down.contains(&server) {
                 self.stop(server, true);
             } else {
@@ -136,7 +142,7 @@ impl World {
                 return true;
             }
         }
-        if let Some(server) = self.any_up() {
+        if let Some(server) = self.any_member() {
             let value = self.ops.len() as u64 + 1;
             self.finish.probe = Some(self.ops.len());
             self.ask(PROBER, server, Ask::Set(0, value), Mode::Default);
@@ -144,10 +150,22 @@ impl World {
         false
     }
 
+    /// A server that runs and that the leader counts in: one that was taken out cannot answer.
+    fn any_member(&mut self) -> Option<usize> {
+        let leader = self.leader()?;
+        let configuration = self.servers[leader].standing()?.configuration.clone();
+        let is_up = |number: &usize| {
+            let server = &self.servers[*number];
+            server.is_up() && configuration.server(server.id).is_some()
+        };
+        let members: Vec<usize> = (0..self.servers.len()).filter(is_up).collect();
+        (!members.is_empty()).then(|| *self.random.one(&members))
+    }
+
     fn read_all(&mut self) {
         self.finish.last_reads.clear();
         for key in 0..self.plan.keys {
-            if let Some(server) = self.any_up() {
+            if let Some(server) = self.any_member() {
                 self.finish.last_reads.push(self.ops.len());
                 self.ask(PROBER, server, Ask::Get(key), Mode::Consistent);
             }
@@ -173,7 +191,9 @@ impl World {
         let configuration = standing.configuration.clone();
         let mut seen = None;
         configuration.servers.iter().all(|member| {
-            let Some(server) = self.servers.iter().find(|server| server.id == member.id) else { return false };
+            let Some(server) = self.servers.iter().find(|server| server.id == member.id) else {
+                return false;
+            };
             if server.refused.is_some() {
                 return true;
             }
@@ -216,7 +236,9 @@ impl World {
     fn judge(&mut self) {
         let mut history: Vec<_> = self.ops.iter().map(|op| op.record.clone()).collect();
         for op in &mut history {
-            let (Answer::Lost, Ask::Set(_, value) | Ask::Cas(_, _, value)) = (op.answer, &op.ask) else { continue };
+            let (Answer::Lost, Ask::Set(_, value) | Ask::Cas(_, _, value)) = (op.answer, &op.ask) else {
+                continue;
+            };
             op.index = self.truth.place_of(*value);
         }
         for op in history.iter().filter(|op| op.answer == Answer::Refused) {
@@ -229,7 +251,7 @@ impl World {
         if let Err(violation) = witness::check(&history) {
             return self.require(Err(violation));
         }
-        if self.plan.seed % 10 == 0 {
+        if self.plan.seed.is_multiple_of(10) {
             self.tally.one("histories searched");
             // A read that was never asked to be linearizable is no part of the search.
             history.retain(|op| op.promise == Promise::Linearizable);

@@ -194,7 +194,7 @@ fn many(args: &Args) -> ExitCode {
 /// Runs a seed, now and then twice.
 fn judged(args: &Args, seed: u64) -> Outcome {
     let mut outcome = run(seed, args.profile, false, false);
-    if outcome.broken.is_none() && (args.check_all || seed % 64 == 0) {
+    if outcome.broken.is_none() && (args.check_all || seed.is_multiple_of(64)) {
         outcome.tally.one("runs repeated");
         let again = run(seed, args.profile, false, false);
         if again.hash != outcome.hash {
@@ -252,11 +252,20 @@ fn idle(sum: &Sum) -> Vec<String> {
     let mut missing: Vec<String> = per_seed
         .iter()
         .filter(|(name, least)| (sum.tally.get(name) as f64) < *least * sum.seeds as f64)
-        .map(|(name, least)| format!("{name}: {} in {} seeds, at least {least} each", sum.tally.get(name), sum.seeds))
+        .map(|(name, least)| {
+            format!("{name}: {} in {} seeds, at least {least} each", sum.tally.get(name), sum.seeds)
+        })
         .collect();
     if sum.seeds >= 500 {
-        let all = ["snapshots", "snapshots installed", "fault: bit rot", "fault: power cut", "blocking queries: changed"];
-        missing.extend(all.iter().filter(|name| sum.tally.get(name) == 0).map(|name| format!("{name}: never")));
+        let all = [
+            "snapshots",
+            "snapshots installed",
+            "fault: bit rot",
+            "fault: power cut",
+            "blocking queries: changed",
+        ];
+        missing
+            .extend(all.iter().filter(|name| sum.tally.get(name) == 0).map(|name| format!("{name}: never")));
     }
     missing
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use muster_protocol::entry::{Configuration, Suffrage};
+use muster_protocol::entry::Configuration;
 
 use crate::disk::{self, DiskMood};
 use crate::plan::Fault;
@@ -67,9 +67,12 @@ impl World {
 
     fn inflict(&mut self, kind: Fault, length: Time) -> Option<&'static str> {
         match kind {
-            Fault::Split | Fault::IsolateLeader | Fault::IsolateOne | Fault::OneWay | Fault::Ring | Fault::Bridge => {
-                self.partition(kind, length)
-            }
+            Fault::Split
+            | Fault::IsolateLeader
+            | Fault::IsolateOne
+            | Fault::OneWay
+            | Fault::Ring
+            | Fault::Bridge => self.partition(kind, length),
             Fault::Swizzle => self.swizzle(length),
             Fault::ResetLink => {
                 let (from, to) = self.any_pair()?;
@@ -104,9 +107,12 @@ impl World {
                 self.spoil_disk(kind, length)
             }
             Fault::Rot | Fault::Misdirect => self.damage(kind),
-            Fault::Replace | Fault::Add | Fault::Remove | Fault::Demote | Fault::Transfer | Fault::Snapshot => {
-                self.operate(kind)
-            }
+            Fault::Replace
+            | Fault::Add
+            | Fault::Remove
+            | Fault::Demote
+            | Fault::Transfer
+            | Fault::Snapshot => self.operate(kind),
         }
     }
 
@@ -224,7 +230,11 @@ impl World {
 
     /// A mood as it was, with the speed of the run's plan.
     fn plan_mood(&self, before: &DiskMood) -> DiskMood {
-        DiskMood { write_mean: self.plan.disk.write_mean, other_mean: self.plan.disk.other_mean, ..before.clone() }
+        DiskMood {
+            write_mean: self.plan.disk.write_mean,
+            other_mean: self.plan.disk.other_mean,
+            ..before.clone()
+        }
     }
 
     /// Damages what lies on a disk, if the contract allows one more.
@@ -234,7 +244,8 @@ impl World {
         let server = self.nemesis.random.below(self.servers.len() as u64) as usize;
         let hurt = self.nemesis.hurt.len() + usize::from(!self.nemesis.hurt.contains_key(&server));
         let is_member = configuration.server(self.servers[server].id).is_some();
-        if !is_member || self.servers[server].gone || hurt > (voters.max(1) - 1) / 2 || self.changes_pending() {
+        if !is_member || self.servers[server].gone || hurt > (voters.max(1) - 1) / 2 || self.changes_pending()
+        {
             return None;
         }
         let disk = &mut self.servers[server].disk;
@@ -287,7 +298,8 @@ impl World {
 
     /// The server that leads in the newest term.
     pub fn leader(&self) -> Option<usize> {
-        let leads = |server: &usize| self.servers[*server].standing().is_some_and(|standing| standing.leads());
+        let leads =
+            |server: &usize| self.servers[*server].standing().is_some_and(|standing| standing.leads());
         (0..self.servers.len())
             .filter(leads)
             .max_by_key(|server| self.servers[*server].standing().map(|standing| standing.term))
@@ -307,11 +319,6 @@ impl World {
         let from = self.nemesis.random.below(size);
         let to = (from + self.nemesis.random.within(1, size - 1)) % size;
         Some((from as usize, to as usize))
-    }
-
-    /// How many servers of the configuration vote.
-    pub fn voters(configuration: &Configuration) -> usize {
-        configuration.servers.iter().filter(|server| server.suffrage == Suffrage::Voter).count()
     }
 }
 

@@ -44,7 +44,8 @@ impl NetworkMood {
 
     /// Draws a mood. Each kind of fault is absent in half of all runs.
     pub fn draw(random: &mut Random) -> NetworkMood {
-        let mut some = |most: f64| if random.chance(0.5) { random.unit() * random.unit() * most } else { 0.0 };
+        let mut some =
+            |most: f64| if random.chance(0.5) { random.unit() * random.unit() * most } else { 0.0 };
         let (loss, duplication, overtaking) = (some(0.2), some(0.2), some(0.3));
         let (tail, corruption) = (some(0.05), some(0.01));
         NetworkMood {

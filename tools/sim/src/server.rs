@@ -105,15 +105,18 @@ impl Server {
         self.process.as_ref().map(|process| &process.replica)
     }
 
-    /// Index in the log of the newest entry that readers see, and the state.
+    /// Index in the log of the newest entry that readers see, and the state. Not every entry changes the state.
     pub fn published(&self) -> Option<(u64, &State)> {
-        self.process.as_ref().map(|process| (process.applied, &process.published))
+        self.process
+            .as_ref()
+            .map(|process| (process.replica.indexes().applied.max(process.applied), &process.published))
     }
 
     /// Whether it has all that was committed up to `until`, and votes again.
     pub fn is_whole(&self, until: u64) -> bool {
         self.process.as_ref().is_some_and(|process| {
-            process.replica.raft().repairing_until().is_none() && process.replica.log().durable_index() >= until
+            process.replica.raft().repairing_until().is_none()
+                && process.replica.log().durable_index() >= until
         })
     }
 
@@ -165,7 +168,9 @@ impl World {
         let state = match recovered.snapshot.as_ref().map(state_of) {
             None => State::new(),
             Some(Ok((_, state))) => state,
-            Some(Err(why)) => return self.fail("a checked snapshot can be loaded", format!("s{server}: {why}")),
+            Some(Err(why)) => {
+                return self.fail("a checked snapshot can be loaded", format!("s{server}: {why}"));
+            }
         };
         self.tally.one("starts");
         if recovered.repair_until > 0 {
@@ -216,7 +221,11 @@ impl World {
         trace!(self, "s{server} stops{}", if power { " without power" } else { "" });
         let this = &mut self.servers[server];
         this.paused_until = 0;
-        if power { this.disk.crash() } else { this.disk.kill() }
+        if power {
+            this.disk.crash()
+        } else {
+            this.disk.kill()
+        }
         let mut parked = Vec::new();
         let mut watchers = process.parked;
         watchers.wake_all(&mut parked);
@@ -268,7 +277,9 @@ impl World {
                 self.start_disk(server);
             }
             Effect::Publish(published) => self.publish(server, *published),
-            Effect::Answers(answers) => answers.into_iter().for_each(|(token, outcome)| self.written(token, outcome)),
+            Effect::Answers(answers) => {
+                answers.into_iter().for_each(|(token, outcome)| self.written(token, outcome))
+            }
             Effect::Barriers { tokens, result } => {
                 tokens.into_iter().for_each(|token| self.barrier_passed(server, token, result));
             }
@@ -341,7 +352,12 @@ impl World {
         }
     }
 
-    fn load_draft(&mut self, server: usize, term: u64, index: u64) -> Result<Box<(SnapshotMeta, State)>, String> {
+    fn load_draft(
+        &mut self,
+        server: usize,
+        term: u64,
+        index: u64,
+    ) -> Result<Box<(SnapshotMeta, State)>, String> {
         let name = FileName::SnapshotDraft { term, index };
         let bytes = self.servers[server].disk.content(name).ok_or_else(|| format!("{name}: no such file"))?;
         let reader = SnapshotReader::open(bytes).map_err(|damage| damage.to_string())?;
@@ -378,7 +394,8 @@ impl World {
         }
         this.wake_at = Time::MAX;
         let Some(process) = &this.process else { return };
-        let due = process.replica.next_deadline().is_some_and(|deadline| this.clock.local(self.now) >= deadline);
+        let due =
+            process.replica.next_deadline().is_some_and(|deadline| this.clock.local(self.now) >= deadline);
         if due {
             self.step(server, vec![Input::Tick]);
         } else {
@@ -460,7 +477,8 @@ impl World {
         if fresh {
             return self.read(server, op);
         }
-        let consistency = if mode == Mode::Consistent { Consistency::Consistent } else { Consistency::Default };
+        let consistency =
+            if mode == Mode::Consistent { Consistency::Consistent } else { Consistency::Default };
         self.step(server, vec![Input::Barrier { token, consistency }]);
     }
 
@@ -541,7 +559,9 @@ impl World {
         }
         // It asked for an index that this server has not reached: as the edge does, it goes on waiting.
         if !all && change <= self.queries[number].change_at_park {
-            let story = format!("query {number} at s{server} was woken at {index}, its keys changed last at {change}");
+            let story = format!(
+                "query {number} at s{server} was woken at {index}, its keys changed last at {change}"
+            );
             return self.fail("no wake without a change", story);
         }
         self.queries[number].watch = Some(self.process(server).parked.insert(topic, number));
@@ -588,7 +608,8 @@ impl World {
     /// Operations that wait at a server's present run.
     fn requests_at(&self, server: usize) -> Vec<usize> {
         let here = Some((server, self.servers[server].run));
-        let open = |op: &usize| self.ops[*op].open && self.ops[*op].answer.is_none() && self.ops[*op].server == here;
+        let open =
+            |op: &usize| self.ops[*op].open && self.ops[*op].answer.is_none() && self.ops[*op].server == here;
         (0..self.ops.len()).filter(open).collect()
     }
 }
@@ -621,7 +642,9 @@ fn describe(message: &PeerMessage) -> String {
 fn weigh(message: &PeerMessage) -> u64 {
     match message {
         PeerMessage::Raft(message) => match message {
-            raft::Message::Append(append) => append.prev.index << 20 ^ append.entries.len() as u64 ^ append.commit << 40,
+            raft::Message::Append(append) => {
+                append.prev.index << 20 ^ append.entries.len() as u64 ^ append.commit << 40
+            }
             other => other.term() << 8 | 1,
         },
         PeerMessage::Forward(list) => list.first().map_or(2, |first| first.token << 8 | 2),

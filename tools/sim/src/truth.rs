@@ -69,7 +69,8 @@ impl Truth {
     pub fn state(&mut self, server: usize, index: u64, fingerprint: u64) -> Result<(), Violation> {
         match self.states.insert(index, fingerprint) {
             Some(other) if other != fingerprint => {
-                let story = format!("server {server} after entry {index}: {fingerprint:x}, another had {other:x}");
+                let story =
+                    format!("server {server} after entry {index}: {fingerprint:x}, another had {other:x}");
                 Err(Violation { rule: "same entries, same state", story })
             }
             _ => Ok(()),

@@ -12,8 +12,8 @@ use crate::queue::{Queue, Time};
 use crate::random::Random;
 use crate::server::{Letter, Server};
 use crate::tally::Tally;
-use crate::trace::Trace;
 use crate::trace;
+use crate::trace::Trace;
 use crate::truth::Truth;
 
 /// Something that is going to happen.
@@ -167,7 +167,9 @@ impl World {
     fn paused(&self, event: &Event) -> Option<Time> {
         let server = match event {
             Event::Deliver { to, .. } => *to,
-            Event::Wake { server, .. } | Event::WorkEnds { server, .. } | Event::Arrives { server, .. } => *server,
+            Event::Wake { server, .. } | Event::WorkEnds { server, .. } | Event::Arrives { server, .. } => {
+                *server
+            }
             Event::DiskEnds { server, .. } | Event::LinkLost { server, .. } => *server,
             _ => return None,
         };
