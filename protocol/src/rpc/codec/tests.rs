@@ -42,7 +42,8 @@ fn time() -> impl Strategy<Value = std::time::Duration> {
 
 fn append() -> impl Strategy<Value = Append> {
     let entries = prop::collection::vec((any::<u64>(), 0u8..3, any::<u8>(), bytes()), 0..20);
-    let heal = prop::option::of((1..=u64::MAX, any::<u64>()).prop_map(|(damage, through)| Heal { damage, through }));
+    let heal =
+        prop::option::of((1..=u64::MAX, any::<u64>()).prop_map(|(damage, through)| Heal { damage, through }));
     let rest = (any::<u64>(), any::<u64>(), time(), any::<u64>(), any::<bool>());
     (any::<u64>(), any::<u64>(), 0..u64::MAX / 2, entries, rest, heal).prop_map(
         |(term, prev_term, prev_index, entries, (commit, round, round_began, epoch, answer), heal)| {
@@ -79,10 +80,20 @@ fn append_reply() -> impl Strategy<Value = AppendReply> {
 }
 
 fn raft() -> impl Strategy<Value = Message> {
-    let request = || (any::<u64>(), position(), any::<Option<u64>>())
-        .prop_map(|(term, last, transfer)| VoteRequest { term, last, transfer });
-    let reply = || (any::<u64>(), any::<u64>(), any::<bool>())
-        .prop_map(|(term, asked, granted)| VoteReply { term, asked, granted });
+    let request = || {
+        (any::<u64>(), position(), any::<Option<u64>>()).prop_map(|(term, last, transfer)| VoteRequest {
+            term,
+            last,
+            transfer,
+        })
+    };
+    let reply = || {
+        (any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(term, asked, granted)| VoteReply {
+            term,
+            asked,
+            granted,
+        })
+    };
     let order = (any::<u64>(), any::<u64>()).prop_map(|(term, epoch)| TimeoutNow { term, epoch });
     prop_oneof![
         request().prop_map(Message::PreVote),
@@ -125,7 +136,9 @@ fn message() -> impl Strategy<Value = PeerMessage> {
 /// The bodies in a message, which lie aligned.
 fn bodies(message: &PeerMessage) -> Vec<&Bytes> {
     match message {
-        PeerMessage::Raft(Message::Append(append)) => append.entries.iter().map(|entry| &entry.body).collect(),
+        PeerMessage::Raft(Message::Append(append)) => {
+            append.entries.iter().map(|entry| &entry.body).collect()
+        }
         PeerMessage::Forward(writes) => writes.iter().map(|write| &write.body).collect(),
         _ => Vec::new(),
     }
