@@ -76,7 +76,6 @@ impl World {
             if down.contains(&server) {
                 self.stop(server, true);
             } else {
-                self.servers[server].paused_until = 0;
                 let wait = self.random.below(300 * MILLI);
                 self.queue.push(self.now + wait, Event::Start { server });
             }

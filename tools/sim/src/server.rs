@@ -17,7 +17,7 @@ use crate::clients::{Mode, command_of, name_of, topic_of, value_of};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::nemesis::Hurt;
-use crate::queue::{MICRO, MILLI, Time};
+use crate::queue::{MICRO, MILLI, SECOND, Time};
 use crate::trace;
 use crate::world::{Event, World};
 
@@ -273,6 +273,7 @@ impl World {
         match effect {
             Effect::Send { to, message } => self.obey_send(server, to, message, back),
             Effect::Disk(request) => {
+                trace!(self, "s{server} asks disk: {}", shorten(&format!("{request:?}")));
                 self.servers[server].disk.submit(request);
                 self.start_disk(server);
             }
@@ -366,6 +367,7 @@ impl World {
 
     fn start_disk(&mut self, server: usize) {
         if let Some(end) = self.servers[server].disk.start(self.now) {
+            trace!(self, "s{server} disk is busy until {}.{:06}", end / SECOND, end % SECOND / MICRO);
             let run = self.servers[server].run;
             self.queue.push(end, Event::DiskEnds { server, run });
         }
@@ -389,7 +391,7 @@ impl World {
     /// A server wanted to be woken.
     pub fn wake(&mut self, server: usize, run: u32) {
         let this = &mut self.servers[server];
-        if this.run != run || this.wake_at != self.now && this.paused_until == 0 {
+        if this.run != run || this.wake_at > self.now {
             return;
         }
         this.wake_at = Time::MAX;
@@ -634,7 +636,10 @@ fn state_of(reader: &SnapshotReader) -> Result<(SnapshotMeta, State), String> {
 
 /// A message in a few words.
 fn describe(message: &PeerMessage) -> String {
-    let text = format!("{message:?}");
+    shorten(&format!("{message:?}"))
+}
+
+fn shorten(text: &str) -> String {
     text.chars().take(400).collect()
 }
 
