@@ -73,6 +73,7 @@ impl World {
                 write_mean: plan.write_mean,
                 other_mean: plan.other_mean,
             };
+            self.hurry_disk(server);
             if down.contains(&server) {
                 self.stop(server, true);
             } else {
