@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -77,15 +77,24 @@ impl Cluster {
 
     /// Waits until every server knows the same leader.
     pub fn wait_for_leader(&mut self) {
-        let servers = &mut self.servers;
-        wait::until_true("all servers know one leader", RECOVERY_LIMIT, || {
-            servers.iter_mut().for_each(Server::must_live);
-            let said =
-                |server: &Server| http::get(server.http, "/v1/status/leader").ok().map(|reply| reply.text());
-            let leaders: Vec<_> = servers.iter().map(said).collect();
-            leaders.iter().all(|leader| *leader == leaders[0])
-                && leaders[0].as_ref().is_some_and(|leader| leader.contains(':'))
-        });
+        let start = Instant::now();
+        while !self.agree() {
+            assert!(
+                start.elapsed() < RECOVERY_LIMIT,
+                "the servers do not agree on a leader\n{}",
+                self.logs()
+            );
+            std::thread::sleep(wait::PAUSE);
+        }
+    }
+
+    fn agree(&mut self) -> bool {
+        self.servers.iter_mut().for_each(Server::must_live);
+        let said =
+            |server: &Server| http::get(server.http, "/v1/status/leader").ok().map(|reply| reply.text());
+        let leaders: Vec<_> = self.servers.iter().map(said).collect();
+        leaders.iter().all(|leader| *leader == leaders[0])
+            && leaders[0].as_ref().is_some_and(|leader| leader.contains(':'))
     }
 
     /// The last words of every server.
@@ -118,10 +127,10 @@ impl Server {
         Process::spawn(&self.folder, command)
     }
 
-    /// Sends its process the signal that ends it.
-    pub fn strike(&self) {
+    /// Sends its process a signal.
+    pub fn signal(&self, signal: i32) {
         if let Some(process) = &self.process {
-            process.signal(libc::SIGKILL);
+            process.signal(signal);
         }
     }
 

@@ -248,7 +248,7 @@ fn a_failed_flush_ends_the_server_with_the_reason() {
     let log = process.log();
     assert_ne!(status.code(), Some(0), "{log}");
     assert!(
-        log.contains("Input/output error") && log.contains("raft/log-"),
+        log.contains("Input/output error") && log.contains(" of raft/"),
         "it says what failed and on what\n{log}"
     );
     let trace = fs::read_to_string(folder.path().join("s0/trace")).expect("the trace");
