@@ -9,14 +9,25 @@
 //! syncs that make what was found a promise); then inputs, `poll`, completions.
 
 mod disk;
+mod frame;
+mod held;
+mod judge;
+mod mend;
+mod notice;
 mod recovery;
+mod scan;
+mod segment;
+mod shelf;
 mod snapshot;
 mod tail;
+mod vote;
+mod votes;
 
 pub use disk::{Completion, DiskError, FileName, Request, RequestId};
+pub use notice::{Fatal, Notice, ReadToken};
 pub use recovery::{File, OnDamage, Options, Recovered, Refused, recover};
 pub use snapshot::{Section, SnapshotDamage, SnapshotEncoder, SnapshotMeta, SnapshotReader};
-pub use tail::{Fatal, Log, Notice, ReadToken};
+pub use tail::Log;
 
 /// Bytes of a segment file unless the options say otherwise: large enough that a new one is rare, small enough that cutting frees space.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
@@ -32,6 +43,9 @@ pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of a snapshot that may wait for the disk; the driver feeds no further section until there are fewer.
 pub const SNAPSHOT_QUEUE_BYTES_MAX: usize = 4 << 20;
+
+/// Most bytes of a snapshot that one read gives: what one message carries to a follower, and little enough not to keep the log's writes waiting.
+pub const SNAPSHOT_READ_BYTES_MAX: usize = 256 << 10;
 
 /// Reads that may be under way at once.
 pub const READS_MAX: usize = 64;
