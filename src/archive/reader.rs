@@ -92,8 +92,11 @@ pub fn read(
     }
 }
 
+/// A gzip stream whose header was looked at.
+type Unpacked<R> = MultiGzDecoder<io::Chain<Cursor<Vec<u8>>, R>>;
+
 /// Looks at the header of the gzip stream.
-fn decompress<R: Read>(mut from: R) -> Result<MultiGzDecoder<io::Chain<Cursor<Vec<u8>>, R>>, String> {
+fn decompress<R: Read>(mut from: R) -> Result<Unpacked<R>, String> {
     const HEADER: u64 = 10;
     let mut header = Vec::new();
     from.by_ref().take(HEADER).read_to_end(&mut header).map_err(|error| error_text(&error))?;

@@ -157,9 +157,9 @@ fn inspect(flags: &Parsed) -> Outcome {
         ["Term".into(), meta.term.to_string()],
         ["Version".into(), meta.version.to_string()],
     ];
-    print!("{}\n", columns(&rows));
+    println!("{}", columns(&rows));
     if !tables.is_empty() {
-        print!("{}\n", columns(&by_size(tables)));
+        println!("{}", columns(&by_size(tables)));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,12 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use muster_protocol::entry::{Configuration, ServerId};
+use muster_protocol::entry::{Configuration, Server, ServerId};
 use muster_protocol::log::{self, FileName, Recovered, SnapshotMeta, SnapshotReader, recover};
 use muster_protocol::raft;
 
 use super::ask::{Asking, Event};
 use super::disk::{Disk, Memory};
+use super::forced::Forced;
 use super::gauges::Gauges;
 use super::proposals::Job;
 use super::replica::{Options, Replica, Start};
@@ -45,8 +46,8 @@ pub struct Setup {
     pub raft: RaftConfig,
     /// Whether this server expects to have peers that could heal it, for when its files do not say.
     pub expects_peers: bool,
-    /// Servers that an operator puts in the place of those in the log.
-    pub forced: Option<Configuration>,
+    /// Servers that an operator puts in the place of those in the log, and this one as it should be among them.
+    pub forced: Option<(Forced, Server)>,
 }
 
 impl Opening {
@@ -82,9 +83,18 @@ impl Opening {
         if state.index() > 0 {
             published.store(state.clone());
         }
-        let replica = Replica::start(gauges.now(), options, Start { recovered, state, forced: setup.forced });
+        let forced = setup.forced.map(|(forced, own)| force(&forced, &own, &recovered)).transpose()?;
+        let replica = Replica::start(gauges.now(), options, Start { recovered, state, forced });
         Ok(Runner::new(replica, disk, jobs, asks, asking, published, gauges))
     }
+}
+
+/// # Errors
+/// What an operator has written does not fit what the log knows.
+fn force(forced: &Forced, own: &Server, recovered: &Recovered) -> Result<Configuration, String> {
+    let nobody = Configuration::default();
+    let known = recovered.configurations.last().map_or(&nobody, |(_, configuration)| configuration);
+    forced.over(known, own).map_err(|why| format!("recovery failed: peers.json: {why}"))
 }
 
 /// # Errors

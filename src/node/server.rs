@@ -7,28 +7,23 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use muster_protocol::entry::ServerId;
+use muster_protocol::entry::{Server, ServerId, Suffrage};
 use muster_protocol::rpc::Card;
 
 use super::Plan;
 use super::doors::ServerDoors;
 use crate::agent::LocalFuture;
 use crate::config::Config;
-use crate::consensus::{AdminOp, Opening, Proposals, Setup};
+use crate::consensus::{Opening, Proposals, Setup};
 use crate::membership::{Cluster, Doorway, MemberStatus, Membership, Settings};
 use crate::runtime::task::Task;
 use crate::runtime::{mesh, task, time};
 use crate::server::leader::Duties;
+use crate::server::leave;
 use crate::server::links::{self, Links};
+use crate::server::recovery::Recovery;
 use crate::store::Touched;
 use crate::store::model::Node;
-
-/// How long a leader that leaves waits for another one to take over.
-const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
-/// How long a server that leaves waits to be taken out of the cluster, as Consul's `raftRemoveGracePeriod`.
-const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
-/// How often it looks whether that has happened.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What the control core of a server alone owns before it starts.
 pub(super) struct Seat {
@@ -39,7 +34,8 @@ pub(super) struct Seat {
 
 /// A running server role.
 pub(super) struct ServerRole {
-    id: ServerId,
+    /// How long requests are answered on after it has told that it leaves.
+    drain: Duration,
     proposals: Proposals,
     membership: Membership,
     links: Links,
@@ -66,11 +62,19 @@ pub(super) async fn start(
         )
     })?;
     let cluster = Cluster::open(config.data_dir.as_deref()).await.map_err(|error| error.to_string())?;
-    let runner = seat.opening.open(setup(&config, id)).await?;
+    let recovery = match &config.data_dir {
+        Some(folder) => Recovery::read(folder).await?,
+        None => None,
+    };
+    let runner = seat.opening.open(setup(&config, id, recovery.as_ref())).await?;
     let (events, incoming) = mesh::channel(links::EVENTS_MAX);
     let links = Links::new(own(&config, id), cluster.clone(), events);
     let consensus = task::spawn(runner.run(changes, Rc::new(links.clone()), incoming));
     links.listen(seat.doors.links);
+    if let Some(recovery) = recovery {
+        let proposals = plan.proposals.clone();
+        task::spawn(async move { recovery.finish(&proposals).await }).detach();
+    }
 
     let settings = Settings {
         own: card(&config, id),
@@ -87,7 +91,8 @@ pub(super) async fn start(
     let (introductions, doorway) = (seat.doors.introductions, seat.doorway);
     let mut joining = task::spawn(async move { running.run(introductions, doorway).await });
 
-    let duties = Duties::new(config.clone(), plan.state.clone(), plan.roster.clone(), proposals.clone());
+    let (state, roster, members) = (plan.state.clone(), plan.roster.clone(), plan.members.clone());
+    let duties = Duties::new(config.clone(), state, roster, members, proposals.clone());
     let duties = task::spawn(duties.run());
     let mut consensus = consensus;
     let faulted = Box::pin(async move {
@@ -102,7 +107,8 @@ pub(super) async fn start(
         })
         .await
     });
-    Ok(ServerRole { id, proposals, membership, links, faulted: Some(faulted), _duties: duties })
+    let drain = config.performance.leave_drain_time;
+    Ok(ServerRole { drain, proposals, membership, links, faulted: Some(faulted), _duties: duties })
 }
 
 impl ServerRole {
@@ -113,30 +119,8 @@ impl ServerRole {
 
     /// Leaves the cluster: the lead goes to somebody else, everybody is told, and the leader takes this server out.
     pub fn leave(&self) -> LocalFuture<()> {
-        let (id, proposals, membership) = (self.id, self.proposals.clone(), self.membership.clone());
-        Box::pin(async move {
-            let others = |proposals: &Proposals| {
-                let configuration = proposals.standing().configuration;
-                configuration.server(id).is_some() && configuration.voters().any(|voter| voter != id)
-            };
-            if proposals.standing().leads() && others(&proposals) {
-                match time::timeout(HAND_OVER_LIMIT, proposals.admin(AdminOp::Transfer(None))).await {
-                    Some(Ok(())) => {}
-                    Some(Err(why)) => {
-                        tracing::warn!(target: "agent.server", "the lead was not handed over: {why}")
-                    }
-                    None => tracing::warn!(target: "agent.server", "the lead was not handed over in time"),
-                }
-            }
-            membership.leave().await;
-            let give_up = time::now() + REMOVAL_LIMIT;
-            while others(&proposals) && time::now() < give_up {
-                time::sleep(LOOK_INTERVAL).await;
-            }
-            if others(&proposals) {
-                tracing::warn!(target: "agent.server", "failed to leave raft configuration gracefully, timeout");
-            }
-        })
+        let (drain, proposals, membership) = (self.drain, self.proposals.clone(), self.membership.clone());
+        Box::pin(async move { leave::leave(&proposals, drain, membership.leave()).await })
     }
 
     /// Ends its connections.
@@ -145,14 +129,20 @@ impl ServerRole {
     }
 }
 
-fn setup(config: &Config, id: ServerId) -> Setup {
+fn setup(config: &Config, id: ServerId, recovery: Option<&Recovery>) -> Setup {
+    let server = Server {
+        id,
+        name: config.node_name.clone(),
+        address: SocketAddr::new(config.addresses.advertise, config.ports.server).to_string(),
+        suffrage: Suffrage::Voter,
+    };
     Setup {
         id,
         data_dir: config.data_dir.clone(),
         performance: config.performance,
         raft: config.raft,
         expects_peers: !config.bootstrap && !config.dev_mode,
-        forced: None,
+        forced: recovery.map(|recovery| (recovery.forced().clone(), server)),
     }
 }
 

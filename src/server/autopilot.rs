@@ -5,7 +5,8 @@
 //! and `min_quorum` of them stay. One change of the servers is under way at a time (Ongaro's thesis, section 4.1),
 //! so each look at the facts gives one step at most.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use muster_protocol::entry::{Server, ServerId, Suffrage};
 
@@ -32,29 +33,123 @@ pub enum Step {
     RemoveDead(Server),
 }
 
-/// Decides what to do next, on a leader. `now` is the time since 1970; dead servers go only when it is time to `prune`.
-///
-/// # Errors
-/// Dead servers stay, and why; nothing else is to be done.
-pub fn next_step(
-    rules: &AutopilotConfig,
-    standing: &Standing,
-    roster: &Roster,
-    health: &ClusterHealth,
-    now: Duration,
-    prune: bool,
-) -> Result<Option<Step>, Stay> {
-    if !standing.configuration_committed {
-        return Ok(None);
+/// The facts, on a leader.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// The replicated configuration.
+    pub rules: &'a AutopilotConfig,
+    /// The servers of the cluster, and how far they are.
+    pub standing: &'a Standing,
+    /// The members.
+    pub roster: &'a Roster,
+    /// The last judgement.
+    pub health: &'a ClusterHealth,
+    /// Servers that an operator took out of the cluster while they were alive: not let in again at once.
+    pub expelled: &'a BTreeMap<ServerId, Instant>,
+    /// The time since 1970.
+    pub now: Duration,
+    /// Whether it is time to look for dead servers.
+    pub prune: bool,
+}
+
+impl View<'_> {
+    /// Decides what to do next.
+    ///
+    /// # Errors
+    /// Dead servers stay, and why; nothing else is to be done.
+    pub fn next_step(&self) -> Result<Option<Step>, Stay> {
+        if !self.standing.configuration_committed {
+            return Ok(None);
+        }
+        let certain = self
+            .left()
+            .map(Step::RemoveLeft)
+            .or_else(|| self.arrival())
+            .or_else(|| self.promotion().map(Step::Promote));
+        match certain {
+            Some(step) => Ok(Some(step)),
+            None if !self.prune => Ok(None),
+            None => self.dead().map(|server| server.map(Step::RemoveDead)),
+        }
     }
-    let certain = left(standing, roster)
-        .map(Step::RemoveLeft)
-        .or_else(|| arrival(standing, roster))
-        .or_else(|| promotion(rules, standing, health, now).map(Step::Promote));
-    match certain {
-        Some(step) => Ok(Some(step)),
-        None if !prune => Ok(None),
-        None => dead(rules, standing, roster).map(|server| server.map(Step::RemoveDead)),
+
+    fn left(&self) -> Option<Server> {
+        let gone = |server: &&Server| {
+            Some(server.id) != self.standing.id
+                && self.roster.member(server.id).is_some_and(|member| member.status == MemberStatus::Left)
+        };
+        self.standing.configuration.servers.iter().find(gone).cloned()
+    }
+
+    /// A member that is alive and not in the configuration as it says of itself. What it replaces goes first: a server
+    /// that came back with another ID under the same address.
+    fn arrival(&self) -> Option<Step> {
+        let own = self.roster.member(self.standing.id?)?;
+        let welcome = |member: &&Member| {
+            let cluster = member.server.cluster;
+            // A server in bootstrap mode starts a cluster of its own, which then shows in its `cluster`.
+            let stranger = cluster.is_some_and(|cluster| Some(cluster) != own.server.cluster)
+                || (cluster.is_none() && member.server.bootstrap && member.id != own.id);
+            member.is_alive()
+                && member.datacenter == own.datacenter
+                && !stranger
+                && !self.expelled.contains_key(&member.id)
+        };
+        self.roster.members().iter().filter(welcome).find_map(|member| self.arrival_of(member))
+    }
+
+    fn arrival_of(&self, member: &Member) -> Option<Step> {
+        let address = member.server_address().to_string();
+        let configuration = &self.standing.configuration;
+        let replaced = configuration.servers.iter().find(|server| {
+            server.address == address
+                && server.id != member.id
+                && !self.roster.member(server.id).is_some_and(Member::is_alive)
+        });
+        if let Some(replaced) = replaced {
+            let own = Some(replaced.id) == self.standing.id;
+            return (!own).then(|| Step::RemoveReplaced(replaced.clone()));
+        }
+        let held = configuration.server(member.id);
+        if held.is_some_and(|held| held.address == address && held.name == member.name) {
+            return None;
+        }
+        let new = if member.server.non_voter { Suffrage::NonVoter } else { Suffrage::Learner };
+        let suffrage = held.map_or(new, |held| held.suffrage);
+        Some(Step::Add(Server { id: member.id, name: member.name.clone(), address, suffrage }))
+    }
+
+    fn promotion(&self) -> Option<ServerId> {
+        let fit = |server: &&Server| {
+            server.suffrage == Suffrage::Learner
+                && self.health.server(server.id).is_some_and(|health| health.is_stable(self.rules, self.now))
+        };
+        self.standing.configuration.servers.iter().find(fit).map(|server| server.id)
+    }
+
+    /// A server that failed, or that membership does not know, and that does not answer the leader either. (Those that
+    /// left are gone before this is asked.)
+    fn dead(&self) -> Result<Option<Server>, Stay> {
+        if !self.rules.cleanup_dead_servers {
+            return Ok(None);
+        }
+        let is_dead = |server: &&Server| {
+            let member = self.roster.member(server.id);
+            Some(server.id) != self.standing.id
+                && member.is_none_or(|member| member.status == MemberStatus::Failed)
+                && is_silent(self.standing, server.id)
+        };
+        let configuration = &self.standing.configuration;
+        let dead: Vec<&Server> = configuration.servers.iter().filter(is_dead).collect();
+        let Some(first) = dead.first() else { return Ok(None) };
+        let (count, voters, least) = (dead.len(), configuration.voters().count(), self.rules.min_quorum);
+        if (voters.saturating_sub(count) as u64) < least {
+            return Err(Stay::MinQuorum { dead: count, voters, least });
+        }
+        if count > voters.saturating_sub(1) / 2 {
+            return Err(Stay::Majority { dead: count, voters });
+        }
+        Ok(Some((*first).clone()))
     }
 }
 
@@ -106,83 +201,6 @@ impl std::fmt::Display for Stay {
             ),
         }
     }
-}
-
-fn left(standing: &Standing, roster: &Roster) -> Option<Server> {
-    let gone = |server: &&Server| {
-        Some(server.id) != standing.id
-            && roster.member(server.id).is_some_and(|member| member.status == MemberStatus::Left)
-    };
-    standing.configuration.servers.iter().find(gone).cloned()
-}
-
-/// A member that is alive and not in the configuration as it says of itself. What it replaces goes first: a server that
-/// came back with another ID under the same address.
-fn arrival(standing: &Standing, roster: &Roster) -> Option<Step> {
-    let own = roster.member(standing.id?)?;
-    let welcome = |member: &&Member| {
-        let cluster = member.server.cluster;
-        // A server in bootstrap mode starts a cluster of its own, which then shows in its `cluster`.
-        let stranger = cluster.is_some_and(|cluster| Some(cluster) != own.server.cluster)
-            || (cluster.is_none() && member.server.bootstrap && member.id != own.id);
-        member.is_alive() && member.datacenter == own.datacenter && !stranger
-    };
-    roster.members().iter().filter(welcome).find_map(|member| {
-        let address = member.server_address().to_string();
-        let servers = &standing.configuration.servers;
-        let replaced = servers.iter().find(|server| {
-            server.address == address
-                && server.id != member.id
-                && !roster.member(server.id).is_some_and(Member::is_alive)
-        });
-        if let Some(replaced) = replaced {
-            return (Some(replaced.id) != standing.id).then(|| Step::RemoveReplaced(replaced.clone()));
-        }
-        let held = standing.configuration.server(member.id);
-        if held.is_some_and(|held| held.address == address && held.name == member.name) {
-            return None;
-        }
-        let new = if member.server.non_voter { Suffrage::NonVoter } else { Suffrage::Learner };
-        let suffrage = held.map_or(new, |held| held.suffrage);
-        Some(Step::Add(Server { id: member.id, name: member.name.clone(), address, suffrage }))
-    })
-}
-
-fn promotion(
-    rules: &AutopilotConfig,
-    standing: &Standing,
-    health: &ClusterHealth,
-    now: Duration,
-) -> Option<ServerId> {
-    let fit = |server: &&Server| {
-        server.suffrage == Suffrage::Learner
-            && health.server(server.id).is_some_and(|health| health.is_stable(rules, now))
-    };
-    standing.configuration.servers.iter().find(fit).map(|server| server.id)
-}
-
-/// A server that failed, or that membership does not know, and that does not answer the leader either. (Those that left
-/// are gone before this is asked.)
-fn dead(rules: &AutopilotConfig, standing: &Standing, roster: &Roster) -> Result<Option<Server>, Stay> {
-    if !rules.cleanup_dead_servers {
-        return Ok(None);
-    }
-    let is_dead = |server: &&Server| {
-        Some(server.id) != standing.id
-            && roster.member(server.id).is_none_or(|member| member.status == MemberStatus::Failed)
-            && is_silent(standing, server.id)
-    };
-    let servers = &standing.configuration.servers;
-    let dead: Vec<&Server> = servers.iter().filter(is_dead).collect();
-    let Some(first) = dead.first() else { return Ok(None) };
-    let (count, voters) = (dead.len(), standing.configuration.voters().count());
-    if (voters.saturating_sub(count) as u64) < rules.min_quorum {
-        return Err(Stay::MinQuorum { dead: count, voters, least: rules.min_quorum });
-    }
-    if count > voters.saturating_sub(1) / 2 {
-        return Err(Stay::Majority { dead: count, voters });
-    }
-    Ok(Some((*first).clone()))
 }
 
 fn is_silent(standing: &Standing, id: ServerId) -> bool {

@@ -3,18 +3,20 @@
 //! leader whose writes count, so the duties need no lock.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::autopilot::{self, Step};
+use muster_protocol::entry::{Server, ServerId};
+
+use super::autopilot::{self, Step, View};
 use super::desk;
 use super::health::ClusterHealth;
 use super::members::{self, Facts};
 use crate::config::Config;
 use crate::consensus::{AdminError, AdminOp, Consistency, Proposals, ProposeError, Standing};
-use crate::membership::Roster;
+use crate::membership::{self, Member, Roster};
 use crate::metrics;
 use crate::runtime::publish::Published;
 use crate::runtime::{task, time};
@@ -45,6 +47,7 @@ struct Shared {
     config: Arc<Config>,
     state: Published<State>,
     roster: Published<Roster>,
+    membership: membership::Door,
     proposals: Proposals,
     health: RefCell<ClusterHealth>,
 }
@@ -58,6 +61,9 @@ struct Lead {
     judged: Option<Instant>,
     pruned: Instant,
     denied: Option<autopilot::Stay>,
+    /// The servers of the cluster at the last look.
+    servers: BTreeSet<ServerId>,
+    expelled: BTreeMap<ServerId, Instant>,
 }
 
 impl Duties {
@@ -66,9 +72,11 @@ impl Duties {
         config: Arc<Config>,
         state: Published<State>,
         roster: Published<Roster>,
+        membership: membership::Door,
         proposals: Proposals,
     ) -> Duties {
-        Duties(Rc::new(Shared { config, state, roster, proposals, health: RefCell::default() }))
+        let health = RefCell::default();
+        Duties(Rc::new(Shared { config, state, roster, membership, proposals, health }))
     }
 
     /// Does them whenever this server leads, for as long as it is polled.
@@ -84,10 +92,10 @@ impl Duties {
                 continue;
             }
             match self.0.lead().await {
-                Ok(()) => tracing::info!("server: cluster leadership lost"),
+                Ok(()) => tracing::info!(target: "agent.server", "cluster leadership lost"),
                 Err(ProposeError::Stopping) => return,
                 Err(why) => {
-                    tracing::warn!("server: a duty of the leader failed: {why}; trying again");
+                    tracing::warn!(target: "agent.server", "a duty of the leader failed: {why}; trying again");
                     time::sleep(RETRY_PAUSE).await;
                 }
             }
@@ -102,8 +110,8 @@ impl Shared {
         self.proposals.barrier(Consistency::Consistent).await?;
         let now = time::now();
         let term = self.proposals.standing().term;
-        tracing::info!(term, "server: cluster leadership acquired");
-        let mut lead = Lead { term, since: now, reconciled: None, judged: None, pruned: now, denied: None };
+        tracing::info!(target: "agent.server", term, "cluster leadership acquired");
+        let mut lead = Lead::begun(term, now);
         *self.health.borrow_mut() = ClusterHealth::default();
         loop {
             let standing = self.proposals.standing();
@@ -162,7 +170,7 @@ impl Shared {
             _ => Command::CatalogBatch(ops),
         };
         if let Applied::Refused(why) = self.proposals.propose(&command).await? {
-            tracing::error!("server: the catalog refused the rows of a member: {why}");
+            tracing::error!(target: "agent.server", "the catalog refused the rows of a member: {why}");
         }
         Ok(())
     }
@@ -180,9 +188,11 @@ impl Shared {
         if prune {
             lead.pruned = now;
         }
+        lead.note_expelled(standing, roster, now);
         let step = {
-            let health = self.health.borrow();
-            autopilot::next_step(&rules, standing, roster, &health, time::unix_now(), prune)
+            let (health, expelled) = (&self.health.borrow(), &lead.expelled);
+            View { rules: &rules, standing, roster, health, expelled, now: time::unix_now(), prune }
+                .next_step()
         };
         match step {
             Ok(Some(step)) => {
@@ -193,7 +203,7 @@ impl Shared {
             Ok(None) => Ok(()),
             Err(why) => {
                 if lead.denied.replace(why) != Some(why) {
-                    tracing::info!("server: autopilot: dead servers stay: {why}");
+                    tracing::info!(target: "agent.server.autopilot", "dead servers stay: {why}");
                 }
                 Ok(())
             }
@@ -206,10 +216,9 @@ impl Shared {
         if before.healthy != health.healthy {
             let unwell: BTreeSet<&str> =
                 health.servers.iter().filter(|server| !server.healthy).map(|s| s.name.as_str()).collect();
-            tracing::info!(
-                healthy = health.healthy,
+            tracing::info!(target: "agent.server.autopilot", healthy = health.healthy,
                 ?unwell,
-                "server: autopilot: the cluster's health changed"
+                "the cluster's health changed"
             );
         }
         metrics::autopilot(health.healthy, health.failure_tolerance);
@@ -217,7 +226,7 @@ impl Shared {
     }
 
     async fn take(&self, step: Step) -> Result<(), ProposeError> {
-        tracing::info!("server: autopilot: {step}");
+        tracing::info!(target: "agent.server.autopilot", "{step}");
         let (op, gone) = match step {
             Step::Add(server) => (AdminOp::AddServer(server), None),
             Step::Promote(id) => (AdminOp::Promote(id), None),
@@ -234,18 +243,52 @@ impl Shared {
             }
             Err(AdminError::Stopping) => return Err(ProposeError::Stopping),
             Err(AdminError::Refused(why)) => {
-                tracing::warn!("server: autopilot: that was refused: {why}");
+                tracing::warn!(target: "agent.server.autopilot", "that was refused: {why}");
                 time::sleep(RETRY_PAUSE).await;
                 return Ok(());
             }
         }
-        match gone.filter(|gone| members::is_of(&self.state.load(), &gone.name, gone.id)) {
-            Some(gone) => {
-                let node = Deregister { node: gone.name, ..Deregister::default() };
-                self.write(vec![CatalogOp::Deregister(node)]).await
-            }
+        match gone {
+            Some(gone) => self.forget(gone).await,
             None => Ok(()),
         }
+    }
+
+    /// A dead server that was removed counts as having left: for membership, which tells it to all, and in the catalog.
+    async fn forget(&self, gone: Server) -> Result<(), ProposeError> {
+        self.membership.force_leave(&gone.name).await;
+        if !members::is_of(&self.state.load(), &gone.name, gone.id) {
+            return Ok(());
+        }
+        let node = Deregister { node: gone.name, ..Deregister::default() };
+        self.write(vec![CatalogOp::Deregister(node)]).await
+    }
+}
+
+impl Lead {
+    fn begun(term: u64, now: Instant) -> Lead {
+        Lead {
+            term,
+            since: now,
+            reconciled: None,
+            judged: None,
+            pruned: now,
+            denied: None,
+            servers: BTreeSet::new(),
+            expelled: BTreeMap::new(),
+        }
+    }
+
+    /// Notes servers that went although they are alive: an operator removed them. They may come back when the members are
+    /// looked at anew, as in Consul, so that removing a server that is still running is no trap.
+    fn note_expelled(&mut self, standing: &Standing, roster: &Roster, now: Instant) {
+        self.expelled.retain(|_, since| now.duration_since(*since) < RECONCILE_INTERVAL);
+        let servers = &standing.configuration.servers;
+        let here: BTreeSet<ServerId> = servers.iter().map(|server| server.id).collect();
+        let gone = self.servers.difference(&here);
+        let alive = gone.filter(|id| roster.member(**id).is_some_and(Member::is_alive));
+        self.expelled.extend(alive.map(|id| (*id, now)));
+        self.servers = here;
     }
 }
 

@@ -53,7 +53,7 @@ fn difference(facts: &Facts<'_>, member: &Member) -> Option<CatalogOp> {
             let wanted = rows(facts.config, member, Status::Passing);
             let says = holds(facts.state, &wanted);
             if !says {
-                tracing::info!(member = member.name, "server: member joined, marking health alive");
+                tracing::info!(target: "agent.server", member = member.name, "member joined, marking health alive");
             }
             (!says).then(|| CatalogOp::Register(Box::new(wanted)))
         }
@@ -63,7 +63,7 @@ fn difference(facts: &Facts<'_>, member: &Member) -> Option<CatalogOp> {
             if check.is_some_and(|check| check.status == Status::Critical) {
                 return None;
             }
-            tracing::info!(member = member.name, "server: member failed, marking health critical");
+            tracing::info!(target: "agent.server", member = member.name, "member failed, marking health critical");
             let wanted = rows(facts.config, member, Status::Critical);
             Some(CatalogOp::Register(Box::new(Register { service: None, ..wanted })))
         }
@@ -73,7 +73,7 @@ fn difference(facts: &Facts<'_>, member: &Member) -> Option<CatalogOp> {
             if own || !is_of(facts.state, &member.name, member.id) {
                 return None;
             }
-            tracing::info!(member = member.name, reason = "left", "server: deregistering member");
+            tracing::info!(target: "agent.server", member = member.name, reason = "left", "deregistering member");
             Some(deregistration(&member.name))
         }
         MemberStatus::Leaving => None,
@@ -92,7 +92,7 @@ fn unknown(facts: &Facts<'_>) -> Vec<CatalogOp> {
     };
     let gone = instances.filter(is_unknown);
     gone.map(|service| {
-        tracing::info!(member = service.node, reason = "reaped", "server: deregistering member");
+        tracing::info!(target: "agent.server", member = service.node, reason = "reaped", "deregistering member");
         deregistration(&service.node)
     })
     .collect()

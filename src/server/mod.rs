@@ -4,6 +4,11 @@ pub mod autopilot;
 pub mod desk;
 pub mod health;
 pub mod leader;
+pub mod leave;
 pub mod links;
 mod members;
+pub mod recovery;
 pub mod restore;
+
+#[cfg(test)]
+mod tests;

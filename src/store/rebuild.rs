@@ -107,7 +107,7 @@ impl StateBuilder {
     /// It is of a later version, or not what its kind says.
     pub fn section(&mut self, kind: u16, version: u16, bytes: &[u8]) -> Result<(), SectionError> {
         let copy;
-        let bytes = if bytes.as_ptr().addr() % 16 == 0 {
+        let bytes = if bytes.as_ptr().addr().is_multiple_of(16) {
             bytes
         } else {
             let mut aligned = AlignedVec::<16>::with_capacity(bytes.len());

@@ -175,7 +175,7 @@ impl State {
             autopilot: self.autopilot.as_deref().cloned(),
             counts: self.counts(),
         };
-        sections(SectionKind::Head, std::iter::once(head), |_| 0, |rows| archive(rows))
+        sections(SectionKind::Head, std::iter::once(head), |_| 0, archive)
     }
 
     fn catalog_sections(&self) -> impl Iterator<Item = Section> + Send + use<> {
@@ -219,14 +219,9 @@ impl State {
         let graves = yards.flat_map(|(yard, graves)| {
             graves.map(move |(name, index)| GraveRow { yard, name: name.to_string(), index })
         });
-        sections(SectionKind::ServiceIndexes, services, |row| row.name.len(), |rows| archive(rows))
-            .chain(sections(
-                SectionKind::ServiceCheckIndexes,
-                checks,
-                |row| row.name.len(),
-                |rows| archive(rows),
-            ))
-            .chain(sections(SectionKind::Graves, graves, |row| row.name.len(), |rows| archive(rows)))
+        sections(SectionKind::ServiceIndexes, services, |row| row.name.len(), archive)
+            .chain(sections(SectionKind::ServiceCheckIndexes, checks, |row| row.name.len(), archive))
+            .chain(sections(SectionKind::Graves, graves, |row| row.name.len(), archive))
     }
 
     fn key_sections(&self) -> impl Iterator<Item = Section> + Send + use<> {
@@ -243,7 +238,7 @@ impl State {
             |row| row.key.len() + row.value.len() + row.session.len(),
             |rows| archive(&rows.iter().map(|row| KeyRow { row }).collect::<Vec<_>>()),
         );
-        live.chain(sections(SectionKind::KeyGraves, graves, |grave| grave.key.len(), |rows| archive(rows)))
+        live.chain(sections(SectionKind::KeyGraves, graves, |grave| grave.key.len(), archive))
     }
 
     pub(super) fn counts(&self) -> Counts {

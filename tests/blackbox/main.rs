@@ -16,5 +16,6 @@ mod persistence;
 mod reload;
 mod scripts;
 mod signals;
+mod snapshot;
 mod storm;
 mod wakes;

@@ -19,8 +19,10 @@ use crate::entry::{Configuration, Entry, EntryKind, ServerId};
 pub struct File {
     /// Its name.
     pub name: FileName,
-    /// All its bytes, at an address that is a multiple of 16. Sectors that the disk cannot read are to be given as bytes of 0xEB, so that
-    /// they are taken for damage, never for what was not written.
+    /// Its length, bytes.
+    pub size: u64,
+    /// Its bytes, at an address that is a multiple of 16. Zeros at the end may be left off. Sectors that the disk cannot read are to be
+    /// given as bytes of 0xEB, so that they are taken for damage, never for what was not written.
     pub bytes: Bytes,
 }
 
@@ -161,8 +163,8 @@ struct Sorted {
 
 fn sort(files: Vec<File>) -> Sorted {
     let mut sorted = Sorted { vote: None, segments: Vec::new(), snapshots: Vec::new(), drafts: Vec::new() };
-    for File { name, bytes } in files {
-        let bytes = frame::aligned(bytes);
+    for File { name, size, bytes } in files {
+        let bytes = frame::aligned(whole(size, bytes));
         match name {
             FileName::Vote => sorted.vote = Some(bytes),
             FileName::Segment(number) => sorted.segments.push((number, bytes)),
@@ -173,6 +175,17 @@ fn sort(files: Vec<File>) -> Sorted {
     sorted.segments.sort_by_key(|segment| segment.0);
     sorted.snapshots.sort_by_key(|snapshot| std::cmp::Reverse((snapshot.0, snapshot.1)));
     sorted
+}
+
+/// The bytes with the zeros that were left off.
+fn whole(size: u64, bytes: Bytes) -> Bytes {
+    if bytes.len() as u64 >= size {
+        return bytes;
+    }
+    // Pages of zeros that nobody writes to take no memory.
+    let mut whole = vec![0; size as usize];
+    whole[..bytes.len()].copy_from_slice(&bytes);
+    Bytes::from(whole)
 }
 
 /// What the vote file says.

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::FileName;
 
-/// A snapshot is written in durable pieces of this many bytes: the log's own writes wait for one such piece at most, and the sync at the end
+/// A snapshot is written in durable pieces of no more than this many bytes: the log's own writes wait for one such piece at most, and the sync at the end
 /// finds little left.
 const PIECE_BYTES: usize = 512 << 10;
 
@@ -49,6 +49,8 @@ struct Draft {
     stage: Stage,
     gathered: BytesMut,
     written: u64,
+    /// Bytes of the piece that is under way.
+    writing: usize,
     ending: bool,
     busy: bool,
     /// Tells completions of this draft from those of one that was dropped.
@@ -98,6 +100,7 @@ impl Shelf {
             stage: Stage::New,
             gathered: BytesMut::new(),
             written: 0,
+            writing: 0,
             ending: false,
             busy: false,
             number: self.drafts,
@@ -123,7 +126,7 @@ impl Shelf {
     }
 
     pub fn queued(&self) -> usize {
-        self.draft.as_ref().map_or(0, |draft| draft.gathered.len())
+        self.draft.as_ref().map_or(0, |draft| draft.gathered.len() + draft.writing)
     }
 
     /// The next thing to do for the draft, unless one is under way, and the draft's number.
@@ -136,12 +139,11 @@ impl Shelf {
                 self.remove.retain(|gone| *gone != file);
                 Want::Create(file)
             }
-            Stage::Writing
-                if draft.gathered.len() >= PIECE_BYTES || (draft.ending && !draft.gathered.is_empty()) =>
-            {
+            Stage::Writing if !draft.gathered.is_empty() => {
                 let bytes = draft.gathered.split_to(draft.gathered.len().min(PIECE_BYTES)).freeze();
                 let offset = draft.written;
                 draft.written += bytes.len() as u64;
+                draft.writing = bytes.len();
                 Want::Write { file, offset, bytes }
             }
             Stage::Writing if draft.ending => {
@@ -162,6 +164,7 @@ impl Shelf {
     pub fn done(&mut self, number: u64) -> Option<Kept> {
         let draft = self.draft.as_mut().filter(|draft| draft.number == number)?;
         draft.busy = false;
+        draft.writing = 0;
         if draft.stage == Stage::New {
             draft.stage = Stage::Writing;
         }

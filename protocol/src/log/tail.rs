@@ -153,13 +153,14 @@ impl Log {
     }
 
     /// Appends entries without a gap among them. If the first is not the next one, all from it on are replaced (a conflict, Raft section
-    /// 5.3); entries in a snapshot cannot be. [`Notice::Durable`] tells when they are durable.
+    /// 5.3). What the newest snapshot holds is passed over. [`super::Notice::Durable`] tells when they are durable.
     ///
     /// # Panics
     /// A gap, a term that falls, or a body over [`Log::body_bytes_max`]: the driver must not let them through.
     pub fn append(&mut self, entries: &[Entry]) {
+        let base = self.held.base().0;
+        let entries = &entries[entries.partition_point(|entry| entry.index <= base)..];
         let Some(head) = entries.first() else { return };
-        assert!(head.index > self.held.base().0, "what a snapshot holds is never replaced");
         if head.index <= self.held.last() {
             self.truncate(head.index);
         }
@@ -210,7 +211,7 @@ impl Log {
         }
     }
 
-    /// Saves the term and the vote; [`Notice::VoteSaved`] tells when they are durable.
+    /// Saves the term and the vote; [`super::Notice::VoteSaved`] tells when they are durable.
     pub fn save_vote(&mut self, term: u64, vote: Option<ServerId>) {
         self.votes.save(term, vote);
     }
@@ -235,11 +236,11 @@ impl Log {
     }
 
     /// The next bytes of its file, as [`super::SnapshotEncoder`] or another server gave them. Without a snapshot under way they are dropped.
-    pub fn snapshot_write(&mut self, bytes: &[u8]) {
-        self.shelf.write(bytes);
+    pub fn snapshot_write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.shelf.write(bytes.as_ref());
     }
 
-    /// The file is complete (and, if it came from another server, checked): sync it, give it its name. [`Notice::SnapshotSaved`] tells.
+    /// The file is complete (and, if it came from another server, checked): sync it, give it its name. [`super::Notice::SnapshotSaved`] tells.
     pub fn snapshot_end(&mut self) {
         self.shelf.end();
     }
@@ -249,13 +250,13 @@ impl Log {
         self.shelf.abort();
     }
 
-    /// Bytes of the snapshot that wait for the disk; feed no more at [`super::SNAPSHOT_QUEUE_BYTES_MAX`].
+    /// Bytes of the snapshot that wait for the disk or are being written; at 0 all lies in its draft's file, synced. Feed no more at [`super::SNAPSHOT_QUEUE_BYTES_MAX`].
     pub fn snapshot_queued_bytes(&self) -> usize {
         self.shelf.queued()
     }
 
     /// Asks for bytes of the file of the snapshot that ends at `index`, at most [`SNAPSHOT_READ_BYTES_MAX`]; `None` if it is not held (the
-    /// newest two are), or [`READS_MAX`] reads are under way. Answered by [`Notice::SnapshotBytes`] or [`Notice::ReadFailed`].
+    /// newest two are), or [`READS_MAX`] reads are under way. Answered by [`super::Notice::SnapshotBytes`] or [`super::Notice::ReadFailed`].
     pub fn snapshot_read(&mut self, index: u64, offset: u64, length: usize) -> Option<ReadToken> {
         let kept = self.shelf.kept(index)?;
         let length = length.min(SNAPSHOT_READ_BYTES_MAX);
@@ -268,7 +269,7 @@ impl Log {
     }
 
     /// Asks for durable entries `from..=to`, about `bytes_max` of them and at least one; `None` if `from` is not held or not durable, or
-    /// [`READS_MAX`] reads are under way. Answered by [`Notice::Entries`] or [`Notice::ReadFailed`].
+    /// [`READS_MAX`] reads are under way. Answered by [`super::Notice::Entries`] or [`super::Notice::ReadFailed`].
     pub fn read(&mut self, from: u64, to: u64, bytes_max: usize) -> Option<ReadToken> {
         let to = to.min(self.durable);
         if from < self.held.first() || from > to {

@@ -161,7 +161,10 @@ impl Disk {
 
     /// All files, as recovery takes them.
     pub fn files(&self) -> Vec<File> {
-        self.files.iter().map(|(name, bytes)| File { name: *name, bytes: aligned(bytes) }).collect()
+        self.files
+            .iter()
+            .map(|(name, bytes)| File { name: *name, size: bytes.len() as u64, bytes: aligned(bytes) })
+            .collect()
     }
 
     pub fn names(&self) -> Vec<FileName> {

@@ -194,7 +194,8 @@ impl Replica {
             if sending.reading.is_some() || full || newest != Some(sending.snapshot) {
                 continue;
             }
-            if let Some(token) = self.log.snapshot_read(sending.next, SNAPSHOT_CHUNK_MAX) {
+            if let Some(token) = self.log.snapshot_read(sending.snapshot.0, sending.next, SNAPSHOT_CHUNK_MAX)
+            {
                 sending.reading = Some(token);
                 self.senders.reads.insert(token, *to);
             }

@@ -129,9 +129,8 @@ fn later_versions_damage_and_gaps_are_told_apart() {
     let sections: Vec<_> = state.sections().collect();
     for missing in 0..sections.len() {
         let mut builder = StateBuilder::new();
-        let result = sections.iter().enumerate().filter(|(number, _)| *number != missing);
-        let taken =
-            result.map(|(_, it)| builder.section(it.kind, it.version, &it.bytes)).collect::<Result<(), _>>();
+        let mut others = sections.iter().enumerate().filter(|(number, _)| *number != missing);
+        let taken = others.try_for_each(|(_, it)| builder.section(it.kind, it.version, &it.bytes));
         assert!(taken.and_then(|()| builder.finish()).is_err(), "without section {missing}");
     }
 }
