@@ -47,9 +47,11 @@ areas! {
     health: "health",
     http: "http",
     kv: "kv",
+    noleader: "noleader",
     operator: "operator",
     snapshot: "snapshot",
     status: "status",
+    trio: "trio",
 }
 
 /// Areas whose rooms are not built yet, each with the feature that it waits for.
@@ -66,11 +68,9 @@ const LATER: &[(&str, &str)] = &[
     ("event", "user events"),
     ("lan", "LAN gossip and client agents"),
     ("lock", "sessions"),
-    ("noleader", "several servers"),
     ("noserver", "client agents"),
     ("query", "prepared queries"),
     ("session", "sessions"),
-    ("trio", "several servers"),
     ("txn", "transactions"),
     ("wan", "WAN gossip"),
 ];

@@ -22,9 +22,7 @@ impl State {
         self.autopilot.hash(&mut hasher);
         if let Some(staged) = &self.staged {
             (staged.id, staged.next).hash(&mut hasher);
-            for section in &staged.sections {
-                (section.kind, section.version, &section.bytes[..]).hash(&mut hasher);
-            }
+            staged.builder.hash_into(&mut hasher);
             staged.rest.iter().for_each(|bytes| bytes.hash(&mut hasher));
         }
         hasher.finish()

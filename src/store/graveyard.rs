@@ -32,8 +32,12 @@ impl Graveyard {
         self.floor
     }
 
-    pub(super) fn set_floor(&mut self, floor: u64) {
+    /// Says which deletions are forgotten. False when one that is remembered is older, or younger than `index`, the newest
+    /// write of all.
+    pub(super) fn set_floor(&mut self, floor: u64, index: u64) -> bool {
         self.floor = floor;
+        let oldest = self.by_age.get_min().is_none_or(|(oldest, _)| *oldest >= floor);
+        oldest && self.by_age.get_max().is_none_or(|(newest, _)| *newest <= index)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -15,7 +15,7 @@ use imbl::OrdSet;
 use super::limits::{GRAVES_DROPPED_AT_ONCE, KEY_GRAVES_MAX};
 use super::model::KvEntry;
 
-pub(super) use bulk::{Grave, Place};
+pub(super) use bulk::{Grave, OutOfOrder};
 
 /// Live keys and tombstones. See the module.
 #[derive(Clone, Debug, Default)]

@@ -1,9 +1,10 @@
 //! A state from its sections.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet, Vector};
 use rkyv::Portable;
 use rkyv::api::high::HighValidator;
 use rkyv::bytecheck::CheckBytes;
@@ -13,7 +14,7 @@ use rkyv::vec::ArchivedVec;
 
 use super::apply::thaw;
 use super::catalog::{Name, NodeEntry};
-use super::keys::{Grave, KeyTree, Place};
+use super::keys::{Grave, OutOfOrder};
 use super::model::{AutopilotConfig, Check, KvEntry, Node, Service};
 use super::sections::{
     ArchivedCheckRow, ArchivedGraveRow, ArchivedHead, ArchivedKeyGraveRow, ArchivedKeyRow, ArchivedNodeRow,
@@ -64,19 +65,17 @@ impl fmt::Display for SectionError {
 
 impl std::error::Error for SectionError {}
 
-/// Gathers the sections of a state, in the order in which [`State::sections`] made them. The bytes are checked: whatever
-/// they are, the answer is a state or an error.
-#[derive(Debug, Default)]
+/// Makes a state of its sections, which come in the order in which [`State::sections`] made them. Each goes into the tables at
+/// once, so that little is left to do behind the last. The bytes are checked: whatever they are, the answer is
+/// a state or an error. A clone shares the tables.
+#[derive(Clone, Debug, Default)]
 pub struct StateBuilder {
-    head: Option<HeadRow>,
-    nodes: Vec<(Node, u64, u64)>,
-    services: Vec<Service>,
-    checks: Vec<Check>,
-    service_indexes: Vec<(Name, u64, u64)>,
-    service_check_indexes: Vec<(Name, u64)>,
-    graves: Vec<(u8, Name, u64)>,
-    keys: Vec<Place>,
-    key_graves: Vec<Place>,
+    head: Option<Arc<HeadRow>>,
+    state: State,
+    came: Counts,
+    service_indexes: Vector<(Name, u64, u64)>,
+    service_check_indexes: Vector<(Name, u64)>,
+    broken: bool,
 }
 
 /// Largest index of a state that is taken: the indexes of all writes to come must find room above it.
@@ -91,7 +90,7 @@ struct HeadRow {
     at: TableIndexes,
     key_floor: u64,
     grave_floors: [u64; 4],
-    autopilot: Option<AutopilotConfig>,
+    autopilot: Option<Arc<AutopilotConfig>>,
     counts: Counts,
 }
 
@@ -104,7 +103,7 @@ impl StateBuilder {
     /// Takes the next section. Bytes that are not aligned to 16 are copied first.
     ///
     /// # Errors
-    /// It is of a later version, or not what its kind says.
+    /// It is of a later version, or not what its kind says. No other can follow then.
     pub fn section(&mut self, kind: u16, version: u16, bytes: &[u8]) -> Result<(), SectionError> {
         let copy;
         let bytes = if bytes.as_ptr().addr().is_multiple_of(16) {
@@ -115,56 +114,41 @@ impl StateBuilder {
             copy = aligned;
             &copy
         };
-        match known(kind, version)? {
-            SectionKind::Head => {
-                for head in rows::<ArchivedHead>(kind, bytes)?.iter() {
-                    self.take_head(head)?;
-                }
-            }
-            SectionKind::Nodes => {
-                for row in rows::<ArchivedNodeRow>(kind, bytes)?.iter() {
-                    let (changed, checks) = (row.changed.to_native(), row.checks_changed.to_native());
-                    self.nodes.push((thaw(&row.row), changed, checks));
-                }
-            }
-            SectionKind::Services => {
-                let rows = rows::<ArchivedServiceRow>(kind, bytes)?;
-                self.services.extend(rows.iter().map(|row| thaw::<Service>(&row.row)));
-            }
-            SectionKind::Checks => {
-                let rows = rows::<ArchivedCheckRow>(kind, bytes)?;
-                self.checks.extend(rows.iter().map(|row| thaw::<Check>(&row.row)));
-            }
+        if self.broken {
+            return Err(incomplete("one before this was damaged"));
+        }
+        let put = known(kind, version).and_then(|kind| self.put(kind, bytes));
+        self.broken = put.is_err();
+        put
+    }
+
+    fn put(&mut self, kind: SectionKind, bytes: &[u8]) -> Result<(), SectionError> {
+        let number = kind as u16;
+        match kind {
+            SectionKind::Head => self.put_head(rows(number, bytes)?),
+            SectionKind::Nodes => self.put_nodes(rows(number, bytes)?),
+            SectionKind::Services => self.put_services(rows(number, bytes)?),
+            SectionKind::Checks => self.put_checks(rows(number, bytes)?),
             SectionKind::ServiceIndexes => {
-                let rows = rows::<ArchivedServiceIndexRow>(kind, bytes)?;
+                let rows = rows::<ArchivedServiceIndexRow>(number, bytes)?;
+                self.came.service_indexes += rows.len() as u64;
                 self.service_indexes.extend(rows.iter().map(|row| {
-                    (
-                        row.name.as_str().into(),
-                        row.instances_changed.to_native(),
-                        row.health_changed.to_native(),
-                    )
+                    let (instances, health) = (&row.instances_changed, &row.health_changed);
+                    (row.name.as_str().into(), instances.to_native(), health.to_native())
                 }));
+                Ok(())
             }
             SectionKind::ServiceCheckIndexes => {
-                let rows = rows::<ArchivedServiceCheckIndexRow>(kind, bytes)?;
+                let rows = rows::<ArchivedServiceCheckIndexRow>(number, bytes)?;
+                self.came.service_check_indexes += rows.len() as u64;
                 let rows = rows.iter().map(|row| (row.name.as_str().into(), row.changed.to_native()));
                 self.service_check_indexes.extend(rows);
+                Ok(())
             }
-            SectionKind::Graves => {
-                let rows = rows::<ArchivedGraveRow>(kind, bytes)?;
-                let rows = rows.iter().map(|row| (row.yard, row.name.as_str().into(), row.index.to_native()));
-                self.graves.extend(rows);
-            }
-            SectionKind::Keys => {
-                let rows = rows::<ArchivedKeyRow>(kind, bytes)?;
-                self.keys.extend(rows.iter().map(|row| Place::live(thaw::<KvEntry>(&row.row))));
-            }
-            SectionKind::KeyGraves => {
-                let rows = rows::<ArchivedKeyGraveRow>(kind, bytes)?;
-                self.key_graves.extend(rows.iter().map(|row| Place::gone(grave(row))));
-            }
+            SectionKind::Graves => self.put_graves(rows(number, bytes)?),
+            SectionKind::Keys => self.put_keys(rows(number, bytes)?),
+            SectionKind::KeyGraves => self.put_key_graves(rows(number, bytes)?),
         }
-        Ok(())
     }
 
     /// How many rows a section has, if [`StateBuilder::section`] would take it. The bytes are aligned to 16.
@@ -195,74 +179,53 @@ impl StateBuilder {
     /// They are not all there, or contradict each other.
     pub fn finish(mut self) -> Result<State, SectionError> {
         let head = self.head.take().ok_or_else(|| incomplete("the first one"))?;
-        let came = self.counts();
-        if came != head.counts {
-            return Err(incomplete(&format!("{:?} were announced, {came:?} came", head.counts)));
+        if self.broken || self.came != head.counts {
+            return Err(incomplete(&format!("{:?} were announced, {:?} came", head.counts, self.came)));
         }
-        self.check_indexes(&head)?;
-        let mut state = State::new();
-        let mut scratch = Touched::new();
-        self.put_nodes(&mut state)?;
-        self.put_services(&mut state, &mut scratch)?;
-        self.put_checks(&mut state, &mut scratch)?;
-        self.gather_instances(&mut state);
-        self.put_indexes(&mut state)?;
-        self.put_graves(&mut state, &head)?;
-        self.put_keys(&mut state, &head)?;
-        state.index = head.index;
-        state.offset = head.offset;
-        state.restored_at = head.restored_at;
-        state.at = head.at;
-        state.autopilot = head.autopilot.map(Arc::new);
+        self.gather_instances();
+        self.put_indexes()?;
+        let mut state = self.state;
         let kept = state.counts();
         if kept != head.counts {
             return Err(damaged(SectionKind::Head, format!("of {:?} only {kept:?} differ", head.counts)));
         }
+        // What the tables take for granted, so that no archive, whoever made it, can stop a server later.
+        let graves = state.graveyards_mut().into_iter().zip(head.grave_floors);
+        let floors = graves.fold(true, |fine, (graves, floor)| graves.set_floor(floor, head.index) && fine);
+        let keys = state.keys.set_floor(head.key_floor, head.index).is_ok();
+        let sane = head.index <= INDEX_MAX && head.offset <= head.index && head.restored_at <= head.index;
+        if !(floors && keys && sane) {
+            return Err(damaged(SectionKind::Head, "its indexes contradict each other".into()));
+        }
+        state.index = head.index;
+        state.offset = head.offset;
+        state.restored_at = head.restored_at;
+        state.at = head.at;
+        state.autopilot = head.autopilot.clone();
         Ok(state)
     }
 
-    fn counts(&self) -> Counts {
-        let count = |number: usize| number as u64;
-        Counts {
-            nodes: count(self.nodes.len()),
-            services: count(self.services.len()),
-            checks: count(self.checks.len()),
-            service_indexes: count(self.service_indexes.len()),
-            service_check_indexes: count(self.service_check_indexes.len()),
-            graves: count(self.graves.len()),
-            keys: count(self.keys.len()),
-            key_graves: count(self.key_graves.len()),
-        }
+    /// Adds what is gathered so far to a hash.
+    pub(super) fn hash_into(&self, hasher: &mut impl Hasher) {
+        self.state.fingerprint().hash(hasher);
+        self.came.hash(hasher);
+        (&self.service_indexes, &self.service_check_indexes, self.broken).hash(hasher);
     }
 
-    /// What the tables take for granted of indexes, so that no archive, whoever made it, can stop a server later.
-    fn check_indexes(&self, head: &HeadRow) -> Result<(), SectionError> {
-        let sane = head.index <= INDEX_MAX && head.offset <= head.index && head.restored_at <= head.index;
-        let floors = head.grave_floors;
-        let graves = self.graves.iter().all(|(yard, _, index)| {
-            floors.get(usize::from(*yard)).is_some_and(|floor| (*floor..=head.index).contains(index))
-        });
-        let of_keys =
-            |place: &Place| place.grave_index().is_none_or(|at| (head.key_floor..=head.index).contains(&at));
-        if sane && graves && self.key_graves.iter().all(of_keys) {
-            return Ok(());
-        }
-        Err(damaged(SectionKind::Head, "its indexes contradict each other".into()))
-    }
-
-    fn take_head(&mut self, head: &ArchivedHead) -> Result<(), SectionError> {
+    fn put_head(&mut self, rows: &ArchivedVec<ArchivedHead>) -> Result<(), SectionError> {
+        let [head] = &rows[..] else { return Err(damaged(SectionKind::Head, "there is one".into())) };
         if self.head.is_some() {
             return Err(incomplete("the first one came twice"));
         }
         let counts = &head.counts;
-        self.head = Some(HeadRow {
+        self.head = Some(Arc::new(HeadRow {
             index: head.index.to_native(),
             offset: head.offset.to_native(),
             restored_at: head.restored_at.to_native(),
             at: thaw(&head.at),
             key_floor: head.key_floor.to_native(),
             grave_floors: std::array::from_fn(|yard| head.grave_floors[yard].to_native()),
-            autopilot: thaw(&head.autopilot),
+            autopilot: thaw::<Option<AutopilotConfig>>(&head.autopilot).map(Arc::new),
             counts: Counts {
                 nodes: counts.nodes.to_native(),
                 services: counts.services.to_native(),
@@ -273,113 +236,111 @@ impl StateBuilder {
                 keys: counts.keys.to_native(),
                 key_graves: counts.key_graves.to_native(),
             },
-        });
+        }));
         Ok(())
     }
 
-    fn put_nodes(&mut self, state: &mut State) -> Result<(), SectionError> {
-        for (row, changed, checks_changed) in self.nodes.drain(..) {
+    fn put_nodes(&mut self, rows: &ArchivedVec<ArchivedNodeRow>) -> Result<(), SectionError> {
+        self.came.nodes += rows.len() as u64;
+        for archived in rows.iter() {
+            let row: Node = thaw(&archived.row);
             let key: Name = fold(&row.node).into();
-            state.link_node(&key, &row);
+            self.state.link_node(&key, &row);
             let entry = NodeEntry {
                 row: Arc::new(row),
                 services: OrdMap::new(),
                 checks: OrdMap::new(),
                 checks_by_service: OrdSet::new(),
                 own_checks: Arc::new([]),
-                changed,
-                checks_changed,
+                changed: archived.changed.to_native(),
+                checks_changed: archived.checks_changed.to_native(),
             };
-            state.nodes.insert(key, Arc::new(entry));
+            self.state.nodes.insert(key, Arc::new(entry));
         }
         Ok(())
     }
 
-    fn put_services(&mut self, state: &mut State, scratch: &mut Touched) -> Result<(), SectionError> {
-        for row in self.services.drain(..) {
+    fn put_services(&mut self, rows: &ArchivedVec<ArchivedServiceRow>) -> Result<(), SectionError> {
+        self.came.services += rows.len() as u64;
+        let mut scratch = Touched::new();
+        for archived in rows.iter() {
+            let row: Service = thaw(&archived.row);
             let (node, id): (Name, Name) = (fold(&row.node).into(), fold(&row.id).into());
-            if !state.nodes.contains_key(&node) {
+            if !self.state.nodes.contains_key(&node) {
                 return Err(orphan(SectionKind::Services, &row.id, &row.node));
             }
-            state.count_spelling(0, &row, scratch);
-            state.link_service_address(&node, &id, &row);
-            state.node_mut(&node).services.insert(id, Arc::new(row));
+            self.state.count_spelling(0, &row, &mut scratch);
+            self.state.link_service_address(&node, &id, &row);
+            self.state.node_mut(&node).services.insert(id, Arc::new(row));
         }
         Ok(())
     }
 
-    fn put_checks(&mut self, state: &mut State, scratch: &mut Touched) -> Result<(), SectionError> {
-        for row in self.checks.drain(..) {
+    fn put_checks(&mut self, rows: &ArchivedVec<ArchivedCheckRow>) -> Result<(), SectionError> {
+        self.came.checks += rows.len() as u64;
+        let mut scratch = Touched::new();
+        for archived in rows.iter() {
+            let row: Check = thaw(&archived.row);
             let (node, id): (Name, Name) = (fold(&row.node).into(), fold(&row.check_id).into());
-            if !state.nodes.contains_key(&node) {
+            if !self.state.nodes.contains_key(&node) {
                 return Err(orphan(SectionKind::Checks, &row.check_id, &row.node));
             }
             let row = Arc::new(row);
-            state.link_check(0, &node, &id, &row, scratch);
-            state.node_mut(&node).checks.insert(id, row);
+            self.state.link_check(0, &node, &id, &row, &mut scratch);
+            self.state.node_mut(&node).checks.insert(id, row);
         }
         Ok(())
     }
 
-    fn gather_instances(&self, state: &mut State) {
-        let names: Vec<Name> = state.nodes.keys().cloned().collect();
+    fn put_graves(&mut self, rows: &ArchivedVec<ArchivedGraveRow>) -> Result<(), SectionError> {
+        self.came.graves += rows.len() as u64;
+        let mut yards = self.state.graveyards_mut();
+        for row in rows.iter() {
+            let graves = yards.get_mut(usize::from(row.yard)).ok_or_else(|| unknown_name(&row.name))?;
+            graves.bury(row.name.as_str().into(), row.index.to_native());
+        }
+        Ok(())
+    }
+
+    fn put_keys(&mut self, rows: &ArchivedVec<ArchivedKeyRow>) -> Result<(), SectionError> {
+        self.came.keys += rows.len() as u64;
+        let rows = rows.iter().map(|row| Arc::new(thaw::<KvEntry>(&row.row))).collect();
+        let appended = self.state.keys.append(rows);
+        appended.map_err(|OutOfOrder| damaged(SectionKind::Keys, "keys out of order".into()))
+    }
+
+    fn put_key_graves(&mut self, rows: &ArchivedVec<ArchivedKeyGraveRow>) -> Result<(), SectionError> {
+        self.came.key_graves += rows.len() as u64;
+        for row in rows.iter() {
+            let added = self.state.keys.add_grave(grave(row));
+            added.map_err(|OutOfOrder| damaged(SectionKind::KeyGraves, "a key came twice".into()))?;
+        }
+        Ok(())
+    }
+
+    fn gather_instances(&mut self) {
+        let names: Vec<Name> = self.state.nodes.keys().cloned().collect();
         for name in names {
-            let entry = state.node_mut(&name);
+            let entry = self.state.node_mut(&name);
             let own = entry.checks_of("").into_iter().filter_map(|id| entry.checks.get(&id).cloned());
             entry.own_checks = own.collect();
-            for id in state.service_ids(&name) {
-                state.gather(&name, &id);
+            for id in self.state.service_ids(&name) {
+                self.state.gather(&name, &id);
             }
         }
     }
 
-    fn put_indexes(&mut self, state: &mut State) -> Result<(), SectionError> {
-        for (name, instances_changed, health_changed) in self.service_indexes.drain(..) {
-            let entry = state.services.get_mut(&name).ok_or_else(|| unknown_name(&name))?;
+    fn put_indexes(&mut self) -> Result<(), SectionError> {
+        for (name, instances_changed, health_changed) in &self.service_indexes {
+            let entry = self.state.services.get_mut(name).ok_or_else(|| unknown_name(name))?;
             let entry = Arc::make_mut(entry);
-            (entry.instances_changed, entry.health_changed) = (instances_changed, health_changed);
+            (entry.instances_changed, entry.health_changed) = (*instances_changed, *health_changed);
         }
-        for (name, changed) in self.service_check_indexes.drain(..) {
-            state.service_checks.get_mut(&name).ok_or_else(|| unknown_name(&name))?.changed = changed;
-        }
-        Ok(())
-    }
-
-    fn put_graves(&mut self, state: &mut State, head: &HeadRow) -> Result<(), SectionError> {
-        let mut yards = state.graveyards_mut();
-        for (yard, name, index) in self.graves.drain(..) {
-            let graves = yards.get_mut(usize::from(yard)).ok_or_else(|| unknown_name(&name))?;
-            graves.bury(name, index);
-        }
-        for (graves, floor) in yards.into_iter().zip(head.grave_floors) {
-            graves.set_floor(floor);
+        for (name, changed) in &self.service_check_indexes {
+            self.state.service_checks.get_mut(name).ok_or_else(|| unknown_name(name))?.changed = *changed;
         }
         Ok(())
     }
-
-    /// Live keys and tombstones, each in order, make one order.
-    fn put_keys(&mut self, state: &mut State, head: &HeadRow) -> Result<(), SectionError> {
-        let live = std::mem::take(&mut self.keys);
-        let places = if self.key_graves.is_empty() { live } else { merged(live, self.key_graves.drain(..)) };
-        if !places.is_sorted_by(|one, next| one.key() < next.key()) {
-            return Err(damaged(SectionKind::Keys, "keys out of order".into()));
-        }
-        state.keys = KeyTree::of(places, head.key_floor);
-        Ok(())
-    }
-}
-
-fn merged(live: Vec<Place>, gone: impl Iterator<Item = Place>) -> Vec<Place> {
-    let mut places = Vec::with_capacity(live.len());
-    let mut live = live.into_iter().peekable();
-    for grave in gone {
-        while let Some(place) = live.next_if(|place| place.key() < grave.key()) {
-            places.push(place);
-        }
-        places.push(grave);
-    }
-    places.extend(live);
-    places
 }
 
 fn known(kind: u16, version: u16) -> Result<SectionKind, SectionError> {

@@ -9,7 +9,6 @@ use rkyv::util::AlignedVec;
 use super::command::{Applied, ArchivedRestoreOp};
 use super::limits::{RESTORE_LENGTH_MAX, RESTORE_SILENCE_MAX};
 use super::rebuild::StateBuilder;
-use super::sections::Section;
 use super::state::State;
 use super::touched::Touched;
 
@@ -19,8 +18,10 @@ pub(super) struct Staged {
     pub id: u64,
     /// How many sections were announced.
     expected: u64,
-    /// Those that are whole.
-    pub sections: Vector<Arc<Section>>,
+    /// How many have come whole.
+    came: u64,
+    /// What they make, which nobody sees before the commit. Boxed: most states have none.
+    pub builder: Arc<StateBuilder>,
     /// What has come of the next one.
     pub rest: Vector<Arc<[u8]>>,
     /// Number of the next part.
@@ -49,7 +50,8 @@ impl State {
                 self.staged = Some(Staged {
                     id: id.to_native(),
                     expected: sections.to_native(),
-                    sections: Vector::new(),
+                    came: 0,
+                    builder: Arc::new(StateBuilder::new()),
                     rest: Vector::new(),
                     next: 0,
                     length: 0,
@@ -99,7 +101,7 @@ impl State {
                 self.staged = Some(staged);
                 Ok(())
             }
-            _ => self.replace_tables(log_index, &staged, touched),
+            _ => self.replace_tables(log_index, staged, touched),
         }
     }
 
@@ -108,18 +110,14 @@ impl State {
     fn replace_tables(
         &mut self,
         log_index: u64,
-        staged: &Staged,
+        staged: Staged,
         touched: &mut Touched,
     ) -> Result<(), String> {
-        let found = staged.sections.len() as u64;
-        if found != staged.expected || !staged.rest.is_empty() {
-            return Err(format!("the restore holds {found} of {} sections", staged.expected));
+        let Staged { expected, came, builder, rest, .. } = staged;
+        if came != expected || !rest.is_empty() {
+            return Err(format!("the restore holds {came} of {expected} sections"));
         }
-        let mut builder = StateBuilder::new();
-        for section in &staged.sections {
-            builder.section(section.kind, section.version, &section.bytes).map_err(|why| why.to_string())?;
-        }
-        let mut state = builder.finish().map_err(|why| why.to_string())?;
+        let mut state = Arc::unwrap_or_clone(builder).finish().map_err(|why| why.to_string())?;
         state.index = self.index.max(state.index + 1);
         state.offset = state.index - log_index;
         state.restored_at = state.index;
@@ -138,7 +136,7 @@ impl Staged {
                 "the archive holds more than the {RESTORE_LENGTH_MAX} bytes that a restore takes"
             ));
         }
-        if self.sections.len() as u64 == self.expected {
+        if self.came == self.expected {
             return Err(format!(
                 "the restore brought more than the {} sections that it announced",
                 self.expected
@@ -153,8 +151,8 @@ impl Staged {
         let mut whole = AlignedVec::<16>::with_capacity(length);
         before.iter().for_each(|bytes| whole.extend_from_slice(bytes));
         whole.extend_from_slice(bytes);
-        StateBuilder::check(kind, version, &whole).map_err(|why| why.to_string())?;
-        self.sections.push_back(Arc::new(Section { kind, version, bytes: whole }));
-        Ok(())
+        self.came += 1;
+        let put = Arc::make_mut(&mut self.builder).section(kind, version, &whole);
+        put.map_err(|why| why.to_string())
     }
 }

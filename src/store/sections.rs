@@ -85,7 +85,7 @@ pub(super) struct Head {
 }
 
 /// How many rows the other sections hold together.
-#[derive(Archive, Serialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Archive, Serialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[rkyv(derive(Debug))]
 pub(super) struct Counts {
     pub nodes: u64,

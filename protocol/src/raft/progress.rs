@@ -76,6 +76,12 @@ impl Progress {
         Peer { durable: self.durable, contact: self.contact, state: self.state, full: self.full }
     }
 
+    /// Messages and bytes of entries on their way.
+    #[cfg(test)]
+    pub fn in_flight(&self) -> (usize, u64) {
+        (self.in_flight.len() + usize::from(self.probe.is_some()), self.in_flight_bytes)
+    }
+
     /// Whether nothing is on its way whose answer is still to come.
     pub fn is_quiet(&self) -> bool {
         self.in_flight.is_empty() && self.probe.is_none()

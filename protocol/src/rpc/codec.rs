@@ -15,6 +15,8 @@ use crate::wire::{
 };
 
 mod consensus;
+#[cfg(test)]
+mod tests;
 
 const FORWARD: Kind = Kind(Kind::RPC_FIRST);
 const FORWARD_ANSWERS: Kind = Kind(Kind::RPC_FIRST + 1);

@@ -7,7 +7,7 @@ use crate::world::World;
 
 /// How many workloads, crashes of each kind per request; widened by `MUSTER_CRASH_WORKLOADS`.
 fn workloads() -> u64 {
-    std::env::var("MUSTER_CRASH_WORKLOADS").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
+    std::env::var("MUSTER_CRASH_WORKLOADS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
 }
 
 #[test]

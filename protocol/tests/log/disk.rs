@@ -167,6 +167,12 @@ impl Disk {
             .collect()
     }
 
+    /// Files as they were somewhere.
+    pub fn restore(&mut self, files: Vec<File>) {
+        self.files = files.into_iter().map(|file| (file.name, file.bytes.to_vec())).collect();
+        self.durable = self.files.clone();
+    }
+
     pub fn names(&self) -> Vec<FileName> {
         self.files.keys().copied().collect()
     }

@@ -107,7 +107,8 @@ fn check_snapshot(reader: &SnapshotReader) {
 }
 
 impl Promises {
-    pub fn durable_last(&self) -> u64 {
+    /// The last index that was promised.
+    pub fn last(&self) -> u64 {
         let (base, held) = self.state(self.durable);
         held.last().map_or(base.0, |entry| entry.index.max(base.0))
     }
@@ -121,14 +122,13 @@ impl Promises {
         (base, held)
     }
 
-    /// Requires that what was recovered is the log after some prefix of what it was told, and no less than promised.
-    pub fn check(&self, recovered: &Recovered) {
-        self.check_votes(recovered);
+    /// Whether what was recovered is the log after some prefix of what it was told, and no less than promised.
+    pub fn verdict(&self, recovered: &Recovered) -> Result<(), String> {
+        self.check_votes(recovered)?;
         let found = recovered.snapshot.as_ref().map_or((0, 0), |reader| {
             check_snapshot(reader);
             (reader.meta().index, reader.meta().term)
         });
-        assert!(found.0 >= self.snapshot, "snapshot {found:?} of {}", self.snapshot);
         let log = &recovered.log;
         assert!(log.first_index() <= found.0 + 1, "no gap behind the snapshot");
         let entries = &recovered.entries;
@@ -138,14 +138,14 @@ impl Promises {
         let mut at = self.durable;
         loop {
             if same(found, entries, base, &held) {
-                return;
+                return Ok(());
             }
             let Some(told) = self.told.get(at) else { break };
             step(&mut base, &mut held, told);
             at += 1;
         }
         let (base, held) = self.state(self.durable);
-        panic!(
+        Err(format!(
             "recovered {}..={} (term {}) behind {found:?}, which is no state from the promised one on: {:?}..={:?} behind {base:?}; notes \
              {:?}",
             log.first_index(),
@@ -154,18 +154,30 @@ impl Promises {
             held.first().map(|entry| entry.index),
             held.last().map(|entry| (entry.index, entry.term)),
             recovered.notes
-        );
+        ))
     }
 
-    fn check_votes(&self, recovered: &Recovered) {
+    /// Requires it, and that the newest snapshot promised is there.
+    fn check(&self, recovered: &Recovered) {
+        if let Err(why) = self.verdict(recovered) {
+            panic!("{why}");
+        }
+        let found = recovered.snapshot.as_ref().map_or(0, |reader| reader.meta().index);
+        assert!(found >= self.snapshot, "snapshot {found} of {}", self.snapshot);
+    }
+
+    fn check_votes(&self, recovered: &Recovered) -> Result<(), String> {
         if self.votes_durable == 0 && recovered.vote.is_none() {
-            return;
+            return Ok(());
         }
         let possible = &self.votes[self.votes_durable.saturating_sub(1)..];
         let found = (recovered.term, recovered.vote);
         let promised = self.votes_durable.checked_sub(1).map_or(0, |at| self.votes[at].0);
         let newer = recovered.vote.is_none() && promised < recovered.term;
-        assert!(possible.contains(&found) || newer, "vote {found:?} of {possible:?}");
+        match possible.contains(&found) || newer {
+            true => Ok(()),
+            false => Err(format!("vote {found:?} of {possible:?}")),
+        }
     }
 }
 

@@ -32,6 +32,10 @@ impl Replica {
         if self.applied.0 >= self.heard.1 && self.heard.1 > 0 {
             self.contact = Some(self.heard.0);
         }
+        if self.leads() {
+            // Should it lose the lead, its state is as old as a majority's last word.
+            self.contact = self.raft.last_contact().or(self.contact);
+        }
     }
 
     fn apply_batch(&mut self, commit: u64, out: &mut Vec<Effect>) {

@@ -157,7 +157,8 @@ pub fn state(health: &ClusterHealth, state: &State, pretty: bool) -> Vec<u8> {
     w.object(|w| {
         w.field(name!("Healthy")).flag(health.healthy);
         w.field(name!("FailureTolerance")).number(health.failure_tolerance);
-        w.field(name!("OptimisticFailureTolerance")).number(health.failure_tolerance);
+        // A feature of the paid edition; the open one answers 0.
+        w.field(name!("OptimisticFailureTolerance")).number(0u8);
         w.field(name!("Servers")).object(|w| {
             for (id, server) in &servers {
                 server_state(w.key(id), id, server, state);

@@ -1,10 +1,8 @@
-//! The key space as a whole: walked in order for a snapshot, and built at once from rows in order.
+//! The key space as a whole: walked in order for a snapshot, and built from rows in order.
 
 use std::sync::Arc;
 
-use imbl::OrdSet;
-
-use super::{Branch, KeyTree, Link, Slot, Sums};
+use super::{Branch, KeyTree, Link, Slot, Sums, WEIGHT_RATIO_MAX, balance, insert, weight};
 use crate::store::model::KvEntry;
 
 /// A tombstone.
@@ -20,33 +18,6 @@ pub(in crate::store) struct Grave {
     pub shown: u64,
     /// See [`Sums`].
     pub solid: bool,
-}
-
-/// A key on its way into a tree.
-#[derive(Clone, Debug)]
-pub(in crate::store) struct Place(Slot);
-
-impl Place {
-    pub(in crate::store) fn live(row: KvEntry) -> Place {
-        Place(Slot::Live(Arc::new(row)))
-    }
-
-    pub(in crate::store) fn gone(grave: Grave) -> Place {
-        let sums = Sums { changed: grave.changed, shown: grave.shown, solid: grave.solid };
-        Place(Slot::Gone { key: grave.key, changed: grave.own_change, sums })
-    }
-
-    /// Of a tombstone: the index by which its age counts.
-    pub(in crate::store) fn grave_index(&self) -> Option<u64> {
-        match &self.0 {
-            Slot::Live(_) => None,
-            Slot::Gone { sums, .. } => Some(sums.changed),
-        }
-    }
-
-    pub(in crate::store) fn key(&self) -> &[u8] {
-        self.0.key()
-    }
 }
 
 impl KeyTree {
@@ -93,20 +64,63 @@ impl KeyTree {
         })
     }
 
-    /// A balanced tree of `places`, which are in strictly ascending order of key.
-    pub(in crate::store) fn of(places: Vec<Place>, floor: u64) -> KeyTree {
-        debug_assert!(places.is_sorted_by(|one, next| one.key() < next.key()));
-        let graves_by_age: OrdSet<_> = places
-            .iter()
-            .filter_map(|place| match &place.0 {
-                Slot::Live(_) => None,
-                Slot::Gone { key, sums, .. } => Some((sums.changed, key.clone())),
-            })
-            .collect();
-        let count = places.len();
-        KeyTree { root: build(&mut places.into_iter(), count), graves_by_age, floor }
+    /// Adds rows behind all others: they are in strictly ascending order of key, and all keys here lie before the first.
+    ///
+    /// # Errors
+    /// They are not; nothing was added.
+    pub(in crate::store) fn append(&mut self, rows: Vec<Arc<KvEntry>>) -> Result<(), OutOfOrder> {
+        let Some(first) = rows.first() else { return Ok(()) };
+        let behind = self.last_key().is_none_or(|last| *last < *first.key);
+        if !behind || !rows.is_sorted_by(|one, next| one.key < next.key) {
+            return Err(OutOfOrder);
+        }
+        let more = rows.len() - 1;
+        let mut slots = rows.into_iter().map(Slot::Live);
+        let middle = slots.next().expect("there is a first row");
+        let right = build(&mut slots, more);
+        self.root = Some(join(self.root.take(), middle, right));
+        Ok(())
+    }
+
+    /// Adds a tombstone.
+    ///
+    /// # Errors
+    /// The key is there already; the tree is of no use any more.
+    pub(in crate::store) fn add_grave(&mut self, grave: Grave) -> Result<(), OutOfOrder> {
+        let Grave { key, own_change, changed, shown, solid } = grave;
+        let sums = Sums { changed, shown, solid };
+        match insert(&mut self.root, Slot::Gone { key: key.clone(), changed: own_change, sums }) {
+            Some(_) => Err(OutOfOrder),
+            None => {
+                self.graves_by_age.insert((changed, key));
+                Ok(())
+            }
+        }
+    }
+
+    /// Says which deletions are forgotten: none that is remembered may be older.
+    ///
+    /// # Errors
+    /// One is, or one is younger than `index`, the newest write of all.
+    pub(in crate::store) fn set_floor(&mut self, floor: u64, index: u64) -> Result<(), OutOfOrder> {
+        let oldest = self.graves_by_age.get_min().is_none_or(|(oldest, _)| *oldest >= floor);
+        let newest = self.graves_by_age.get_max().is_none_or(|(newest, _)| *newest <= index);
+        self.floor = floor;
+        if oldest && newest { Ok(()) } else { Err(OutOfOrder) }
+    }
+
+    fn last_key(&self) -> Option<&[u8]> {
+        let mut branch = self.root.as_ref()?;
+        while let Some(right) = &branch.right {
+            branch = right;
+        }
+        Some(branch.slot.key())
     }
 }
+
+/// What was added does not lie where it should.
+#[derive(Debug)]
+pub(in crate::store) struct OutOfOrder;
 
 fn push_left(mut link: &Link, wanted: fn(&Branch) -> bool, stack: &mut Vec<Arc<Branch>>) {
     while let Some(branch) = link.as_ref().filter(|branch| wanted(branch)) {
@@ -115,16 +129,84 @@ fn push_left(mut link: &Link, wanted: fn(&Branch) -> bool, stack: &mut Vec<Arc<B
     }
 }
 
-/// The next `count` places as a tree: halves differ by at most one, well within the balance rule.
-fn build(places: &mut impl Iterator<Item = Place>, count: usize) -> Link {
+/// The next `count` slots as a tree: halves differ by at most one, well within the balance rule.
+fn build(slots: &mut impl Iterator<Item = Slot>, count: usize) -> Link {
     if count == 0 {
         return None;
     }
     let before = count / 2;
-    let left = build(places, before);
-    let Place(slot) = places.next().expect("the caller counted the places");
-    let right = build(places, count - before - 1);
+    let left = build(slots, before);
+    let slot = slots.next().expect("the caller counted the slots");
+    let right = build(slots, count - before - 1);
+    Some(branch(left, slot, right))
+}
+
+/// One tree of two, with a slot between them: goes down the heavier one until both are in balance (`link` of Adams).
+fn join(left: Link, slot: Slot, right: Link) -> Arc<Branch> {
+    let (left_weight, right_weight) = (weight(&left), weight(&right));
+    let mut joined = if left_weight > WEIGHT_RATIO_MAX * right_weight {
+        let mut shared = left.expect("the heavier tree is not empty");
+        let top = Arc::make_mut(&mut shared);
+        top.right = Some(join(top.right.take(), slot, right));
+        top.refresh();
+        Some(shared)
+    } else if right_weight > WEIGHT_RATIO_MAX * left_weight {
+        let mut shared = right.expect("the heavier tree is not empty");
+        let top = Arc::make_mut(&mut shared);
+        top.left = Some(join(left, slot, top.left.take()));
+        top.refresh();
+        Some(shared)
+    } else {
+        return branch(left, slot, right);
+    };
+    balance(&mut joined);
+    joined.expect("a tree in balance has as many branches as before")
+}
+
+fn branch(left: Link, slot: Slot, right: Link) -> Arc<Branch> {
     let mut branch = Branch { left, right, slot, size: 0, live: 0, sums: Sums::default() };
     branch.refresh();
-    Some(Arc::new(branch))
+    Arc::new(branch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(number: usize) -> Arc<KvEntry> {
+        Arc::new(KvEntry { key: format!("{number:06}").into(), modify_index: 1, ..KvEntry::default() })
+    }
+
+    /// Every branch is in balance and sums up what is under it.
+    fn check(link: &Link) {
+        let Some(top) = link else { return };
+        let (left, right) = (weight(&top.left), weight(&top.right));
+        assert!(left <= WEIGHT_RATIO_MAX * right && right <= WEIGHT_RATIO_MAX * left, "{left} {right}");
+        let mut again = (**top).clone();
+        again.refresh();
+        assert_eq!((again.size, again.live, again.sums), (top.size, top.live, top.sums));
+        check(&top.left);
+        check(&top.right);
+    }
+
+    #[test]
+    fn appended_rows_make_a_tree_in_balance() {
+        for step in [1, 2, 3, 7, 100, 1000] {
+            let mut tree = KeyTree::default();
+            let mut count = 0;
+            for round in 0..40 {
+                let size = step * (1 + round % 5);
+                tree.append((count..count + size).map(row).collect()).unwrap();
+                count += size;
+                check(&tree.root);
+            }
+            assert_eq!(tree.len(), count);
+            assert!(
+                tree.rows().map(|row| row.key.clone()).eq((0..count).map(|number| row(number).key.clone()))
+            );
+            assert!(tree.append(vec![row(count - 1)]).is_err());
+            assert!(tree.append(vec![row(count + 1), row(count)]).is_err());
+            assert_eq!(tree.len(), count);
+        }
+    }
 }

@@ -121,10 +121,10 @@ fn fingerprints_tell_states_apart() {
 #[test]
 fn later_versions_damage_and_gaps_are_told_apart() {
     let state = of_everything();
-    let mut builder = StateBuilder::new();
-    assert_eq!(builder.section(1, 2, &[]), Err(SectionError::Unknown { kind: 1, version: 2 }));
-    assert_eq!(builder.section(99, 1, &[]), Err(SectionError::Unknown { kind: 99, version: 1 }));
-    assert!(matches!(builder.section(1, 1, &[0xff; 64]), Err(SectionError::Damaged { kind: 1, .. })));
+    let taken = |kind, version, bytes: &[u8]| StateBuilder::new().section(kind, version, bytes);
+    assert_eq!(taken(1, 2, &[]), Err(SectionError::Unknown { kind: 1, version: 2 }));
+    assert_eq!(taken(99, 1, &[]), Err(SectionError::Unknown { kind: 99, version: 1 }));
+    assert!(matches!(taken(1, 1, &[0xff; 64]), Err(SectionError::Damaged { kind: 1, .. })));
     assert!(matches!(StateBuilder::new().finish(), Err(SectionError::Incomplete { .. })));
     let sections: Vec<_> = state.sections().collect();
     for missing in 0..sections.len() {

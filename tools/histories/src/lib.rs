@@ -98,7 +98,8 @@ pub struct Operation {
     pub returned: Time,
     /// The answer.
     pub answer: Answer,
-    /// Index of the log at which the answer was true. A lost write may have one too: if it is known where it happened.
+    /// Index of the log at which the answer was true. A lost write may have one too: if it is known that and where it
+    /// happened.
     pub index: Option<u64>,
 }
 

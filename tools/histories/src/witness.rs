@@ -89,6 +89,9 @@ impl Replay<'_> {
     fn judge(&mut self, index: u64, op: &Operation) -> Result<(), Violation> {
         let before = key_of(&op.ask).and_then(|key| self.model.get(key));
         let right = self.model.apply(index, &op.ask);
+        // That a lost conditional write has a place says that it took place.
+        let held = op.answer == Answer::Lost && matches!(op.ask, Ask::Cas(..) | Ask::DeleteCas(..));
+        let op = &Operation { answer: if held { Answer::Condition(true) } else { op.answer }, ..op.clone() };
         if op.answer == Answer::Lost || op.answer == right {
             if let Some(key) = key_of(&op.ask) {
                 self.unsure.remove(&key);
@@ -316,6 +319,15 @@ mod tests {
         let again = op(21, 30, Ask::Set(1, 101), Answer::Done, 6);
         let gone_again = op(31, 40, Ask::Get(1), GONE, 7);
         assert_eq!(rule(&[set, delete, gone, again, gone_again]), "answers match the log");
+    }
+
+    #[test]
+    fn a_lost_race_that_was_won_tells_of_a_lost_delete() {
+        let set = op(0, 10, Ask::Set(1, 100), Answer::Done, 4);
+        let (delete, cas) = (lost(11, Ask::Delete(1)), lost(12, Ask::Cas(1, None, 101)));
+        let seen = op(20, 30, Ask::Get(1), saw(101, 6), 6);
+        assert_eq!(check(&[set.clone(), delete, cas.clone(), seen.clone()]), Ok(()));
+        assert_eq!(rule(&[set, cas, seen]), "answers match the log");
     }
 
     #[test]

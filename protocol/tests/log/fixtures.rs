@@ -1,0 +1,1 @@
+//! Folders that released versions wrote, and that every later one must read.

@@ -1,0 +1,11 @@
+//! Clusters of real server processes on loopback: they find one another, elect, replicate, lose servers and get them back.
+//!
+//! `MUSTER_TEST_BINARY` names another build (figures are of interest from a release build only), `MUSTER_TEST_RUNTIME`
+//! picks the driver.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod harness;
+mod life;
+mod membership;

@@ -1,0 +1,242 @@
+//! Everything about a run that its seed decides before it begins. Each knob is drawn anew for each seed, and each kind of
+//! fault is left out of many runs: a fault that is always there hides what only happens without it (swarm testing,
+//! Groce and others 2012).
+
+use std::time::Duration;
+
+use crate::disk::DiskMood;
+use crate::network::NetworkMood;
+use crate::queue::{MILLI, SECOND, Time};
+use crate::random::Random;
+
+/// How much of everything a run has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Half a minute of a cluster: thousands of them say more than one long one.
+    Small,
+    /// Ten minutes and more of everything.
+    Large,
+}
+
+/// A fault that is put in while a run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// The servers fall into two groups.
+    Split,
+    /// The leader hears nobody and nobody hears it.
+    IsolateLeader,
+    /// One server is alone.
+    IsolateOne,
+    /// Some directions of some links are cut.
+    OneWay,
+    /// Each server sees a majority, no two the same one.
+    Ring,
+    /// Two groups that only one server connects.
+    Bridge,
+    /// Links of some servers are clogged one after another and opened in another order.
+    Swizzle,
+    /// A link is set up anew: what was on its way is lost.
+    ResetLink,
+    /// A server loses power.
+    Crash,
+    /// A server's process is killed.
+    Kill,
+    /// All servers lose power at once.
+    CrashAll,
+    /// A server stands still, longer than a lease lasts.
+    Pause,
+    /// A disk does nothing for a while.
+    Stall,
+    /// A disk is slow for a while.
+    SlowDisk,
+    /// A disk is full for a while.
+    FullDisk,
+    /// One change of a disk fails.
+    FailOnce,
+    /// All changes of a disk fail for a while.
+    FailForLong,
+    /// Some bits of a sector flip.
+    Rot,
+    /// A block is written where another one was.
+    Misdirect,
+    /// A server is taken out and an empty one added in its place.
+    Replace,
+    /// A server is added.
+    Add,
+    /// A server is taken out.
+    Remove,
+    /// A voter loses its vote.
+    Demote,
+    /// The lead is handed over.
+    Transfer,
+    /// A server is told to take a snapshot.
+    Snapshot,
+}
+
+/// All kinds.
+pub const FAULTS: [Fault; 25] = [
+    Fault::Split,
+    Fault::IsolateLeader,
+    Fault::IsolateOne,
+    Fault::OneWay,
+    Fault::Ring,
+    Fault::Bridge,
+    Fault::Swizzle,
+    Fault::ResetLink,
+    Fault::Crash,
+    Fault::Kill,
+    Fault::CrashAll,
+    Fault::Pause,
+    Fault::Stall,
+    Fault::SlowDisk,
+    Fault::FullDisk,
+    Fault::FailOnce,
+    Fault::FailForLong,
+    Fault::Rot,
+    Fault::Misdirect,
+    Fault::Replace,
+    Fault::Add,
+    Fault::Remove,
+    Fault::Demote,
+    Fault::Transfer,
+    Fault::Snapshot,
+];
+
+/// How often clients do what, in parts of all.
+#[derive(Clone, Debug)]
+pub struct Mix {
+    /// Reads that promise no more than a prefix.
+    pub stale: u64,
+    /// Reads as the leader's lease allows.
+    pub default: u64,
+    /// Reads that a majority confirms.
+    pub consistent: u64,
+    /// Writes.
+    pub set: u64,
+    /// Conditional writes.
+    pub cas: u64,
+    /// Removals.
+    pub delete: u64,
+    /// Conditional removals.
+    pub delete_cas: u64,
+    /// Removals of all keys.
+    pub delete_all: u64,
+}
+
+/// What a seed decides.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Servers at the start.
+    pub servers: usize,
+    /// Until when faults are put in.
+    pub duration: Time,
+    /// See `muster_protocol::raft::Options`.
+    pub election_timeout: Duration,
+    /// See there.
+    pub heartbeat_interval: Duration,
+    /// See there.
+    pub disk_stall_limit: Duration,
+    /// How long a write waits for a leader.
+    pub hold_timeout: Duration,
+    /// Entries between two snapshots.
+    pub snapshot_threshold: u64,
+    /// Entries that are kept behind a snapshot.
+    pub trailing: u64,
+    /// Bytes of a segment of the log.
+    pub segment_bytes: u64,
+    /// Bytes of entries in one message.
+    pub message_bytes: u64,
+    /// Messages with entries on their way to one server.
+    pub in_flight: usize,
+    /// Clients that read and write.
+    pub clients: usize,
+    /// Clients that only watch.
+    pub watchers: usize,
+    /// Keys.
+    pub keys: u32,
+    /// Mean pause of a client between two operations.
+    pub think: Time,
+    /// How long a client waits for an answer.
+    pub patience: Time,
+    /// Longest value, bytes.
+    pub value_bytes: u64,
+    /// What clients do.
+    pub mix: Mix,
+    /// Probability that a client asks another server than last time.
+    pub wander: f64,
+    /// Probability that an answer does not reach its client.
+    pub answer_loss: f64,
+    /// The wires while faults are put in.
+    pub network: NetworkMood,
+    /// The disks at the start.
+    pub disk: DiskMood,
+    /// The kinds of faults of this run.
+    pub faults: Vec<Fault>,
+    /// Mean time between two faults.
+    pub fault_pause: Time,
+    /// Mean time that one lasts.
+    pub fault_length: Time,
+}
+
+impl Plan {
+    /// Draws the plan of a seed.
+    pub fn draw(seed: u64, profile: Profile, random: &mut Random) -> Plan {
+        let servers = *random.one(&[1, 3, 3, 3, 3, 3, 5, 5]);
+        let election_timeout = random.log_within(150 * MILLI, 1500 * MILLI);
+        let duration = match profile {
+            Profile::Small => random.within(10, 40) * SECOND,
+            Profile::Large => random.within(300, 1200) * SECOND,
+        };
+        let most = if random.chance(0.2) { FAULTS.len() } else { random.within(1, 8) as usize };
+        let mut kinds = FAULTS.to_vec();
+        random.shuffle(&mut kinds);
+        kinds.truncate(most);
+        kinds.sort_unstable();
+        Plan {
+            seed,
+            servers,
+            duration,
+            election_timeout: Duration::from_nanos(election_timeout),
+            heartbeat_interval: Duration::from_nanos(election_timeout / random.within(3, 10)),
+            disk_stall_limit: Duration::from_nanos(random.log_within(100 * MILLI, 2 * SECOND)),
+            hold_timeout: Duration::from_nanos(random.log_within(200 * MILLI, 7 * SECOND)),
+            snapshot_threshold: random.log_within(8, 400),
+            trailing: random.log_within(1, 200),
+            segment_bytes: random.log_within(4, 64) * 4096,
+            message_bytes: random.log_within(200, 512 << 10),
+            in_flight: random.log_within(1, 64) as usize,
+            clients: random.within(3, 10) as usize,
+            watchers: random.within(1, 4) as usize,
+            keys: random.log_within(1, 12) as u32,
+            think: random.log_within(5 * MILLI, 400 * MILLI),
+            patience: random.log_within(SECOND, 8 * SECOND),
+            value_bytes: random.log_within(8, 2000),
+            mix: Mix::draw(random),
+            wander: if random.chance(0.5) { 0.05 } else { random.unit() },
+            answer_loss: if random.chance(0.5) { 0.0 } else { random.unit() * 0.1 },
+            network: NetworkMood::draw(random),
+            disk: DiskMood::draw(random),
+            faults: kinds,
+            fault_pause: random.log_within(200 * MILLI, 4 * SECOND),
+            fault_length: random.log_within(100 * MILLI, 4 * SECOND),
+        }
+    }
+}
+
+impl Mix {
+    fn draw(random: &mut Random) -> Mix {
+        let mut part = |most: u64| if random.chance(0.3) { 0 } else { random.within(1, most) };
+        Mix {
+            stale: part(8),
+            default: part(12) + 1,
+            consistent: part(6),
+            set: part(12) + 2,
+            cas: part(8),
+            delete: part(3),
+            delete_cas: part(3),
+            delete_all: part(1),
+        }
+    }
+}

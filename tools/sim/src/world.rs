@@ -1,0 +1,203 @@
+//! One run: servers, wires, disks, clients and faults under one virtual time.
+
+use histories::Violation;
+
+use crate::clients::{Client, Op, Parked, Watcher};
+use crate::finish::Finish;
+use crate::nemesis::{Mend, Nemesis};
+use crate::network::{Fate, Network};
+use crate::operator::Operator;
+use crate::plan::Plan;
+use crate::queue::{Queue, Time};
+use crate::random::Random;
+use crate::server::{Letter, Server};
+use crate::tally::Tally;
+use crate::trace;
+use crate::trace::Trace;
+use crate::truth::Truth;
+
+/// Something that is going to happen.
+pub enum Event {
+    /// A message comes in.
+    Deliver { from: usize, to: usize, resets: u64, letter: Box<Letter> },
+    /// A server wanted to be woken.
+    Wake { server: usize, run: u32 },
+    /// A disk ends what it does.
+    DiskEnds { server: usize, run: u32 },
+    /// Work off the control core ends.
+    WorkEnds { server: usize, run: u32, work: u64 },
+    /// A client does its next thing.
+    ClientActs { client: usize },
+    /// A request comes in.
+    Arrives { op: usize, server: usize },
+    /// An answer comes back.
+    Returns { op: usize },
+    /// A client waits no longer.
+    GivesUp { op: usize },
+    /// A watching client asks.
+    Asks { watcher: usize },
+    /// A parked query's time is up.
+    QueryEnds { query: usize },
+    /// The next fault.
+    Fault,
+    /// A fault ends.
+    Mended(Mend),
+    /// A server starts.
+    Start { server: usize },
+    /// A server learns that its link to another one broke.
+    LinkLost { server: usize, peer: usize },
+    /// The first servers are told of each other.
+    Bootstrap,
+    /// The operator looks what is to do.
+    Operate,
+    /// The end of the faults, then regular looks at whether all is well again.
+    Heal,
+    /// See `Heal`.
+    Look,
+}
+
+/// One run.
+pub struct World {
+    /// What the seed decided.
+    pub plan: Plan,
+    /// Virtual time.
+    pub now: Time,
+    /// What is going to happen.
+    pub queue: Queue<Event>,
+    /// Randomness of the world at large.
+    pub random: Random,
+    /// All servers there ever were.
+    pub servers: Vec<Server>,
+    /// The wires between them.
+    pub network: Network,
+    /// Clients that read and write.
+    pub clients: Vec<Client>,
+    /// Clients that watch.
+    pub watchers: Vec<Watcher>,
+    /// All operations; their number is their token.
+    pub ops: Vec<Op>,
+    /// All blocking queries.
+    pub queries: Vec<Parked>,
+    /// Faults and operators.
+    pub nemesis: Nemesis,
+    /// What the operator wants.
+    pub operator: Operator,
+    /// How the end goes.
+    pub finish: Finish,
+    /// What must be true.
+    pub truth: Truth,
+    /// What was done.
+    pub tally: Tally,
+    /// The record.
+    pub trace: Trace,
+    /// The first rule that was broken.
+    pub broken: Option<Violation>,
+    /// Whether faults are over.
+    pub healed: bool,
+    /// The run is over and all is well.
+    pub done: bool,
+    /// How many runs of servers there were.
+    pub copies: u32,
+}
+
+/// Nothing that a run needs takes so long.
+const EVENTS_MAX: u64 = 20_000_000;
+
+impl World {
+    /// Runs to the end.
+    pub fn run(&mut self) {
+        let mut events = 0;
+        while let Some((time, event)) = self.queue.pop() {
+            assert!(time >= self.now, "time does not go back");
+            self.now = time;
+            self.happen(event);
+            events += 1;
+            if self.done || self.broken.is_some() {
+                return;
+            }
+            if events > EVENTS_MAX {
+                self.fail("a run ends", format!("{events} events and no end"));
+            }
+        }
+    }
+
+    /// Ends the run with a broken rule.
+    pub fn fail(&mut self, rule: &'static str, story: String) {
+        trace!(self, "BROKEN {rule}: {story}");
+        if self.broken.is_none() {
+            self.broken = Some(Violation { rule, story });
+        }
+    }
+
+    /// Ends the run if a rule was broken.
+    pub fn require(&mut self, result: Result<(), Violation>) {
+        if let Err(Violation { rule, story }) = result {
+            self.fail(rule, story);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        if let Some(until) = self.paused(&event) {
+            self.queue.push(until, event);
+            return;
+        }
+        match event {
+            Event::Deliver { from, to, resets, letter } => self.deliver(from, to, resets, *letter),
+            Event::Wake { server, run } => self.wake(server, run),
+            Event::DiskEnds { server, run } => self.disk_ends(server, run),
+            Event::WorkEnds { server, run, work } => self.work_ends(server, run, work),
+            Event::ClientActs { client } => self.client_acts(client),
+            Event::Arrives { op, server } => self.arrives(op, server),
+            Event::Returns { op } => self.returns(op),
+            Event::GivesUp { op } => self.gives_up(op),
+            Event::Asks { watcher } => self.watcher_asks(watcher),
+            Event::QueryEnds { query } => self.query_ends(query),
+            Event::Fault => self.fault(),
+            Event::Mended(mend) => self.mended(mend),
+            Event::Start { server } => self.start(server),
+            Event::LinkLost { server, peer } => self.link_lost(server, peer),
+            Event::Bootstrap => self.bootstrap(),
+            Event::Operate => self.operate_on(),
+            Event::Heal => self.heal(),
+            Event::Look => self.look(),
+        }
+    }
+
+    /// Until when a standing process cannot see an event.
+    fn paused(&self, event: &Event) -> Option<Time> {
+        let server = match event {
+            Event::Deliver { to, .. } => *to,
+            Event::Wake { server, .. } | Event::WorkEnds { server, .. } | Event::Arrives { server, .. } => {
+                *server
+            }
+            Event::DiskEnds { server, .. } | Event::LinkLost { server, .. } => *server,
+            _ => return None,
+        };
+        let until = self.servers[server].paused_until;
+        (until > self.now && self.servers[server].is_up()).then_some(until)
+    }
+
+    /// Sends a message between servers.
+    pub fn send(&mut self, from: usize, to: usize, letter: Letter) {
+        self.tally.one("messages");
+        let once = letter.once();
+        match self.network.send(self.now, from, to, once) {
+            Fate::Lost => self.tally.one("fault: message lost"),
+            Fate::Reset => {
+                self.tally.one("fault: corrupt frame, link reset");
+                self.link_was_reset(from, to);
+            }
+            Fate::Arrives(at) => self.in_flight(at, from, to, letter),
+            Fate::Twice(first, second) => {
+                self.tally.one("fault: message duplicated");
+                self.in_flight(first, from, to, letter.clone());
+                self.in_flight(second, from, to, letter);
+            }
+        }
+    }
+
+    fn in_flight(&mut self, at: Time, from: usize, to: usize, letter: Letter) {
+        let resets = self.network.resets(from, to);
+        self.queue.push(at, Event::Deliver { from, to, resets, letter: Box::new(letter) });
+    }
+}
