@@ -113,6 +113,16 @@ fn who_has_given_a_promise_or_a_vote_gives_no_other_a_promise_at_once() {
 }
 
 #[test]
+fn a_candidate_waits_for_a_slow_disk() {
+    let mut one = One::voter(1, &[1]);
+    one.input(Input::Tick);
+    one.pass(ms(20 * T));
+    assert_eq!((one.raft.role(), one.raft.term()), (Role::Candidate, 2));
+    one.disk();
+    assert_eq!(one.raft.role(), Role::Leader);
+}
+
+#[test]
 fn a_candidate_counts_each_vote_of_its_term_once() {
     let mut one = One::voter(5, &[1]);
     one.pass(ms(T * 3 / 2));
