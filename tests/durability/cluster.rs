@@ -127,10 +127,10 @@ impl Server {
         Process::spawn(&self.folder, command)
     }
 
-    /// Sends its process the signal that ends it.
-    pub fn strike(&self) {
+    /// Sends its process a signal.
+    pub fn signal(&self, signal: i32) {
         if let Some(process) = &self.process {
-            process.signal(libc::SIGKILL);
+            process.signal(signal);
         }
     }
 
