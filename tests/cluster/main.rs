@@ -9,4 +9,5 @@ mod support;
 mod harness;
 mod life;
 mod membership;
+mod operator;
 mod snapshot;
