@@ -158,6 +158,37 @@ fn a_failed_write_is_fatal_and_never_tried_again() {
     }
 }
 
+/// A snapshot that was dropped while it was given its name once stayed in the folder for good.
+#[test]
+fn a_snapshot_dropped_while_it_is_renamed_does_not_stay() {
+    let mut bench = Bench::new();
+    bench.append(9, 10);
+    bench.drain();
+    let write = |bench: &mut Bench, index: u64| {
+        bench.log.snapshot_begin(index, 1);
+        snapshot_bytes(index, 1, false).iter().for_each(|piece| bench.log.snapshot_write(piece));
+        bench.log.snapshot_end();
+    };
+    write(&mut bench, 4);
+    let mut requests = Vec::new();
+    while !requests.iter().any(|request| matches!(request, Request::Rename { .. })) {
+        for request in requests.drain(..) {
+            let done = bench.disk.obey(&request);
+            bench.log.complete(done, &mut bench.notices).expect("no fault");
+        }
+        bench.log.poll(bench.now, &mut requests);
+    }
+    write(&mut bench, 7);
+    for request in requests {
+        let done = bench.disk.obey(&request);
+        bench.log.complete(done, &mut bench.notices).expect("no fault");
+    }
+    bench.drain();
+    let snapshots = |name: &FileName| !matches!(name, FileName::Segment(_) | FileName::Vote);
+    let left: Vec<FileName> = bench.disk.names().into_iter().filter(snapshots).collect();
+    assert_eq!(left, [FileName::Snapshot { term: 1, index: 7 }]);
+}
+
 #[test]
 fn an_unasked_answer_is_fatal() {
     let mut bench = Bench::new();
