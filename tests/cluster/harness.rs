@@ -156,6 +156,11 @@ impl Server {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
+    /// Its `data_dir`.
+    pub fn data_folder(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
     /// The answer, if it is 200.
     pub fn get(&self, path: &str) -> Option<Reply> {
         http::get(self.http, path).ok().filter(|reply| reply.status == 200)
