@@ -10,3 +10,4 @@ mod harness;
 mod life;
 mod membership;
 mod operator;
+mod snapshot;
