@@ -126,7 +126,7 @@ fn a_server_that_shall_not_vote_receives_all_and_decides_nothing() {
         let state = silent.ask("/v1/operator/autopilot/state");
         counted(&state, "Voters") == 1 && counted(&state, "ReadReplicas") == 1 && state["Healthy"] == true
     });
-    assert_eq!(voter.voters(), [voter.name.clone()]);
+    assert_eq!(voter.voters(), [voter.name.as_str()]);
     // Without it the cluster goes on.
     cluster.servers[place].kill();
     cluster.servers[0].put("w/c", "alone");
@@ -188,7 +188,7 @@ fn a_lost_majority_is_revived_by_peers_json() {
     cluster.servers[survivor].start();
     let alone = &cluster.servers[survivor];
     alone.put("w/after", "value");
-    assert_eq!(alone.voters(), [alone.name.clone()]);
+    assert_eq!(alone.voters(), [alone.name.as_str()]);
     wait::until_true("the file's end", SOON, || !file.exists());
     let copy = alone.ask("/v1/kv/w/?recurse");
     let keys = |list: &Value| list.as_array().expect("a list").len();
