@@ -166,6 +166,25 @@ fn a_vote_is_durable_before_it_is_told_and_given_once_a_term() {
 }
 
 #[test]
+fn a_term_that_has_a_leader_has_no_more_votes() {
+    let mut one = One::voter(3, &[1, 1]);
+    one.hear(1, Message::Append(append(2, at(2, 1), &[], 0)));
+    one.disk();
+    one.now += ms(2 * T);
+    assert!(!votes(&one.hear(2, Message::Vote(request(2, at(2, 1)))))[0].granted);
+}
+
+#[test]
+fn the_log_tells_of_a_term_that_the_vote_does_not() {
+    let mut restored = restored(&voters(3), &[1, 4]);
+    (restored.term, restored.vote) = (3, Some(id(1)));
+    let mut one = One::start(restored);
+    assert_eq!(one.raft.term(), 4);
+    one.hear(2, Message::Vote(request(4, at(2, 4))));
+    assert!(votes(&one.disk())[0].granted, "it has not voted in that one");
+}
+
+#[test]
 fn votes_go_to_logs_that_are_as_complete() {
     for (mine, theirs, granted) in [
         (&[1, 1, 2][..], at(3, 2), true),
