@@ -16,13 +16,22 @@ mod disks;
 mod support;
 #[path = "durability/verdict.rs"]
 mod verdict;
+#[path = "durability/watches.rs"]
+mod watches;
 
 use chaos::Plan;
 
-/// Three servers: one, two or all of them are killed and come back, again and again.
+/// Three servers: one, two or all of them are killed and come back, again and again, or one is stopped for a while.
 #[test]
 fn three_servers_lose_nothing_and_show_nothing_stale() {
-    chaos::run(&Plan { servers: 3, clients: 8, kills_min: 6, kills_of_all_min: 1, ..Plan::new("three") });
+    chaos::run(&Plan {
+        servers: 3,
+        clients: 8,
+        kills_min: 6,
+        kills_of_all_min: 1,
+        pauses_min: 1,
+        ..Plan::new("three")
+    });
 }
 
 /// One server: every kill is a kill of all.

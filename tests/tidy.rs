@@ -25,7 +25,7 @@ struct Ban {
 }
 
 const AGENT: &[&str] = &["src/", "protocol/src/"];
-const DETERMINISTIC: &[&str] = &["protocol/src/", "src/store/"];
+const DETERMINISTIC: &[&str] = &["protocol/src/", "src/store/", "src/consensus/replica/"];
 const RUNTIME: &[&str] = &["src/runtime/"];
 /// Commands other than `agent` are plain blocking programs.
 const RUNTIME_AND_CLI: &[&str] = &["src/runtime/", "src/cli/"];

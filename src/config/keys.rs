@@ -284,7 +284,7 @@ pub const KEYS: &[Key] = &[
     later("retry_interval_wan", Duration).flag("retry-interval-wan"),
     here("retry_max", Int).flag("retry-max"),
     later("retry_max_wan", Int).flag("retry-max-wan"),
-    later("rejoin_after_leave", Bool).flag("rejoin"),
+    here("rejoin_after_leave", Bool).flag("rejoin"),
     here("reconnect_timeout", Duration),
     later("reconnect_timeout_wan", Duration),
     later("encrypt", Text).flag("encrypt"),

@@ -116,7 +116,8 @@ fn completion(done: Done) -> Completion {
 pub(super) struct Memory(BTreeMap<FileName, BTreeMap<u64, Bytes>>);
 
 impl Memory {
-    fn obey(&mut self, request: Request) -> Completion {
+    /// Does what is asked, at once.
+    pub fn obey(&mut self, request: Request) -> Completion {
         let id = request.id();
         match request {
             Request::Create { file, .. } => drop(self.0.insert(file, BTreeMap::new())),
@@ -142,6 +143,16 @@ impl Memory {
         let end = self.0.get(&file).and_then(|writes| writes.last_key_value());
         let length = end.map_or(0, |(offset, bytes)| *offset as usize + bytes.len());
         self.read(file, 0, length)
+    }
+
+    /// What a start would find.
+    #[cfg(test)]
+    pub fn files(&self) -> Vec<muster_protocol::log::File> {
+        let file = |name: &FileName| {
+            let bytes = self.whole(*name);
+            muster_protocol::log::File { name: *name, size: bytes.len() as u64, bytes }
+        };
+        self.0.keys().map(file).collect()
     }
 
     /// Zeros where nothing was written; fewer behind the last write.

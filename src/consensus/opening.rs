@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use muster_protocol::entry::{Configuration, Server, ServerId};
-use muster_protocol::log::{self, FileName, Recovered, SnapshotMeta, SnapshotReader, recover};
+use muster_protocol::log::{self, FileName, OnDamage, Recovered, SnapshotMeta, SnapshotReader, recover};
 use muster_protocol::raft;
 
 use super::ask::{Asking, Event};
@@ -23,6 +23,9 @@ use crate::store::{State, StateBuilder};
 
 /// The folder in the data folder that the log and the snapshots lie in.
 const FOLDER: &str = "raft";
+
+/// An empty file by which an operator accepts that what damage has taken is lost. It holds for one start.
+const ACCEPT_LOSS: &str = "accept-loss";
 
 /// A server that has not started yet.
 pub struct Opening {
@@ -59,13 +62,14 @@ impl Opening {
         let Opening { jobs, asks, asking, state: published, gauges } = self;
         let recovery = log::Options {
             seed: random::seed(),
+            id: setup.id,
             expects_peers: setup.expects_peers,
             ..log::Options::default()
         };
         let folder = setup.data_dir.map(|folder| folder.join(FOLDER));
         let reading = folder.clone();
         let read = blocking::run(move || read(reading.as_deref(), recovery)).await;
-        let (recovered, state) = read.map_err(|panicked| panicked.to_string())??;
+        let (recovered, state, loss_accepted) = read.map_err(|panicked| panicked.to_string())??;
         let disk = match folder {
             Some(folder) => {
                 Disk::files(folder).map_err(|error| format!("cannot start the disk thread: {error}"))?
@@ -85,7 +89,9 @@ impl Opening {
         }
         let forced = setup.forced.map(|(forced, own)| force(&forced, &own, &recovered)).transpose()?;
         let replica = Replica::start(gauges.now(), options, Start { recovered, state, forced });
-        Ok(Runner::new(replica, disk, jobs, asks, asking, published, gauges))
+        let mut runner = Runner::new(replica, disk, jobs, asks, asking, published, gauges);
+        runner.when_started(loss_accepted);
+        Ok(runner)
     }
 }
 
@@ -97,13 +103,27 @@ fn force(forced: &Forced, own: &Server, recovered: &Recovered) -> Result<Configu
     forced.over(known, own).map_err(|why| format!("recovery failed: peers.json: {why}"))
 }
 
+/// What the files hold, the state in the newest snapshot, and the operator's word if there was one.
+///
 /// # Errors
 /// The files cannot be read, or not be used.
-fn read(folder: Option<&Path>, options: log::Options) -> Result<(Recovered, State), String> {
+fn read(
+    folder: Option<&Path>,
+    mut options: log::Options,
+) -> Result<(Recovered, State, Option<PathBuf>), String> {
+    let mut word = None;
     let files = match folder {
-        Some(folder) => read_files(folder).map_err(|error| error.to_string())?,
+        Some(folder) => {
+            readback::make_folder(folder).map_err(|error| error.to_string())?;
+            word = Some(folder.join(ACCEPT_LOSS)).filter(|path| readback::length(path).is_ok());
+            read_files(folder).map_err(|error| error.to_string())?
+        }
         None => Vec::new(),
     };
+    if let Some(path) = &word {
+        options.on_damage = OnDamage::AcceptLoss;
+        tracing::warn!(target: "agent.server.raft", "{}: what damage has taken from the log is given up", path.display());
+    }
     let recovered = recover(options, files).map_err(|refused| match folder {
         Some(folder) => format!("{}: {refused}", folder.display()),
         None => refused.to_string(),
@@ -112,11 +132,10 @@ fn read(folder: Option<&Path>, options: log::Options) -> Result<(Recovered, Stat
         Some(snapshot) => build(snapshot)?,
         None => State::new(),
     };
-    Ok((recovered, state))
+    Ok((recovered, state, word))
 }
 
 fn read_files(folder: &Path) -> io::Result<Vec<log::File>> {
-    readback::make_folder(folder)?;
     let mut files = Vec::new();
     for text in readback::names(folder)? {
         let Some(name) = FileName::parse(&text) else { continue };
@@ -136,7 +155,7 @@ fn read_files(folder: &Path) -> io::Result<Vec<log::File>> {
 ///
 /// # Errors
 /// It is damaged, or written by a later version.
-fn build(snapshot: &SnapshotReader) -> Result<State, String> {
+pub(super) fn build(snapshot: &SnapshotReader) -> Result<State, String> {
     let meta = snapshot.meta();
     let name = FileName::Snapshot { term: meta.term, index: meta.index };
     let mut builder = StateBuilder::new();

@@ -3,6 +3,7 @@
 mod sections;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::metrics::{self, Counter, Sample};
 use crate::runtime::mesh::{self, OneSender, Receiver, Sender};
 use crate::runtime::publish::Published;
 use crate::runtime::time::Sleep;
-use crate::runtime::{task, time};
+use crate::runtime::{fs, task, time};
 use crate::store::command::Applied;
 use crate::store::{State, Touched};
 
@@ -50,6 +51,8 @@ pub struct Runner {
     alarm: Option<Pin<Box<Sleep>>>,
     /// No handle is left.
     closed: bool,
+    /// To be removed when the replica has started.
+    remove_when_started: Option<PathBuf>,
     /// The gauges say already that this server leads.
     presumed: bool,
 }
@@ -89,8 +92,14 @@ impl Runner {
             effects: Vec::with_capacity(BATCH_MAX),
             alarm: None,
             closed: false,
+            remove_when_started: None,
             presumed: false,
         }
+    }
+
+    /// A file that has had its effect once what the disk holds is put right.
+    pub(super) fn when_started(&mut self, remove: Option<PathBuf>) {
+        self.remove_when_started = remove;
     }
 
     /// Makes this blank server the only one of its cluster; the gauges have said so from the start.
@@ -170,6 +179,12 @@ impl Runner {
         if !self.presumed {
             self.gauges.update(&self.replica);
         }
+        if self.replica.has_started()
+            && let Some(file) = self.remove_when_started.take()
+            && let Err(why) = fs::remove(file).await
+        {
+            tracing::warn!(target: "agent.server.raft", "{why}; remove it by hand, or it holds at the next start too");
+        }
         Ok(())
     }
 
@@ -205,8 +220,8 @@ impl Runner {
                 let file = FileName::SnapshotDraft { term, index };
                 self.loading = Some(Loading::of(term, index, self.disk.draft(file)));
             }
-            Effect::Log { warning: true, text } => tracing::warn!("raft: {text}"),
-            Effect::Log { warning: false, text } => tracing::info!("raft: {text}"),
+            Effect::Log { warning: true, text } => tracing::warn!(target: "agent.server.raft", "{text}"),
+            Effect::Log { warning: false, text } => tracing::info!(target: "agent.server.raft", "{text}"),
             Effect::Disk(_) | Effect::Publish(_) | Effect::Fatal(_) => unreachable!("taken before"),
         }
     }

@@ -1,6 +1,7 @@
 //! Drives the table of the known servers: talks, listens, publishes the roster, begins a cluster.
 
 use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use muster_protocol::rpc::{Card, Founding, Introduction, Overture};
 use super::cluster::Cluster;
 use super::door::{Doorway, Request};
 use super::known::{Known, News, Time};
+use super::memory::Memory;
 use super::roster::{MemberStatus, Roster};
 use super::{begin, join, talk};
 use crate::config::GossipConfig;
@@ -23,6 +25,8 @@ use crate::runtime::{cores, task, time};
 const TALKS_MAX: usize = 64;
 /// Rest after the kernel could not give a connection out.
 const REST: Duration = Duration::from_millis(100);
+/// How often the members of the last run are looked for while nobody answers.
+const LOOK_FOR_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the table is looked at when nobody is due: members that are long gone are forgotten.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -36,6 +40,8 @@ pub struct Settings {
     pub default_port: u16,
     /// Joining, and how long who is gone stays in the roster.
     pub gossip: GossipConfig,
+    /// Where the members are kept across restarts.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// The membership of this server, on the control core. Clones are handles to the same.
@@ -55,6 +61,8 @@ pub(super) struct Inner {
     changed: Box<dyn Fn(&Roster)>,
     /// Rung when somebody may be due.
     due: Bell,
+    /// Rung when the roster has changed.
+    moved: Bell,
     talks: Cell<usize>,
     leaving: Cell<bool>,
 }
@@ -78,6 +86,7 @@ impl Membership {
             roster,
             changed: Box::new(changed),
             due: Bell::default(),
+            moved: Bell::default(),
             talks: Cell::new(0),
             leaving: Cell::new(false),
         };
@@ -93,6 +102,7 @@ impl Membership {
             task::spawn(talk_to_all(inner.clone())),
             task::spawn(obey(inner.clone(), doorway)),
             task::spawn(begin::run(inner.clone())),
+            task::spawn(remember(inner.clone())),
         ];
         if !inner.settings.gossip.start_join.is_empty() {
             tracing::info!("Joining cluster...: cluster=LAN");
@@ -109,6 +119,7 @@ impl Membership {
     /// Tells everybody that this server leaves. Whoever does not hear it now sees it fail.
     pub async fn leave(&self) {
         self.0.leaving.set(true);
+        self.0.moved.ring();
         let said = self.0.introduction();
         let addresses = self.0.known.borrow().addresses();
         let talks: Vec<_> = addresses
@@ -174,6 +185,7 @@ impl Inner {
         log_changes(&self.roster.load(), &roster);
         (self.changed)(&roster);
         self.roster.store(roster);
+        self.moved.ring();
     }
 }
 
@@ -205,6 +217,27 @@ fn log_changes(old: &Roster, new: &Roster) {
     gone.for_each(|member| {
         tracing::info!(target: "agent.server.serf.lan", "serf: EventMemberReap: {} {}", member.name, member.ip);
     });
+}
+
+/// Looks for the members of the last run, then keeps those of this one. A server that has left is to be forgotten, and
+/// forgets, unless it is told to come back by itself (`rejoin_after_leave`).
+async fn remember(inner: Rc<Inner>) {
+    let mut memory = Memory::open(inner.settings.data_dir.as_deref()).await;
+    inner.known.borrow_mut().look_for(memory.addresses());
+    inner.due.ring();
+    loop {
+        let _ = cores::either(inner.moved.heard(), time::sleep(LOOK_FOR_INTERVAL)).await;
+        if inner.is_alone() && !inner.leaving.get() {
+            inner.known.borrow_mut().look_for(memory.addresses());
+            inner.due.ring();
+        }
+        let forgets = inner.leaving.get() && !inner.settings.gossip.rejoin_after_leave;
+        let addresses = if forgets { Vec::new() } else { inner.known.borrow().addresses() };
+        // Nobody answers yet: what was known is still the best that is known.
+        if forgets || !addresses.is_empty() {
+            memory.keep(addresses).await;
+        }
+    }
 }
 
 /// Talks to each one that is due, all at the same time.

@@ -191,6 +191,11 @@ impl Known {
         out.extend(std::mem::take(&mut self.hearsay).into_iter().map(|address| (None, address)));
     }
 
+    /// Members may be at these addresses.
+    pub fn look_for(&mut self, addresses: &[SocketAddr]) {
+        self.hearsay.extend(addresses.iter().take(CARDS_MAX));
+    }
+
     /// A talk is over.
     pub fn talked(&mut self, id: ServerId) {
         if let Some(member) = self.members.get_mut(&id) {

@@ -12,6 +12,7 @@ mod driver;
 mod founding;
 mod join;
 mod known;
+mod memory;
 mod roster;
 mod talk;
 

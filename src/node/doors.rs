@@ -35,7 +35,7 @@ pub fn open_server(config: &Config) -> Result<ServerDoors, Failure> {
     let listen_one = |address: SocketAddr| {
         let mut listeners =
             guard_bind(&Endpoint::Tcp(address), 1, &UnixAccess::default()).map_err(Failure::Bind)?;
-        Ok(listeners.remove(0))
+        Ok(listeners.remove(0).exempt())
     };
     Ok(ServerDoors {
         links: listen_one(config.addresses.rpc_bind)?,

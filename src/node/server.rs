@@ -81,6 +81,7 @@ pub(super) async fn start(
         alone: config.dev_mode,
         default_port: config.ports.serf_lan,
         gossip: config.gossip.clone(),
+        data_dir: config.data_dir.clone(),
     };
     let learning = links.clone();
     let proposals = plan.proposals.clone();

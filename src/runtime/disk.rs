@@ -376,4 +376,13 @@ mod tests {
             assert_eq!(*read, Ok(Some(Bytes::from(name(n)))));
         }
     }
+
+    /// A snapshot begins as an empty file; the kernel refuses to allocate none, and the server ended.
+    #[test]
+    fn an_empty_file_can_be_made() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let results = obeyed(folder.path(), vec![Op::Create { file: "a".to_owned(), size: 0 }]);
+        assert!(results[0].is_ok(), "{results:?}");
+        assert_eq!(fs::metadata(folder.path().join("a")).map(|file| file.len()).ok(), Some(0));
+    }
 }

@@ -229,6 +229,10 @@ pub(super) fn write_all_at(
 
 /// Allocates `size` bytes for an empty file, which read as zeros.
 pub(super) fn allocate(file: &std::fs::File, size: u64) -> io::Result<()> {
+    if size == 0 {
+        // The kernel refuses to allocate nothing.
+        return Ok(());
+    }
     let size = libc::off_t::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // SAFETY: takes no pointer.
     match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, size) } {

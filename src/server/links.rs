@@ -12,6 +12,8 @@
 mod accept;
 mod dial;
 mod outbox;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

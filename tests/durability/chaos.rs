@@ -17,6 +17,9 @@ const SECONDS: u64 = 20;
 /// A run that has not done its minimum goes on for as many times its length.
 const LENGTHS_MAX: u32 = 6;
 
+/// The longest that a server is stopped: elections take less.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
 /// What is run, and what must have happened for it to prove anything.
 pub struct Plan {
     pub name: &'static str,
@@ -24,6 +27,7 @@ pub struct Plan {
     pub clients: u32,
     pub kills_min: u32,
     pub kills_of_all_min: u32,
+    pub pauses_min: u32,
     pub writes_min: u64,
     pub conditions_min: u64,
     pub reads_min: u64,
@@ -37,6 +41,7 @@ impl Plan {
             clients: 8,
             kills_min: 0,
             kills_of_all_min: 0,
+            pauses_min: 0,
             writes_min: 500,
             conditions_min: 50,
             reads_min: 1000,
@@ -47,6 +52,7 @@ impl Plan {
         let counts = &field.counts;
         kills.all >= self.kills_of_all_min
             && kills.processes >= self.kills_min
+            && kills.pauses >= self.pauses_min
             && counts.writes.load(Ordering::Relaxed) >= self.writes_min
             && counts.conditions.load(Ordering::Relaxed) >= self.conditions_min
             && counts.reads.load(Ordering::Relaxed) >= self.reads_min
@@ -58,6 +64,8 @@ struct Kills {
     processes: u32,
     /// Times when all servers were dead at once.
     all: u32,
+    /// Times when one server was stopped for longer than its lease, and went on as if nothing had been.
+    pauses: u32,
     /// The longest time without an acknowledged write.
     longest_pause: Duration,
 }
@@ -143,6 +151,10 @@ impl Chaos<'_> {
             // The clients are in full swing when it happens, and it takes a while until somebody notices.
             let written = self.between(20, 300);
             self.until_written(written, Duration::from_secs(2));
+            if self.between(0, 4) == 0 && self.plan.pauses_min > 0 {
+                self.pause(&mut kills);
+                continue;
+            }
             self.kill(&mut kills);
             let asked = self.between(5, 200);
             self.until_asked(asked, Duration::from_secs(2));
@@ -170,13 +182,24 @@ impl Chaos<'_> {
         };
         let first = self.between(0, count as u64) as usize;
         for victim in 0..victims {
-            self.cluster.servers[(first + victim) % count].strike(); // all of them before the first is buried
+            self.cluster.servers[(first + victim) % count].signal(libc::SIGKILL); // all of them before the first is buried
         }
         for victim in 0..victims {
             kills.processes += u32::from(self.cluster.servers[(first + victim) % count].kill());
         }
         kills.all += u32::from(victims == count);
         self.tell_runs();
+    }
+
+    /// Stops one server until the others have gone on without it. Then it finds questions in its sockets that came while
+    /// it was still the leader, for all it knows.
+    fn pause(&mut self, kills: &mut Kills) {
+        let victim = self.between(0, self.cluster.servers.len() as u64) as usize;
+        self.cluster.servers[victim].signal(libc::SIGSTOP);
+        let written = self.between(5, 50);
+        self.until_written(written, PAUSE_MAX);
+        self.cluster.servers[victim].signal(libc::SIGCONT);
+        kills.pauses += 1;
     }
 
     /// Waits until writes are acknowledged again.

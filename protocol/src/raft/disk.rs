@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Effect, Position, Raft, Role};
-use crate::entry::{Now, ServerId};
+use crate::entry::{Entry, Now, ServerId};
 
 /// How the own disk does.
 #[derive(Debug, Default)]
@@ -14,8 +14,8 @@ pub(super) struct Disk {
     append_since: Option<Now>,
     /// A vote is not yet durable, since then.
     vote_since: Option<Now>,
-    /// The driver has told of a write that began then.
-    told_since: Option<Now>,
+    /// What the driver has told: when, and how old its oldest request was.
+    told: Option<(Now, Duration)>,
 }
 
 impl Disk {
@@ -27,41 +27,38 @@ impl Disk {
         self.vote_since.get_or_insert(now);
     }
 
-    pub fn told_pending(&mut self, now: Now, age: Duration) {
-        self.told_since = Some(now.saturating_sub(age));
-    }
-
     /// Something was finished; whether more is under way.
     pub fn appended(&mut self, now: Now, more: bool) {
         self.append_since = more.then_some(now);
-        self.told_since = None;
     }
 
     fn vote_saved(&mut self, now: Now, more: bool) {
         self.vote_since = more.then_some(now);
-        self.told_since = None;
     }
 
-    /// Since when the disk has owed something without finishing anything.
-    pub fn pending_since(&self) -> Option<Now> {
-        [self.append_since, self.vote_since, self.told_since].into_iter().flatten().min()
+    /// Whether nothing was finished for `limit`. What the driver has told is true for `told_for`: it tells again.
+    fn is_stalled(&self, now: Now, limit: Duration, told_for: Duration) -> bool {
+        let owes = |since: Option<Now>| since.is_some_and(|since| now >= since + limit);
+        let told = self.told.is_some_and(|(at, age)| age >= limit && now <= at + told_for);
+        // A full disk owes nothing.
+        !self.full && (owes(self.append_since) || owes(self.vote_since) || told)
     }
 }
 
 impl Raft {
     /// Whether the disk has not finished anything for so long that nobody should rely on this server.
     pub(super) fn is_stalled(&self) -> bool {
-        self.stalled_from().is_some_and(|from| self.now >= from)
+        let told_for = self.options.heartbeat_interval * 3;
+        self.disk.is_stalled(self.now, self.options.disk_stall_limit, told_for)
     }
 
-    /// When the disk will count as stalled unless it finishes something. A full disk owes nothing.
-    pub(super) fn stalled_from(&self) -> Option<Now> {
-        let pending = self.disk.pending_since().filter(|_| !self.disk.full);
-        pending.map(|since| since + self.options.disk_stall_limit)
+    pub(super) fn on_disk_pending(&mut self, age: Duration, out: &mut Vec<Effect>) {
+        self.disk.told = Some((self.now, age));
+        self.hand_over_if_due(out);
     }
 
     /// Hands entries to the disk; term and vote first, which they belong to.
-    pub(super) fn append_to_log(&mut self, entries: Vec<crate::entry::Entry>, out: &mut Vec<Effect>) {
+    pub(super) fn append_to_log(&mut self, entries: Vec<Entry>, out: &mut Vec<Effect>) {
         self.save_vote(out);
         for entry in &entries {
             self.log.push(Position { term: entry.term, index: entry.index }, entry.body.len());

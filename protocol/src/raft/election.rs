@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Effect, Message, Position, Raft, Role, StepDown, TimeoutNow, VoteReply, VoteRequest};
-use crate::entry::ServerId;
+use crate::entry::{Now, ServerId};
 
 /// What others have answered in the current campaign.
 #[derive(Debug, Default)]
@@ -16,6 +16,15 @@ pub(super) struct Poll {
     asked: bool,
     /// A vote given to another, which is told once it is durable.
     granted: Option<ServerId>,
+}
+
+/// A promise of a vote, or a vote. For a while, others get no promise unless their log is better than `last`: else two would split
+/// the votes, or a second one would end the term of a first that is just being elected.
+#[derive(Debug)]
+pub(super) struct Promise {
+    to: ServerId,
+    last: Position,
+    until: Now,
 }
 
 /// Seeded draws (SplitMix64).
@@ -42,6 +51,10 @@ impl Random {
     }
 }
 
+/// So often a server tries again soon to be elected: others may have heard the lost leader a little later, or votes may have been
+/// split. Then it tries at the pace of its timer.
+const SOON_MAX: u32 = 4;
+
 impl Raft {
     pub(super) fn arm_election_timer(&mut self) {
         self.election_deadline = self.now + self.random.timeout(self.options.election_timeout);
@@ -53,15 +66,27 @@ impl Raft {
 
     pub(super) fn on_election_timeout(&mut self, out: &mut Vec<Effect>) {
         self.arm_election_timer();
+        if self.role == Role::Candidate && !self.poll.asked {
+            // Its vote is still on the way to the disk: another campaign would wait for that, too.
+            return;
+        }
         self.leader = None;
         self.role = Role::Follower;
         if self.may_campaign() {
+            self.try_again_soon(self.options.election_timeout / 4);
             self.role = Role::PreCandidate;
             self.begin_poll(None);
             let (term, last) = (self.term + 1, self.log.last());
             let request = VoteRequest { term, last, transfer: None };
             self.ask_voters(Message::PreVote(request), out);
             self.count_votes(out);
+        }
+    }
+
+    fn try_again_soon(&mut self, soon: Duration) {
+        self.tried += 1;
+        if self.tried <= SOON_MAX {
+            self.election_deadline = self.now + self.random.timeout(soon);
         }
     }
 
@@ -85,6 +110,7 @@ impl Raft {
     /// Asks for votes in the next term, once the own is durable: a term whose requests are out never comes again.
     fn campaign(&mut self, transfer: Option<u64>, out: &mut Vec<Effect>) {
         self.arm_election_timer();
+        self.try_again_soon(self.options.election_timeout / 2);
         self.set_term(self.term + 1, Some(self.options.id));
         self.role = Role::Candidate;
         self.begin_poll(transfer);
@@ -144,9 +170,25 @@ impl Raft {
     }
 
     pub(super) fn on_pre_vote(&mut self, from: ServerId, request: VoteRequest, out: &mut Vec<Effect>) {
-        let granted = request.term > self.term && !self.hears_leader() && self.would_elect(request.last);
+        // Of two that ask at the same time only one is to go on, or they would split the votes.
+        let rival = self.role == Role::PreCandidate && self.tried <= 1 && from < self.options.id;
+        let promised = self.promised.as_ref().is_some_and(|promise| {
+            promise.to != from && self.now < promise.until && request.last <= promise.last
+        });
+        let granted = request.term > self.term
+            && !self.hears_leader()
+            && self.would_elect(request.last)
+            && !promised
+            && !(rival && request.last == self.log.last());
+        if granted {
+            self.promise(from, request.last, self.options.election_timeout / 10);
+        }
         let reply = VoteReply { term: self.term, asked: request.term, granted };
         out.push(Effect::Send { to: from, message: Message::PreVoteReply(reply) });
+    }
+
+    fn promise(&mut self, to: ServerId, last: Position, time: Duration) {
+        self.promised = Some(Promise { to, last, until: self.now + time });
     }
 
     pub(super) fn on_vote(&mut self, from: ServerId, request: VoteRequest, out: &mut Vec<Effect>) {
@@ -168,6 +210,8 @@ impl Raft {
         self.role = Role::Follower;
         self.vote = Some(from);
         self.poll.granted = Some(from);
+        // It may just be elected: whatever log another has, it is to wait.
+        self.promise(from, Position::new(u64::MAX, u64::MAX), self.options.election_timeout / 2);
         self.arm_election_timer();
         if self.saved == (self.term, self.vote) {
             self.send_granted(out);
@@ -226,6 +270,7 @@ impl Raft {
         }
         self.leader = Some(leader);
         self.heard = Some(self.now);
+        self.tried = 0;
         self.arm_election_timer();
     }
 }

@@ -82,10 +82,15 @@ pub enum Input {
         /// Index of the last entry in the snapshot that it holds now; `None`: the sending failed, try again later.
         index: Option<u64>,
     },
-    /// The oldest unfinished write of the disk has taken so long. A leader watches its own writes itself; this is for what it
-    /// does not see.
+    /// The link to a server broke: what was on its way there may be lost.
+    Unreachable {
+        /// The server.
+        to: ServerId,
+    },
+    /// The oldest unfinished request to the disk has taken so long; to be said again with every [`Input::Tick`] while it lasts. Raft
+    /// watches what it has asked for itself; this is for what it does not see.
     DiskPending {
-        /// Age of that write.
+        /// Age of that request.
         age: Duration,
     },
     /// The disk has no room for more entries, or has room again.

@@ -10,6 +10,8 @@ pub(super) struct Following {
     pub received: u64,
     /// What was last acknowledged as durable.
     acknowledged: u64,
+    /// When an answer was last given.
+    answered: Now,
     /// The newest round that was heard of, and when it began on the leader's clock.
     round: u64,
     round_began: Now,
@@ -22,8 +24,15 @@ pub(super) struct Following {
 impl Following {
     /// Of a new leader nothing is known but that its log agrees with what is committed.
     pub fn new(commit: u64) -> Following {
-        let (round, round_began) = (0, Now::ZERO);
-        Following { received: commit, acknowledged: 0, round, round_began, epoch: 0, heal: None }
+        Following {
+            received: commit,
+            acknowledged: 0,
+            answered: Now::ZERO,
+            round: 0,
+            round_began: Now::ZERO,
+            epoch: 0,
+            heal: None,
+        }
     }
 }
 
@@ -63,7 +72,13 @@ impl Raft {
         self.following.received = self.following.received.max(received);
         self.set_commit(commit.min(self.following.received), out);
         self.check_repaired(out);
-        if !is_new && (answer || sent > 0) {
+        let answers_now = match is_new {
+            false => answer || sent > 0,
+            // The answer waits for the disk. But while entries fill the link, signs of life may be late behind them: the leader is
+            // to hear now and then that they arrive.
+            true => self.now >= self.following.answered + self.options.heartbeat_interval,
+        };
+        if answers_now {
             self.answer_accepted(out);
         }
     }
@@ -123,7 +138,7 @@ impl Raft {
     fn answer_accepted(&mut self, out: &mut Vec<Effect>) {
         let Some(leader) = self.leader else { return };
         let durable = self.durable_here();
-        self.following.acknowledged = durable;
+        (self.following.acknowledged, self.following.answered) = (durable, self.now);
         self.answer(leader, Outcome::Accepted { durable, received: self.following.received }, out);
     }
 

@@ -73,7 +73,7 @@ impl Raft {
             leading.heartbeat_at = self.now + self.options.heartbeat_interval;
             leading.peers.retain(|_, peer| peer.leaves.is_none_or(|leave| self.now < leave.until));
             self.begin_round(out);
-            self.push_transfer(out);
+            self.push_transfer(true, out);
         }
         self.expire_transfer(out);
         self.hand_over_if_due(out);
@@ -82,6 +82,10 @@ impl Raft {
     pub(super) fn on_propose(&mut self, drafts: Vec<Draft>, out: &mut Vec<Effect>) {
         match self.refusal() {
             Some(why) => out.push(Effect::Refused { drafts, why }),
+            None if drafts.iter().any(|draft| draft.kind == EntryKind::Configuration) => {
+                let why = Refusal::Invalid("servers are changed one at a time, by a change");
+                out.push(Effect::Refused { drafts, why });
+            }
             None if drafts.is_empty() => {}
             None => self.append_drafts(drafts, out),
         }
@@ -208,7 +212,8 @@ impl Raft {
                     durable <= received && received <= last,
                     "{from} has more of this term than its leader"
                 );
-                let grace = self.options.heartbeat_interval * 2;
+                // Whole links that break are told; this is for single messages, which a slow disk here may delay, too.
+                let grace = self.options.election_timeout;
                 peer.accepted(durable, received, reply.round_began, grace);
             }
             Outcome::Rejected { prev, hint } => {
@@ -221,7 +226,13 @@ impl Raft {
         self.send_entries(from, out);
         self.advance_commit(out);
         self.confirm_reads(out);
-        self.push_transfer(out);
+        self.push_transfer(false, out);
+    }
+
+    pub(super) fn on_unreachable(&mut self, to: ServerId) {
+        if let Some(peer) = self.leading.as_mut().and_then(|leading| leading.peers.get_mut(&to)) {
+            peer.unreachable(self.now);
+        }
     }
 
     /// Commits what a quorum has durably, if it is of this term (thesis, section 3.6.2).

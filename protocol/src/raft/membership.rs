@@ -22,6 +22,11 @@ impl Configurations {
         self.0.last()
     }
 
+    /// Whether nobody but these voted in any of them.
+    pub fn all_have_voters<const N: usize>(&self, voters: [ServerId; N]) -> bool {
+        self.0.iter().all(|(_, configuration)| configuration.voters().eq(voters))
+    }
+
     pub fn at(&self, index: u64) -> Option<&(u64, Configuration)> {
         self.0.iter().rev().find(|(at, _)| *at <= index)
     }

@@ -1,7 +1,7 @@
 //! Consensus: Raft as in Diego Ongaro's thesis (*Consensus: Bridging Theory and Practice*, 2014), sans-IO.
 //!
 //! A [`Raft`] decides about terms and indexes and passes bodies through. Its driver (`consensus::replica`, the simulator)
-//! feeds it [`Input`]s with the time and carries out the [`Effect`]s in their order. It never awaits, never reads a clock,
+//! feeds it [`Input`]s with the time, which never goes back, and carries out the [`Effect`]s in their order. It never awaits, never reads a clock,
 //! never iterates in a random order; its randomness comes from a seed. What it promises to others depends only on
 //! what [`Input::VoteSaved`] and [`Input::LogDurable`] have confirmed.
 //!
@@ -37,7 +37,7 @@ pub use view::{LogView, Position};
 
 use crate::entry::{Configuration, Now, ServerId};
 use disk::Disk;
-use election::{Poll, Random};
+use election::{Poll, Promise, Random};
 use follower::Following;
 use leader::Leading;
 use membership::Configurations;
@@ -76,6 +76,9 @@ pub struct Raft {
     /// No votes before this: a leader may rely on what this server has answered before its start.
     silent_until: Now,
     election_deadline: Now,
+    /// Tries to be elected since a leader was heard.
+    tried: u32,
+    promised: Option<Promise>,
     following: Following,
     poll: Poll,
     /// While the role is [`Role::Leader`].
@@ -120,6 +123,8 @@ impl Raft {
             heard: None,
             silent_until: if term == 0 { now } else { now + options.election_timeout },
             election_deadline: now + random.timeout(options.election_timeout),
+            tried: 0,
+            promised: None,
             following: Following::new(restored.committed),
             poll: Poll::default(),
             leading: None,
@@ -128,7 +133,8 @@ impl Raft {
             log,
             options,
         };
-        if raft.is_lone_voter() {
+        // Who was never one of several voters need not mind any other leader's lease.
+        if raft.is_lone_voter() && raft.configurations.all_have_voters([raft.options.id]) {
             raft.election_deadline = now;
         }
         raft
@@ -156,7 +162,8 @@ impl Raft {
                 );
             }
             Input::SnapshotSent { to, index } => self.on_snapshot_sent(to, index, out),
-            Input::DiskPending { age } => self.disk.told_pending(self.now, age),
+            Input::Unreachable { to } => self.on_unreachable(to),
+            Input::DiskPending { age } => self.on_disk_pending(age, out),
             Input::DiskFull(full) => self.on_disk_full(full, out),
         }
         self.finish(out);

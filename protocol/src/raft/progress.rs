@@ -192,6 +192,14 @@ impl Progress {
         }
     }
 
+    /// The link to it broke: it is asked what it has, and gets entries again when it has answered.
+    pub fn unreachable(&mut self, now: Now) {
+        if self.state == PeerState::Replicate {
+            self.become_probe(self.durable + 1);
+            self.probe = Some(InFlight { last: self.durable, bytes: 0, sent: now });
+        }
+    }
+
     fn become_probe(&mut self, next: u64) {
         self.state = PeerState::Probe;
         self.next = next;

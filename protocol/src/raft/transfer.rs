@@ -76,16 +76,16 @@ impl Raft {
     fn begin_transfer(&mut self, to: ServerId, timeout: Duration, asked: bool, out: &mut Vec<Effect>) {
         let Some(leading) = &mut self.leading else { return };
         leading.transfer = Some(Transfer { to, deadline: self.now + timeout, sent: false, asked });
-        self.push_transfer(out);
+        self.push_transfer(false, out);
     }
 
-    /// Tells the heir to campaign once it has all of the log; again with every round, in case it was lost.
-    pub(super) fn push_transfer(&mut self, out: &mut Vec<Effect>) {
+    /// Tells the heir to campaign once it has all of the log; `again` with every round, in case it was lost.
+    pub(super) fn push_transfer(&mut self, again: bool, out: &mut Vec<Effect>) {
         let last = self.log.last().index;
         let Some(leading) = &mut self.leading else { return };
         let Some(transfer) = &mut leading.transfer else { return };
         let ready = leading.peers.get(&transfer.to).is_some_and(|peer| peer.durable == last);
-        if ready && self.commit >= leading.first_index {
+        if ready && (again || !transfer.sent) && self.commit >= leading.first_index {
             transfer.sent = true;
             let order = TimeoutNow { term: self.term, epoch: leading.epoch };
             out.push(Effect::Send { to: transfer.to, message: Message::TimeoutNow(order) });
@@ -127,6 +127,10 @@ impl Raft {
             self.become_follower(self.term, StepDown::DiskStalled, out);
         } else if let Some(heir) = self.best_heir() {
             self.begin_transfer(heir, patience, false, out);
+            if let (Some(leading), false) = (&mut self.leading, stalled) {
+                // A transfer that fails has cost its time of the lease: with a full disk it is not worth that all the time.
+                leading.hand_over_at = Some(self.now + patience * 20);
+            }
         }
     }
 

@@ -20,6 +20,8 @@ mod send;
 mod snapshot;
 mod standing;
 mod start;
+#[cfg(test)]
+mod tests;
 mod writes;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -174,6 +176,11 @@ impl Replica {
         if self.starting.is_some() { None } else { self.raft.leader() }
     }
 
+    /// Whether what the disk held is put right, and Raft has begun.
+    pub fn has_started(&self) -> bool {
+        self.starting.is_none()
+    }
+
     /// This server.
     pub fn id(&self) -> ServerId {
         self.options.raft.id
@@ -236,6 +243,7 @@ impl Replica {
         self.apply(out);
         self.pass_reads(out);
         self.run_snapshots(out);
+        self.tell_cut(out);
         self.sweep(out);
         self.cache.shrink(CACHE_BYTES_MAX, self.applied.0.min(self.log.durable_index()));
         self.stand(out);

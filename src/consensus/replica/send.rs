@@ -160,8 +160,7 @@ impl Replica {
     /// Entries that Raft takes for held are not: followers get a snapshot instead.
     fn log_does_not_reach(&mut self) {
         if let Some((index, ..)) = self.log.snapshot() {
-            let first_kept = self.log.first_index().min(index + 1);
-            self.raft_inputs.push_back(raft::Input::SnapshotTaken { index, first_kept });
+            self.kept_from(index, self.log.first_index().min(index + 1));
         }
     }
 

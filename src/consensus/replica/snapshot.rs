@@ -24,14 +24,16 @@ pub(super) struct Policy {
     wanted: bool,
     /// The log is to be given up before the snapshot: a part of it cannot be read.
     cut_all: bool,
+    /// Index of the first entry that the log keeps, as Raft knows it.
+    kept_from: u64,
     /// Names the snapshots of this life.
     last_id: u64,
 }
 
 impl Policy {
     /// What stands after a start.
-    pub fn new(entries: u64, size: u64) -> Policy {
-        Policy { entries, size, ..Policy::default() }
+    pub fn new(size: u64, kept_from: u64) -> Policy {
+        Policy { size, kept_from, ..Policy::default() }
     }
 
     /// An entry was applied.
@@ -177,12 +179,31 @@ impl Replica {
         out.push(Effect::Log { warning: true, text });
     }
 
-    /// Lets the log before the snapshot go, but for what followers that are a little behind may need.
+    /// Lets the log before the snapshot go, but for what followers that are a little behind may need. Raft is told when it has
+    /// gone.
     fn cut_log(&mut self, index: u64) {
-        let trailing = if self.snapshots.cut_all { 0 } else { self.options.trailing_logs };
-        self.snapshots.cut_all = false;
-        self.log.cut_before((index + 1).saturating_sub(trailing));
-        let first_kept = if trailing == 0 { index + 1 } else { self.log.first_index().min(index + 1) };
+        if std::mem::take(&mut self.snapshots.cut_all) {
+            self.log.cut_before(index + 1);
+            self.kept_from(index, index + 1);
+        } else {
+            self.log.cut_before((index + 1).saturating_sub(self.options.trailing_logs));
+        }
+    }
+
+    /// Tells Raft what the log has dropped.
+    pub(super) fn tell_cut(&mut self, out: &mut Vec<Effect>) {
+        let first = self.log.first_index();
+        if let Some((index, ..)) = self.log.snapshot()
+            && first > self.snapshots.kept_from
+            && index <= self.raft.commit_index()
+        {
+            self.kept_from(index, first.min(index + 1));
+            self.run_raft(out);
+        }
+    }
+
+    pub(super) fn kept_from(&mut self, index: u64, first_kept: u64) {
+        self.snapshots.kept_from = first_kept;
         self.raft_inputs.push_back(raft::Input::SnapshotTaken { index, first_kept });
     }
 

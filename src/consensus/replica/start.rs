@@ -39,7 +39,7 @@ impl Replica {
             repair_until,
         };
         let size = log.snapshot().map_or(0, |(.., bytes)| bytes);
-        let policy = snapshot::Policy::new(0, size);
+        let policy = snapshot::Policy::new(size, log.first_index());
         let mut cache = EntryCache::default();
         cache.append(entries.into_iter().filter(|entry| entry.index > applied.0).collect());
         let starting = Starting { restored, forced, forcing: None, held: Vec::new(), notes };

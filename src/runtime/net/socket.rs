@@ -78,11 +78,21 @@ impl Peer {
 pub struct Listener {
     io: Io,
     endpoint: Endpoint,
+    /// Its connections take none of [`ACCEPTED_MAX`].
+    exempt: bool,
 }
 
 impl Listener {
     pub(super) fn new(socket: socket2::Socket, endpoint: Endpoint) -> Listener {
-        Listener { io: Io::new(OwnedFd::from(socket), Interest::Read), endpoint }
+        Listener { io: Io::new(OwnedFd::from(socket), Interest::Read), endpoint, exempt: false }
+    }
+
+    /// The same, whose connections do not count among the clients: a storm of those must not part servers from each other.
+    /// For owners that bound the number themselves.
+    #[must_use]
+    pub fn exempt(mut self) -> Listener {
+        self.exempt = true;
+        self
     }
 
     /// Where it listens, with the port that the kernel chose if 0 was asked for.
@@ -98,8 +108,11 @@ impl Listener {
     pub fn try_accept(&self) -> io::Result<Option<(Socket, Peer)>> {
         for _ in 0..CLOSED_AT_ONCE_MAX {
             match SockRef::from(&self.io.as_fd()).accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
+                Ok((socket, address)) if self.exempt => {
+                    return Ok(Some(self.accepted(socket, &address, None)));
+                }
                 Ok((socket, address)) => match Place::take() {
-                    Some(place) => return Ok(Some(self.accepted(socket, &address, place))),
+                    Some(place) => return Ok(Some(self.accepted(socket, &address, Some(place)))),
                     None => drop(socket),
                 },
                 Err(error) => match error.kind() {
@@ -123,7 +136,7 @@ impl Listener {
         .await
     }
 
-    fn accepted(&self, socket: socket2::Socket, address: &SockAddr, place: Place) -> (Socket, Peer) {
+    fn accepted(&self, socket: socket2::Socket, address: &SockAddr, place: Option<Place>) -> (Socket, Peer) {
         let peer = match (&self.endpoint, address.as_socket()) {
             (Endpoint::Tcp(_), Some(address)) => {
                 // Answers are written whole: waiting to fill a segment only delays them. Harmless if refused.
@@ -132,7 +145,7 @@ impl Listener {
             }
             _ => Peer::Unix,
         };
-        (Socket { place: Some(place), ..Socket::new(socket.into()) }, peer)
+        (Socket { place, ..Socket::new(socket.into()) }, peer)
     }
 }
 

@@ -166,7 +166,7 @@ async fn greet(links: &Links, stream: &mut Stream, decoder: &mut Decoder) -> Res
 }
 
 /// Whether a server may talk to this one. The text is for both sides' logs.
-async fn admit(links: &Links, hello: &LinkHello) -> Result<(), String> {
+pub(super) async fn admit(links: &Links, hello: &LinkHello) -> Result<(), String> {
     let own = &links.0.own;
     if hello.common_version().is_none() {
         return Err(format!(

@@ -53,6 +53,10 @@ fn changes_that_make_no_sense_are_refused() {
     for change in [Change::Remove(id(ME)), Change::Demote(id(ME))] {
         assert!(matches!(refusal(&lone.change(change)), Refusal::Invalid(_)));
     }
+    let mut leader = One::leader(3);
+    let kind = crate::entry::EntryKind::Configuration;
+    let out = leader.input(Input::Propose { drafts: vec![Draft { kind, ..draft() }] });
+    assert!(matches!(&out[..], [Effect::Refused { why: Refusal::Invalid(_), .. }]));
     let mut follower = One::voter(3, &[1]);
     let out = follower.change(Change::Remove(id(1)));
     assert_eq!(refusal(&out), Refusal::NotLeader { leader: None });
@@ -60,7 +64,7 @@ fn changes_that_make_no_sense_are_refused() {
 
 #[test]
 fn one_change_at_a_time_and_none_before_the_first_commit() {
-    let mut one = One::voter(3, &[1]);
+    let mut one = One::start(Restored { committed: 1, ..restored(&voters(3), &[1]) });
     one.elect();
     assert_eq!(refusal(&one.change(Change::Remove(id(1)))), Refusal::ChangePending);
     let mut leader = One::leader(3);

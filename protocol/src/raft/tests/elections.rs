@@ -44,9 +44,21 @@ fn a_lone_voter_leads_at_once_and_commits_when_its_disk_has_it() {
 }
 
 #[test]
+fn a_lone_voter_that_was_one_of_several_waits_for_the_others_lease() {
+    let mut restored = restored(&voters(2), &[1, 1]);
+    restored.configurations.push((2, voters(1)));
+    let mut one = One::start(restored);
+    one.now = ms(T - 1);
+    assert!(one.raft.next_deadline().unwrap() >= ms(T));
+    one.pass(ms(T));
+    assert_eq!(one.raft.role(), Role::Candidate);
+}
+
+#[test]
 fn nobody_asks_for_votes_before_a_quorum_has_promised_them() {
     let mut one = One::voter(3, &[1, 1]);
-    let out = one.pass(ms(T));
+    let wait = one.raft.next_deadline().unwrap() - one.now;
+    let out = one.pass(wait);
     let asked = Message::PreVote(request(2, at(2, 1)));
     assert_eq!(sends(&out), [(id(1), asked.clone()), (id(2), asked)]);
     assert_eq!((one.raft.term(), one.raft.role()), (1, Role::PreCandidate), "the term stays");
@@ -58,12 +70,56 @@ fn nobody_asks_for_votes_before_a_quorum_has_promised_them() {
     assert_eq!(one.raft.role(), Role::PreCandidate);
     one.hear(2, reply(2, false));
     assert_eq!((one.raft.term(), one.raft.role()), (1, Role::Follower), "a quorum will not elect it");
+    assert!(one.raft.next_deadline().unwrap() <= one.now + ms(T / 2), "it asks again soon");
     one.pass(ms(T * 3 / 2));
     let out = one.hear(2, reply(2, true));
     assert_eq!(out[0], Effect::SaveVote { term: 2, vote: Some(id(ME)) });
     assert!(sends(&out).is_empty(), "requests wait for the own vote to be durable");
     let asked = Message::Vote(request(2, at(2, 1)));
     assert_eq!(sends(&one.disk()), [(id(1), asked.clone()), (id(2), asked)]);
+}
+
+#[test]
+fn of_two_that_ask_at_the_same_time_one_goes_on() {
+    let mut one = One::voter(3, &[1, 1]);
+    one.raft.options.id = id(1);
+    one.now = one.raft.next_deadline().unwrap();
+    one.input(Input::Tick);
+    let grants =
+        |one: &mut One, from| votes(&one.hear(from, Message::PreVote(request(2, at(2, 1)))))[0].granted;
+    assert!(!grants(&mut one, 0) && grants(&mut one, 2), "the one with the greater ID");
+    let better = Message::PreVote(request(2, at(3, 1)));
+    assert!(votes(&one.hear(0, better))[0].granted, "or with more of the log");
+    one.now = one.raft.next_deadline().unwrap();
+    one.input(Input::Tick);
+    assert!(grants(&mut one, 0), "but only once: it may be the one that can be elected");
+}
+
+#[test]
+fn who_has_given_a_promise_or_a_vote_gives_no_other_a_promise_at_once() {
+    let mut one = One::voter(5, &[1, 1]);
+    let grants = |one: &mut One, from, term| {
+        votes(&one.hear(from, Message::PreVote(request(term, at(2, 1)))))[0].granted
+    };
+    assert!(grants(&mut one, 1, 2) && grants(&mut one, 1, 2) && !grants(&mut one, 2, 2));
+    one.now += ms(T / 10);
+    assert!(grants(&mut one, 2, 2));
+    one.hear(2, Message::Vote(request(2, at(2, 1))));
+    one.disk();
+    one.now += ms(T / 2 - 1);
+    assert!(!grants(&mut one, 3, 3), "it is just being elected");
+    one.now += ms(1);
+    assert!(grants(&mut one, 3, 3));
+}
+
+#[test]
+fn a_candidate_waits_for_a_slow_disk() {
+    let mut one = One::voter(1, &[1]);
+    one.input(Input::Tick);
+    one.pass(ms(20 * T));
+    assert_eq!((one.raft.role(), one.raft.term()), (Role::Candidate, 2));
+    one.disk();
+    assert_eq!(one.raft.role(), Role::Leader);
 }
 
 #[test]
@@ -107,6 +163,25 @@ fn a_vote_is_durable_before_it_is_told_and_given_once_a_term() {
     assert!(votes(&one.input(Input::VoteSaved { term: 2, vote: Some(id(1)) })).is_empty());
     let out = one.input(Input::VoteSaved { term: 3, vote: Some(id(2)) });
     assert_eq!(sends(&out)[0].0, id(2));
+}
+
+#[test]
+fn a_term_that_has_a_leader_has_no_more_votes() {
+    let mut one = One::voter(3, &[1, 1]);
+    one.hear(1, Message::Append(append(2, at(2, 1), &[], 0)));
+    one.disk();
+    one.now += ms(2 * T);
+    assert!(!votes(&one.hear(2, Message::Vote(request(2, at(2, 1)))))[0].granted);
+}
+
+#[test]
+fn the_log_tells_of_a_term_that_the_vote_does_not() {
+    let mut restored = restored(&voters(3), &[1, 4]);
+    (restored.term, restored.vote) = (3, Some(id(1)));
+    let mut one = One::start(restored);
+    assert_eq!(one.raft.term(), 4);
+    one.hear(2, Message::Vote(request(4, at(2, 4))));
+    assert!(votes(&one.disk())[0].granted, "it has not voted in that one");
 }
 
 #[test]

@@ -169,9 +169,13 @@ fn a_leader_whose_disk_stands_still_is_gone_within_two_seconds() {
         leader.input(Input::LogDurable { index, term });
     }
     assert_eq!(leader.raft.role(), Role::Leader);
-    // Nor is what only the driver sees, unless it tells.
+    // Nor is what only the driver sees, unless it goes on.
     leader.disk();
+    leader.input(Input::DiskPending { age: ms(900) });
+    leader.pass_with(ms(3000), &[1, 2]);
+    assert!(leader.raft.leading.as_ref().unwrap().hand_over_at.is_none());
     leader.input(Input::DiskPending { age: ms(1100) });
+    assert_eq!(leader.raft.leading.as_ref().unwrap().hand_over_at, Some(leader.now + ms(500)));
     let out = leader.pass_with(ms(200), &[1, 2]);
     assert!(sends(&out).iter().any(|(_, message)| matches!(message, Message::TimeoutNow(_))));
 }

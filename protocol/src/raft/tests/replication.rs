@@ -212,7 +212,7 @@ fn entries_that_were_lost_are_sent_again() {
     let reply = leader.reply(accepted);
     assert!(ranges(&leader.hear(1, Message::AppendReply(reply)), 1).is_empty(), "it may still arrive");
     let mut out = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..12 {
         out = leader.pass(ms(75));
         let reply = leader.reply(accepted);
         out.extend(leader.hear(1, Message::AppendReply(reply)));
@@ -228,6 +228,29 @@ fn entries_that_were_lost_are_sent_again() {
         let out = [out, leader.hear(1, Message::AppendReply(reply))].concat();
         assert!(ranges(&out, 1).is_empty());
     }
+}
+
+#[test]
+fn after_a_broken_link_a_follower_is_asked_first() {
+    let mut leader = One::leader(3);
+    leader.propose(2);
+    leader.input(Input::Unreachable { to: id(1) });
+    assert!(ranges(&leader.propose(2), 1).is_empty(), "nothing is wasted on a link that is not there");
+    let reply = leader.reply(Outcome::Accepted { durable: 2, received: 3 });
+    let out = leader.hear(1, Message::AppendReply(reply));
+    assert_eq!(ranges(&out, 1), [(4, 6)], "what it has received is not sent again");
+}
+
+#[test]
+fn a_busy_link_shows_that_the_follower_is_alive() {
+    let mut one = One::voter(3, &[1]);
+    let mut answers = Vec::new();
+    for index in 1..=30 {
+        one.now += ms(25);
+        answers.extend(replies(&one.hear(1, Message::Append(append(1, at(index, 1), &[1], 0)))));
+    }
+    assert_eq!(answers.len(), 10, "one in a heartbeat's time although the disk has finished nothing");
+    assert!(answers.iter().all(|reply| matches!(reply.outcome, Outcome::Accepted { durable: 1, .. })));
 }
 
 #[test]

@@ -1,0 +1,37 @@
+//! No room for the log.
+
+use super::*;
+
+/// A few of them fill a segment.
+fn large() -> String {
+    "v".repeat(200 << 10)
+}
+
+#[test]
+fn a_full_disk_refuses_writes_keeps_reading_and_recovers_by_itself() {
+    let mut world = World::led(1);
+    let lone = id(1);
+    world.run(Duration::from_millis(100));
+    world.node(lone).no_space = true;
+    let mut refused = None;
+    for number in 0..100 {
+        let outcome = world.write(lone, &format!("k{number}"), &large());
+        if !done(&outcome) {
+            refused = Some(outcome);
+            break;
+        }
+    }
+    assert_eq!(refused, Some(Err(ProposeError::DiskFull)));
+    assert!(world.node(lone).standing.disk_full);
+    let read = world.barrier(lone, Consistency::Default);
+    world.until(|world| world.node(lone).barriers.get(&read) == Some(&Ok(())));
+    assert_eq!(world.node(lone).value("k0"), Some(large()));
+    assert_eq!(world.node(lone).fatal, None);
+    world.node(lone).no_space = false;
+    world.run(Duration::from_secs(2));
+    assert!(!world.node(lone).standing.disk_full);
+    assert!(done(&world.write(lone, "after", "v")));
+    world.restart(lone);
+    world.until(|world| world.leader() == Some(lone));
+    assert_eq!(world.node(lone).value("after").as_deref(), Some("v"));
+}
