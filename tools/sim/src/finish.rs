@@ -79,6 +79,7 @@ impl World {
             } else {
                 let wait = self.random.below(300 * MILLI);
                 self.queue.push(self.now + wait, Event::Start { server });
+                self.queue.push(self.now + wait, Event::Resume { server });
             }
         }
         self.finish.down = down;

@@ -81,11 +81,15 @@ impl World {
                 self.link_was_reset(from, to);
                 Some("fault: link reset")
             }
-            Fault::Crash | Fault::Kill => {
-                let server = self.any_up()?;
-                self.stop(server, kind == Fault::Crash);
+            Fault::Crash | Fault::CrashLeader | Fault::Kill => {
+                let server = if kind == Fault::CrashLeader { self.leader() } else { self.any_up() }?;
+                self.stop(server, kind != Fault::Kill);
                 self.queue.push(self.now + length, Event::Start { server });
-                Some(if kind == Fault::Crash { "fault: power cut" } else { "fault: kill" })
+                Some(match kind {
+                    Fault::Crash => "fault: power cut",
+                    Fault::CrashLeader => "fault: power cut of the leader",
+                    _ => "fault: kill",
+                })
             }
             Fault::CrashAll => {
                 for server in 0..self.servers.len() {

@@ -39,6 +39,8 @@ pub enum Fault {
     ResetLink,
     /// A server loses power.
     Crash,
+    /// The leader loses power.
+    CrashLeader,
     /// A server's process is killed.
     Kill,
     /// All servers lose power at once.
@@ -74,7 +76,7 @@ pub enum Fault {
 }
 
 /// All kinds.
-pub const FAULTS: [Fault; 25] = [
+pub const FAULTS: [Fault; 26] = [
     Fault::Split,
     Fault::IsolateLeader,
     Fault::IsolateOne,
@@ -84,6 +86,7 @@ pub const FAULTS: [Fault; 25] = [
     Fault::Swizzle,
     Fault::ResetLink,
     Fault::Crash,
+    Fault::CrashLeader,
     Fault::Kill,
     Fault::CrashAll,
     Fault::Pause,
@@ -194,7 +197,7 @@ impl Plan {
         random.shuffle(&mut kinds);
         kinds.truncate(most);
         kinds.sort_unstable();
-        Plan {
+        let plan = Plan {
             seed,
             servers,
             duration,
@@ -221,6 +224,28 @@ impl Plan {
             faults: kinds,
             fault_pause: random.log_within(200 * MILLI, 4 * SECOND),
             fault_length: random.log_within(100 * MILLI, 4 * SECOND),
+        };
+        if random.chance(0.1) { plan.with_churn(random) } else { plan }
+    }
+
+    /// Leaders fall one after another, each with little of what it wanted to say said: entries travel one by one and slowly.
+    fn with_churn(self, random: &mut Random) -> Plan {
+        let timeout = self.election_timeout.as_nanos() as Time;
+        let mut network = self.network;
+        network.delay_mean = random.within(timeout / 60, timeout / 15);
+        Plan {
+            servers: *random.one(&[3, 5, 5]),
+            message_bytes: 1,
+            in_flight: random.within(1, 2) as usize,
+            faults: vec![
+                *random.one(&[Fault::CrashLeader, Fault::IsolateLeader, Fault::CrashAll]),
+                Fault::CrashLeader,
+            ],
+            fault_pause: random.within(timeout, 4 * timeout),
+            fault_length: random.within(timeout / 2, 4 * timeout),
+            think: self.think.min(40 * MILLI),
+            network,
+            ..self
         }
     }
 }

@@ -377,6 +377,16 @@ impl World {
         }
     }
 
+    /// A process that stood still goes on.
+    pub fn resume(&mut self, server: usize) {
+        let this = &mut self.servers[server];
+        if this.paused_until > self.now {
+            (this.paused_until, this.wake_at) = (0, Time::MAX);
+            self.hurry_disk(server);
+            self.step(server, vec![Input::Tick]);
+        }
+    }
+
     /// A disk that stood still goes on.
     pub fn hurry_disk(&mut self, server: usize) {
         if let Some(end) = self.servers[server].disk.hurry(self.now) {

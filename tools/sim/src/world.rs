@@ -8,7 +8,7 @@ use crate::nemesis::{Mend, Nemesis};
 use crate::network::{Fate, Network};
 use crate::operator::Operator;
 use crate::plan::Plan;
-use crate::queue::{Queue, Time};
+use crate::queue::{MILLI, Queue, Time};
 use crate::random::Random;
 use crate::server::{Letter, Server};
 use crate::tally::Tally;
@@ -44,6 +44,8 @@ pub enum Event {
     Mended(Mend),
     /// A server starts.
     Start { server: usize },
+    /// A pause ends before its time.
+    Resume { server: usize },
     /// A server learns that its link to another one broke.
     LinkLost { server: usize, peer: usize },
     /// The first servers are told of each other.
@@ -138,7 +140,8 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         if let Some(until) = self.paused(&event) {
-            self.queue.push(until, event);
+            let order = self.order_after_pause(&event, until);
+            self.queue.push(until + order, event);
             return;
         }
         match event {
@@ -155,12 +158,25 @@ impl World {
             Event::Fault => self.fault(),
             Event::Mended(mend) => self.mended(mend),
             Event::Start { server } => self.start(server),
+            Event::Resume { server } => self.resume(server),
             Event::LinkLost { server, peer } => self.link_lost(server, peer),
             Event::Bootstrap => self.bootstrap(),
             Event::Operate => self.operate_on(),
             Event::Heal => self.heal(),
             Event::Look => self.look(),
         }
+    }
+
+    /// A process that goes on after a pause finds much before it at once, and takes its sources in any order; what came over
+    /// one connection stays in order.
+    fn order_after_pause(&self, event: &Event, until: Time) -> Time {
+        let source = match event {
+            Event::Deliver { from, .. } => *from as u64,
+            Event::Arrives { op, .. } => 1000 + *op as u64,
+            Event::Wake { .. } => 100,
+            _ => 200,
+        };
+        Random::new(until ^ source << 40).below(2 * MILLI)
     }
 
     /// Until when a standing process cannot see an event.
