@@ -32,8 +32,10 @@ impl Replica {
         if self.applied.0 >= self.heard.1 && self.heard.1 > 0 {
             self.contact = Some(self.heard.0);
         }
-        if self.leads() {
-            // Should it lose the lead, its state is as old as a majority's last word.
+        let holds_all = self.term_start > 0 && self.applied.0 >= self.term_start.max(commit);
+        if self.leads() && holds_all {
+            // Should it lose the lead, its state is as old as a majority's last word. Before it has applied its own first entry, it
+            // may lack what earlier leaders have committed.
             self.contact = self.raft.last_contact().or(self.contact);
         }
     }
