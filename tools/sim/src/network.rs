@@ -122,7 +122,7 @@ impl Network {
         }
         let mut delay = mood.delay_min + (mood.delay_mean as f64 * -(1.0 - random.unit()).ln()) as Time;
         if random.chance(mood.tail) {
-            delay += random.log_within(mood.delay_mean.max(1), mood.tail_max);
+            delay += random.log_within(mood.delay_mean.max(1), mood.tail_max.max(mood.delay_mean + 1));
         }
         let mut arrival = (now + delay).max(link.clogged_until);
         if once || !random.chance(mood.overtaking) {
