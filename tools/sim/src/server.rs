@@ -117,9 +117,10 @@ impl Server {
 
     /// Whether it has all that was committed up to `until`, and votes again.
     pub fn is_whole(&self, until: u64) -> bool {
-        self.process.as_ref().is_some_and(|process| {
-            process.replica.raft().repairing_until().is_none()
-                && process.replica.log().durable_index() >= until
+        self.replica().is_some_and(|replica| {
+            replica.has_started()
+                && replica.raft().repairing_until().is_none()
+                && replica.log().durable_index() >= until
         })
     }
 
