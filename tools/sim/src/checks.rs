@@ -36,6 +36,7 @@ impl World {
             Ok(true) => {
                 self.tally.one("elections");
                 self.check_completeness(server, term);
+                self.doom(server);
             }
             Ok(false) => {}
             Err(violation) => self.require(Err(violation)),

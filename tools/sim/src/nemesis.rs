@@ -120,6 +120,27 @@ impl World {
         }
     }
 
+    /// Lets a new leader fall soon, if that is the way of this run.
+    pub fn doom(&mut self, server: usize) {
+        if !self.healed && self.nemesis.random.chance(self.plan.short_reigns) {
+            let wait = self.nemesis.random.below(6 * self.plan.network.delay_mean);
+            let run = self.servers[server].run;
+            self.queue.push(self.now + wait, Event::Fall { server, run });
+        }
+    }
+
+    /// A leader falls.
+    pub fn fall(&mut self, server: usize, run: u32) {
+        if self.healed || self.servers[server].run != run || !self.servers[server].is_up() {
+            return;
+        }
+        self.tally.one("fault: power cut of a new leader");
+        self.tally.one("faults");
+        self.stop(server, true);
+        let length = exponential(&mut self.nemesis.random, self.plan.fault_length) + MILLI;
+        self.queue.push(self.now + length, Event::Start { server });
+    }
+
     fn partition(&mut self, kind: Fault, length: Time) -> Option<&'static str> {
         let size = self.servers.len();
         if size < 2 {

@@ -177,6 +177,8 @@ pub struct Plan {
     pub disk: DiskMood,
     /// The kinds of faults of this run.
     pub faults: Vec<Fault>,
+    /// Probability that a new leader loses power before it has said much.
+    pub short_reigns: f64,
     /// Mean time between two faults.
     pub fault_pause: Time,
     /// Mean time that one lasts.
@@ -222,10 +224,15 @@ impl Plan {
             network: NetworkMood::draw(random),
             disk: DiskMood::draw(random),
             faults: kinds,
+            short_reigns: 0.0,
             fault_pause: random.log_within(200 * MILLI, 4 * SECOND),
             fault_length: random.log_within(100 * MILLI, 4 * SECOND),
         };
-        if random.chance(0.1) { plan.with_churn(random) } else { plan }
+        match random.below(20) {
+            0 | 1 => plan.with_churn(random),
+            2 => plan.with_naps(random),
+            _ => plan,
+        }
     }
 
     /// Leaders fall one after another, each with little of what it wanted to say said: entries travel one by one and slowly.
@@ -234,8 +241,9 @@ impl Plan {
         let mut network = self.network;
         network.delay_mean = random.within(timeout / 60, timeout / 15);
         Plan {
-            servers: *random.one(&[3, 5, 5]),
+            servers: *random.one(&[3, 3, 5]),
             message_bytes: 1,
+            short_reigns: random.unit(),
             in_flight: random.within(1, 2) as usize,
             faults: vec![
                 *random.one(&[Fault::CrashLeader, Fault::IsolateLeader, Fault::CrashAll]),
@@ -244,6 +252,26 @@ impl Plan {
             fault_pause: random.within(timeout, 4 * timeout),
             fault_length: random.within(timeout / 2, 4 * timeout),
             think: self.think.min(40 * MILLI),
+            network,
+            ..self
+        }
+    }
+
+    /// Servers that stand still for longer than a lease while much is on the wires, and clients that read what was just written.
+    fn with_naps(self, random: &mut Random) -> Plan {
+        let timeout = self.election_timeout.as_nanos() as Time;
+        let mut network = self.network;
+        network.delay_mean = random.within(timeout / 60, timeout / 8);
+        Plan {
+            servers: *random.one(&[3, 3, 5]),
+            keys: self.keys.min(3),
+            clients: 10,
+            wander: 0.3,
+            mix: Mix { default: 20, set: 12, ..self.mix },
+            faults: vec![Fault::Pause],
+            fault_pause: random.within(2 * timeout, 4 * timeout),
+            fault_length: timeout,
+            think: self.think.min(20 * MILLI),
             network,
             ..self
         }

@@ -44,6 +44,8 @@ pub enum Event {
     Mended(Mend),
     /// A server starts.
     Start { server: usize },
+    /// A leader loses power before it has said much.
+    Fall { server: usize, run: u32 },
     /// A pause ends before its time.
     Resume { server: usize },
     /// A server learns that its link to another one broke.
@@ -158,6 +160,7 @@ impl World {
             Event::Fault => self.fault(),
             Event::Mended(mend) => self.mended(mend),
             Event::Start { server } => self.start(server),
+            Event::Fall { server, run } => self.fall(server, run),
             Event::Resume { server } => self.resume(server),
             Event::LinkLost { server, peer } => self.link_lost(server, peer),
             Event::Bootstrap => self.bootstrap(),
