@@ -84,7 +84,7 @@ impl World {
             Fault::Crash | Fault::CrashLeader | Fault::Kill => {
                 let server = if kind == Fault::CrashLeader { self.leader() } else { self.any_up() }?;
                 self.stop(server, kind != Fault::Kill);
-                self.queue.push(self.now + length, Event::Start { server });
+                self.queue.push(self.now + length / self.plan.restart_haste, Event::Start { server });
                 Some(match kind {
                     Fault::Crash => "fault: power cut",
                     Fault::CrashLeader => "fault: power cut of the leader",

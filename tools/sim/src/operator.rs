@@ -22,6 +22,8 @@ pub struct Operator {
     tasks: VecDeque<Task>,
     /// The request under way, and since when.
     asked: Option<(u64, Time)>,
+    /// The wish that it is for.
+    about: Option<Wish>,
     next: u64,
 }
 
@@ -91,6 +93,9 @@ impl World {
             self.wish(Wish::Snapshot(server));
             return Some("operator: snapshot");
         }
+        if self.plan.haste >= 1.0 {
+            return self.replace_others();
+        }
         // While a server lacks what it promised, the others must all be there to give it back.
         if !self.nemesis.hurt.is_empty() || self.changes_pending() {
             return None;
@@ -123,6 +128,21 @@ impl World {
         }
     }
 
+    /// All voters but the leader are to be replaced, at once.
+    fn replace_others(&mut self) -> Option<&'static str> {
+        let leader = self.leader()?;
+        let configuration = self.servers[leader].standing()?.configuration.clone();
+        let others = (0..self.servers.len())
+            .filter(|server| *server != leader && configuration.is_voter(self.servers[*server].id));
+        let others: Vec<usize> = others.collect();
+        if others.len() < 2 || self.changes_pending() || self.servers.len() > 12 {
+            return None;
+        }
+        others.iter().for_each(|server| self.wish(Wish::Remove(*server)));
+        others.iter().for_each(|_| self.add_blank());
+        Some("operator: replace all others at once")
+    }
+
     fn wish(&mut self, what: Wish) {
         if self.operator.tasks.len() < 8 {
             self.operator.tasks.push_back(Task { what, tries: 0 });
@@ -149,12 +169,16 @@ impl World {
         self.queue.push(self.now + LOOK, Event::Operate);
         match self.operator.asked {
             // A hasty operator asks for the next thing before the one before is done.
-            Some((_, since)) if self.now < since + LOST && !self.random.chance(0.2) => return,
+            Some((_, since)) if self.now < since + LOST && !self.random.chance(self.plan.haste) => return,
             _ => self.operator.asked = None,
         }
         let Some(leader) = self.leader() else { return };
         if self.operator.tasks.is_empty() {
             return self.promote_one(leader);
+        }
+        if self.plan.haste >= 1.0 {
+            // Whatever became of the last wish, the next one comes at once.
+            self.operator.tasks.rotate_left(1);
         }
         let Some(task) = self.operator.tasks.front_mut() else { return };
         task.tries += 1;
@@ -163,6 +187,7 @@ impl World {
             return;
         }
         let what = task.what.clone();
+        self.operator.about = Some(what.clone());
         let (server, op) = match what {
             Wish::Add(number) => {
                 (leader, AdminOp::AddServer(member(number, id_of(number), Suffrage::Learner)))
@@ -217,11 +242,18 @@ impl World {
         match result {
             Ok(()) => {
                 self.tally.one("operator: done");
-                if let Some(task) = self.operator.tasks.pop_front() {
+                let place = self
+                    .operator
+                    .tasks
+                    .iter()
+                    .position(|task| Some(&task.what) == self.operator.about.as_ref());
+                if let Some(task) = place.and_then(|place| self.operator.tasks.remove(place)) {
                     self.fulfilled(task.what);
                 }
             }
-            Err(AdminError::Refused(_)) => drop(self.operator.tasks.pop_front()),
+            Err(AdminError::Refused(_)) => {
+                self.operator.tasks.retain(|task| Some(&task.what) != self.operator.about.as_ref());
+            }
             Err(_) => {}
         }
     }

@@ -179,6 +179,10 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// Probability that a new leader loses power before it has said much.
     pub short_reigns: f64,
+    /// By how much sooner than other faults end a server is started again.
+    pub restart_haste: u64,
+    /// How often the operator asks for the next thing before the one before is done.
+    pub haste: f64,
     /// Mean time between two faults.
     pub fault_pause: Time,
     /// Mean time that one lasts.
@@ -225,12 +229,17 @@ impl Plan {
             disk: DiskMood::draw(random),
             faults: kinds,
             short_reigns: 0.0,
+            restart_haste: 1,
+            haste: 0.2,
             fault_pause: random.log_within(200 * MILLI, 4 * SECOND),
             fault_length: random.log_within(100 * MILLI, 4 * SECOND),
         };
-        match random.below(20) {
+        match random.below(24) {
             0 | 1 => plan.with_churn(random),
             2 => plan.with_naps(random),
+            3 => plan.with_deaths(random),
+            4 => plan.with_transfers(random),
+            5 => plan.with_haste(random),
             _ => plan,
         }
     }
@@ -260,19 +269,69 @@ impl Plan {
     /// Servers that stand still for longer than a lease while much is on the wires, and clients that read what was just written.
     fn with_naps(self, random: &mut Random) -> Plan {
         let timeout = self.election_timeout.as_nanos() as Time;
-        let mut network = self.network;
+        let mut network = self.network.clone();
         network.delay_mean = random.within(timeout / 60, timeout / 8);
         Plan {
             servers: *random.one(&[3, 3, 5]),
+            faults: vec![Fault::Pause],
+            fault_pause: random.within(2 * timeout, 4 * timeout),
+            fault_length: timeout,
+            network,
+            ..self.with_readers()
+        }
+    }
+
+    /// Voters die and are back at once, while a leader that only some of them hear counts on what they said.
+    fn with_deaths(self, random: &mut Random) -> Plan {
+        let timeout = self.election_timeout.as_nanos() as Time;
+        Plan {
+            servers: 3,
+            faults: vec![Fault::Bridge, Fault::Kill],
+            fault_pause: random.within(timeout / 2, 2 * timeout),
+            fault_length: random.within(2 * timeout, 4 * timeout),
+            restart_haste: random.within(50, 500),
+            disk: DiskMood { write_mean: self.disk.write_mean.min(MILLI), ..self.disk },
+            ..self.with_readers()
+        }
+    }
+
+    /// The lead goes from one to the next while wires are slow or cut.
+    fn with_transfers(self, random: &mut Random) -> Plan {
+        let timeout = self.election_timeout.as_nanos() as Time;
+        let mut network = self.network.clone();
+        network.delay_mean = random.within(timeout / 100, timeout / 15);
+        (network.tail, network.tail_max) = (random.unit() * 0.1, timeout);
+        Plan {
+            servers: *random.one(&[3, 3, 5]),
+            faults: vec![Fault::Transfer, Fault::Transfer, *random.one(&[Fault::OneWay, Fault::Transfer])],
+            fault_pause: random.within(timeout / 2, timeout),
+            fault_length: random.within(timeout / 4, timeout),
+            network,
+            ..self.with_readers()
+        }
+    }
+
+    /// Servers are replaced in haste while leaders are cut off.
+    fn with_haste(self, random: &mut Random) -> Plan {
+        let timeout = self.election_timeout.as_nanos() as Time;
+        Plan {
+            servers: 3,
+            haste: 1.0,
+            faults: vec![Fault::Replace, Fault::IsolateLeader],
+            fault_pause: random.within(timeout, 4 * timeout),
+            fault_length: random.within(timeout, 4 * timeout),
+            ..self.with_readers()
+        }
+    }
+
+    /// Many clients that read what was just written, anywhere.
+    fn with_readers(self) -> Plan {
+        Plan {
             keys: self.keys.min(3),
             clients: 10,
             wander: 0.3,
             mix: Mix { default: 20, set: 12, ..self.mix },
-            faults: vec![Fault::Pause],
-            fault_pause: random.within(2 * timeout, 4 * timeout),
-            fault_length: timeout,
             think: self.think.min(20 * MILLI),
-            network,
             ..self
         }
     }
