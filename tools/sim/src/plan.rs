@@ -290,7 +290,19 @@ impl Plan {
             fault_pause: random.within(timeout / 2, 2 * timeout),
             fault_length: random.within(2 * timeout, 4 * timeout),
             restart_haste: random.within(50, 500),
-            disk: DiskMood { write_mean: self.disk.write_mean.min(MILLI), ..self.disk },
+            // A candidate must have all of the log: so few writes, and few signs of life that would tell of the leader.
+            heartbeat_interval: self.election_timeout / 3,
+            mix: Mix {
+                stale: 0,
+                default: 40,
+                consistent: 0,
+                set: 1,
+                cas: 0,
+                delete: 0,
+                delete_cas: 0,
+                delete_all: 0,
+            },
+            disk: DiskMood { write_mean: self.disk.write_mean.min(MILLI), ..self.disk.clone() },
             ..self.with_readers()
         }
     }
