@@ -129,16 +129,21 @@ impl World {
         }
     }
 
-    /// A leader falls.
+    /// A leader falls, and now and then all who elected it.
     pub fn fall(&mut self, server: usize, run: u32) {
         if self.healed || self.servers[server].run != run || !self.servers[server].is_up() {
             return;
         }
         self.tally.one("fault: power cut of a new leader");
         self.tally.one("faults");
-        self.stop(server, true);
-        let length = exponential(&mut self.nemesis.random, self.plan.fault_length) + MILLI;
-        self.queue.push(self.now + length, Event::Start { server });
+        let all = self.nemesis.random.chance(0.3);
+        for fallen in (0..self.servers.len()).filter(|other| all || *other == server) {
+            if self.servers[fallen].is_up() {
+                self.stop(fallen, true);
+                let length = exponential(&mut self.nemesis.random, self.plan.fault_length) + MILLI;
+                self.queue.push(self.now + length, Event::Start { server: fallen });
+            }
+        }
     }
 
     fn partition(&mut self, kind: Fault, length: Time) -> Option<&'static str> {

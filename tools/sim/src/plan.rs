@@ -249,7 +249,13 @@ impl Plan {
         let timeout = self.election_timeout.as_nanos() as Time;
         let mut network = self.network;
         network.delay_mean = random.within(timeout / 60, timeout / 15);
+        let mut disk = self.disk;
+        if random.chance(0.5) {
+            // What is said before it is durable is heard before it is durable.
+            disk.write_mean = network.delay_mean * random.within(1, 6);
+        }
         Plan {
+            disk,
             servers: *random.one(&[3, 3, 5]),
             message_bytes: 1,
             short_reigns: random.unit(),
