@@ -104,8 +104,12 @@ impl Kinds {
             }
             ArchivedCommand::Catalog(op) => Some(op),
             ArchivedCommand::CatalogBatch(ops) => ops.first(),
-            _ => {
-                self.other += 1;
+            ArchivedCommand::Autopilot(_) => {
+                self.autopilot += 1;
+                return;
+            }
+            ArchivedCommand::Restore(_) => {
+                self.restore += 1;
                 return;
             }
         };
