@@ -16,6 +16,8 @@ mod disks;
 mod support;
 #[path = "durability/verdict.rs"]
 mod verdict;
+#[path = "durability/watches.rs"]
+mod watches;
 
 use chaos::Plan;
 

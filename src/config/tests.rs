@@ -274,6 +274,14 @@ fn errors_name_file_key_and_what_was_expected() {
             "performance.raft_multiplier cannot be 20. Must be between 1 and 10 (set in t.json)",
         ),
         (
+            json!({"autopilot": {"max_trailing_logs": -1}}),
+            "autopilot.max_trailing_logs cannot be -1. Must be greater than or equal to zero (set in t.json)",
+        ),
+        (
+            json!({"raft_protocol": 4}),
+            "Failed to start Raft: Protocol version 4 must be >= 2 and <= 3 (set in t.json)",
+        ),
+        (
             json!({"dns_config": {"a_record_limit": -1}}),
             "dns_config.a_record_limit cannot be -1. Must be greater than or equal to zero (set in t.json)",
         ),
@@ -293,6 +301,28 @@ fn errors_name_file_key_and_what_was_expected() {
     ] {
         assert_eq!(error_of(&source), text);
     }
+}
+
+#[test]
+fn servers_start_with_consuls_autopilot_and_log() {
+    let config = json_file(&json!({"raft_snapshot_threshold": -1})).expect("valid");
+    let pilot = &config.autopilot;
+    assert!(pilot.cleanup_dead_servers);
+    assert_eq!((pilot.max_trailing_logs, pilot.min_quorum), (250, 0));
+    assert_eq!(pilot.last_contact_threshold.as_millis(), 200);
+    assert_eq!(pilot.server_stabilization_time.as_secs(), 10);
+    let raft = config.raft;
+    assert_eq!((raft.protocol, raft.snapshot_threshold, raft.trailing_logs), (3, 16_384, 10_240));
+    let config = json_file(&json!({
+        "raft_protocol": 2, "raft_trailing_logs": 9, "non_voting_server": true,
+        "autopilot": {"max_trailing_logs": 0, "server_stabilization_time": "0s"},
+    }));
+    let config = config.expect("valid");
+    assert_eq!((config.raft.protocol, config.raft.trailing_logs, config.non_voting_server), (2, 9, true));
+    assert_eq!(
+        (config.autopilot.max_trailing_logs, config.autopilot.server_stabilization_time.as_secs()),
+        (0, 0)
+    );
 }
 
 #[test]

@@ -209,3 +209,158 @@ impl Asking {
         Some(told)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use futures_lite::future::FutureExt;
+
+    use super::*;
+    use crate::consensus::Role;
+    use crate::runtime::cores::Driver;
+
+    const OWN: ServerId = ServerId([1; 16]);
+    const OTHER: ServerId = ServerId([2; 16]);
+
+    /// What the test lets a server believe, and what that server has sent.
+    #[derive(Default)]
+    struct World {
+        standing: RefCell<Standing>,
+        sent: RefCell<Vec<(ServerId, PeerMessage)>>,
+        unlinked: Cell<bool>,
+    }
+
+    impl World {
+        fn led_by(&self, leader: ServerId) {
+            let role = if leader == OWN { Role::Leader } else { Role::Follower };
+            *self.standing.borrow_mut() =
+                Standing { id: Some(OWN), leader: Some(leader), role, ..Standing::default() };
+        }
+
+        async fn next_sent(&self) -> (ServerId, PeerMessage) {
+            loop {
+                if let Some(first) = self.sent.borrow_mut().pop() {
+                    return first;
+                }
+                task::yield_now().await;
+            }
+        }
+    }
+
+    fn with_world<F: Future<Output = ()> + 'static>(
+        test: impl Fn(Rc<World>, Sender<Event>) -> F + Send + Clone + 'static,
+    ) {
+        cores::run(Driver::Epoll, 1, move |_| {
+            let test = test.clone();
+            async move {
+                let world = Rc::new(World::default());
+                let (events, asking) = Asking::new();
+                let (sending, knowing) = (world.clone(), world.clone());
+                let send = move |to, message| {
+                    if !sending.unlinked.get() {
+                        sending.sent.borrow_mut().push((to, message));
+                    }
+                    !sending.unlinked.get()
+                };
+                task::spawn(asking.run(Rc::new(send), move || knowing.standing.borrow().clone())).detach();
+                test(world, events).await;
+            }
+            .boxed_local()
+        })
+        .expect("the core runs to its end");
+    }
+
+    fn ask(
+        events: &Sender<Event>,
+        repeatable: bool,
+        hold: Duration,
+    ) -> mesh::OneReceiver<Result<Bytes, ProposeError>> {
+        let (answer, told) = mesh::oneshot();
+        let until = time::now() + hold;
+        let question = Question { question: Bytes::from_static(b"q"), repeatable, answer, until };
+        assert!(events.try_send(Event::Ask(question)).is_ok());
+        told
+    }
+
+    fn token_of(message: PeerMessage) -> u64 {
+        match message {
+            PeerMessage::Ask { token, question } if question == b"q"[..] => token,
+            other => panic!("no question: {other:?}"),
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_question_finds_the_leader_as_soon_as_there_is_one() {
+        with_world(|world, events| async move {
+            let told = ask(&events, false, LONG);
+            world.led_by(OTHER);
+            let (to, message) = world.next_sent().await;
+            assert_eq!(to, OTHER);
+            let answer = Some(Bytes::from_static(b"a"));
+            let told_by = |from, token| {
+                let message = PeerMessage::Told { token, answer: answer.clone() };
+                events.try_send(Event::Peer(from, message)).is_ok()
+            };
+            let token = token_of(message);
+            assert!(told_by(OWN, token) && told_by(OTHER, token + 1), "no answers to this");
+            // It does not lead any more, did nothing, and says so: another one is asked.
+            let refusal = PeerMessage::Told { token, answer: None };
+            assert!(events.try_send(Event::Peer(OTHER, refusal)).is_ok());
+            let token = token_of(world.next_sent().await.1);
+            assert!(told_by(OTHER, token));
+            assert_eq!(told.await, Some(Ok(Bytes::from_static(b"a"))));
+        });
+    }
+
+    #[test]
+    fn only_what_may_be_done_twice_is_asked_twice() {
+        with_world(|world, events| async move {
+            world.led_by(OTHER);
+            let (once, again) = (ask(&events, false, LONG), ask(&events, true, LONG));
+            let sent = [world.next_sent().await, world.next_sent().await];
+            assert!(sent.iter().all(|(to, _)| *to == OTHER));
+            assert!(events.try_send(Event::Lost(OTHER)).is_ok());
+            assert_eq!(once.await, Some(Err(ProposeError::LeadershipLost)));
+            let token = token_of(world.next_sent().await.1);
+            let answer = Some(Bytes::new());
+            assert!(events.try_send(Event::Peer(OTHER, PeerMessage::Told { token, answer })).is_ok());
+            assert_eq!(again.await, Some(Ok(Bytes::new())));
+        });
+    }
+
+    #[test]
+    fn without_a_leader_or_a_link_the_wait_ends() {
+        with_world(|world, events| async move {
+            let nobody = ask(&events, true, Duration::ZERO);
+            assert_eq!(nobody.await, Some(Err(ProposeError::NoLeader)));
+            world.led_by(OTHER);
+            world.unlinked.set(true);
+            let unreached = ask(&events, true, Duration::from_millis(1));
+            assert_eq!(unreached.await, Some(Err(ProposeError::NoLeader)));
+        });
+    }
+
+    #[test]
+    fn the_leader_asks_its_desk() {
+        with_world(|world, events| async move {
+            world.led_by(OWN);
+            let (desk, mut asked) = mesh::channel(ASKED_MAX);
+            assert!(events.try_send(Event::Desk(desk)).is_ok());
+            let told = ask(&events, false, LONG);
+            asked.recv().await.expect("the question").answer(Bytes::from_static(b"own"));
+            assert_eq!(told.await, Some(Ok(Bytes::from_static(b"own"))));
+            let foreign = PeerMessage::Ask { token: 7, question: Bytes::from_static(b"q") };
+            assert!(events.try_send(Event::Peer(OTHER, foreign.clone())).is_ok());
+            asked.recv().await.expect("the question").answer(Bytes::from_static(b"far"));
+            let answer = Some(Bytes::from_static(b"far"));
+            assert_eq!(world.next_sent().await, (OTHER, PeerMessage::Told { token: 7, answer }));
+            world.led_by(OTHER);
+            assert!(events.try_send(Event::Peer(OTHER, foreign)).is_ok());
+            let refusal = PeerMessage::Told { token: 7, answer: None };
+            assert_eq!(world.next_sent().await, (OTHER, refusal), "it leads no more");
+        });
+    }
+}

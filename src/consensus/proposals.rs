@@ -164,8 +164,8 @@ impl Proposals {
     /// The same for `/v1/status/...` and the statistics of `/v1/agent/self`.
     pub fn status(&self) -> Status {
         let standing = self.standing();
-        let voters = standing.configuration.voters().filter_map(|id| standing.configuration.server(id));
-        let mut peers: Vec<String> = voters.map(|server| server.address.clone()).collect();
+        let servers = standing.configuration.servers.iter();
+        let mut peers: Vec<String> = servers.map(|server| server.address.clone()).collect();
         peers.sort();
         Status {
             is_leader: standing.leads(),

@@ -9,7 +9,7 @@ pub struct Status {
     pub is_leader: bool,
     /// Server address (`ip:port`) of the leader, if there is one.
     pub leader: Option<String>,
-    /// Server addresses of all voters, this one too, in order.
+    /// Server addresses of all servers of the cluster, those that do not vote too, in order.
     pub peers: Vec<String>,
     /// Term of the leader.
     pub term: u64,

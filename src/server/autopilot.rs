@@ -25,6 +25,8 @@ pub enum Step {
     Add(Server),
     /// A learner is fit to vote.
     Promote(ServerId),
+    /// A voter says of itself now that it shall not vote.
+    Demote(ServerId),
     /// A server left.
     RemoveLeft(Server),
     /// Another server has its address now.
@@ -61,11 +63,8 @@ impl View<'_> {
         if !self.standing.configuration_committed {
             return Ok(None);
         }
-        let certain = self
-            .left()
-            .map(Step::RemoveLeft)
-            .or_else(|| self.arrival())
-            .or_else(|| self.promotion().map(Step::Promote));
+        let certain =
+            self.left().map(Step::RemoveLeft).or_else(|| self.arrival()).or_else(|| self.change_of_role());
         match certain {
             Some(step) => Ok(Some(step)),
             None if !self.prune => Ok(None),
@@ -116,19 +115,28 @@ impl View<'_> {
         }
         let new = if member.server.non_voter { Suffrage::NonVoter } else { Suffrage::Learner };
         let suffrage = held.map_or(new, |held| held.suffrage);
+        // What changes here of a server that is there is its address and its name.
         Some(Step::Add(Server { id: member.id, name: member.name.clone(), address, suffrage }))
     }
 
-    fn promotion(&self) -> Option<ServerId> {
-        let fit = |server: &&Server| {
-            server.suffrage == Suffrage::Learner
-                && self.health.server(server.id).is_some_and(|health| health.is_stable(self.rules, self.now))
-        };
-        self.standing.configuration.servers.iter().find(fit).map(|server| server.id)
+    /// A server that is fit to vote and wants to, or one that votes and does not want to any more.
+    fn change_of_role(&self) -> Option<Step> {
+        let servers = &self.standing.configuration.servers;
+        servers.iter().filter(|server| Some(server.id) != self.standing.id).find_map(|server| {
+            let wants = !self.roster.member(server.id)?.server.non_voter;
+            let votes = server.suffrage == Suffrage::Voter;
+            let is_stable =
+                || self.health.server(server.id).is_some_and(|h| h.is_stable(self.rules, self.now));
+            match (votes, wants) {
+                (true, false) => Some(Step::Demote(server.id)),
+                (false, true) if is_stable() => Some(Step::Promote(server.id)),
+                _ => None,
+            }
+        })
     }
 
     /// A server that failed, or that membership does not know, and that does not answer the leader either. (Those that
-    /// left are gone before this is asked.)
+    /// left are gone before this is asked.) One that does not vote can always go.
     fn dead(&self) -> Result<Option<Server>, Stay> {
         if !self.rules.cleanup_dead_servers {
             return Ok(None);
@@ -140,7 +148,14 @@ impl View<'_> {
                 && is_silent(self.standing, server.id)
         };
         let configuration = &self.standing.configuration;
-        let dead: Vec<&Server> = configuration.servers.iter().filter(is_dead).collect();
+        let (dead, silent): (Vec<&Server>, Vec<&Server>) = configuration
+            .servers
+            .iter()
+            .filter(is_dead)
+            .partition(|server| server.suffrage == Suffrage::Voter);
+        if let Some(first) = silent.first() {
+            return Ok(Some((*first).clone()));
+        }
         let Some(first) = dead.first() else { return Ok(None) };
         let (count, voters, least) = (dead.len(), configuration.voters().count(), self.rules.min_quorum);
         if (voters.saturating_sub(count) as u64) < least {
@@ -161,6 +176,7 @@ impl std::fmt::Display for Step {
         f.write_str(&match self {
             Step::Add(new) => server("adding server", new),
             Step::Promote(id) => format!("promoting server {id} to voter"),
+            Step::Demote(id) => format!("taking the vote of server {id}, which is configured not to vote"),
             Step::RemoveLeft(gone) => server("removing server that left:", gone),
             Step::RemoveReplaced(gone) => server("removing server whose address another one has now:", gone),
             Step::RemoveDead(gone) => server("removing dead server", gone),

@@ -230,6 +230,7 @@ impl Shared {
         let (op, gone) = match step {
             Step::Add(server) => (AdminOp::AddServer(server), None),
             Step::Promote(id) => (AdminOp::Promote(id), None),
+            Step::Demote(id) => (AdminOp::Demote(id), None),
             Step::RemoveLeft(server) | Step::RemoveReplaced(server) => {
                 (AdminOp::RemoveServer(server.id), None)
             }

@@ -196,6 +196,10 @@ fn non_voters_stay_what_they_are() {
     let joined = standing(&[(1, Voter), (2, NonVoter)]);
     assert_eq!(step(&rules, &joined, &both), Ok(None));
     assert_eq!(judge(&joined, &both).failure_tolerance, 0, "a non-voter makes nothing safer");
+    let voting = standing(&[(1, Voter), (2, Voter)]);
+    assert_eq!(step(&rules, &voting, &both), Ok(Some(Step::Demote(id(2)))), "its configuration has changed");
+    let wants = roster(&[(1, Alive), (2, Alive)]);
+    assert_eq!(step(&rules, &joined, &wants), Ok(Some(Step::Promote(id(2)))), "and back");
 }
 
 #[test]
@@ -271,6 +275,8 @@ fn dead_servers_go_while_most_are_alive() {
     assert_eq!(step(&rules, &three, &lost_two), Err(Stay::Majority { dead: 2, voters: 3 }));
     let two = with_silent(standing(&[(1, Voter), (2, Voter)]), &[2]);
     let lost = roster(&[(1, Alive), (2, Failed)]);
+    let helpers = with_silent(standing(&[(1, Voter), (2, NonVoter), (3, Learner)]), &[2, 3]);
+    assert_eq!(step(&rules, &helpers, &lost_two), Ok(Some(Step::RemoveDead(server(2, NonVoter)))));
     let why = step(&rules, &two, &lost).expect_err("half of the servers");
     assert_eq!(why.to_string(), "denied, because removing the majority of servers 1/2 is not safe");
 }

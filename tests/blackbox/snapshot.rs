@@ -81,6 +81,29 @@ fn a_damaged_archive_changes_nothing() {
     assert_eq!(agent.get("/v1/kv/?recurse").index(), index, "nothing was written");
 }
 
+/// The log's own snapshots and its entries carry on what a restore began: rows, and an index ahead of the log's.
+#[test]
+fn a_restored_state_survives_restarts() {
+    let mut agent = Agent::server(json!({"raft_snapshot_threshold": 50}));
+    for number in 0..200 {
+        put_key(&agent, &format!("a/{number}"), "1");
+    }
+    muster(&agent, &["snapshot", "save", "a.snap"]);
+    put_key(&agent, "gone", "1");
+    muster(&agent, &["snapshot", "restore", "a.snap"]);
+    let restored = agent.get("/v1/kv/a/7").index();
+    for round in 0..3 {
+        for number in 0..60 {
+            put_key(&agent, &format!("b/{round}/{number}"), "1");
+        }
+        let before = (keys(&agent), agent.get("/v1/kv/?recurse").text());
+        agent = agent.restart();
+        assert_eq!((keys(&agent), agent.get("/v1/kv/?recurse").text()), before);
+        assert!(agent.get("/v1/kv/a/7").index() >= restored);
+    }
+    assert!(agent.process.log().contains("snapshot at index"), "the log took snapshots of its own");
+}
+
 /// `MUSTER_CONSUL` names Consul's program where it is not in the path.
 #[test]
 fn consul_s_own_commands_save_inspect_and_restore() {

@@ -128,6 +128,20 @@ impl Cluster {
     }
 }
 
+/// What the servers wrote last, for whoever looks into a failed test.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for server in &self.servers {
+                let log = server.log();
+                let lines: Vec<&str> = log.lines().collect();
+                let last = &lines[lines.len().saturating_sub(25)..];
+                println!("{} (running: {}):\n{}\n", server.name, server.runs(), last.join("\n"));
+            }
+        }
+    }
+}
+
 impl Server {
     pub fn start(&mut self) {
         let args = [format!("-config-file={}", self.folder.join("agent.json").display())];
@@ -154,6 +168,11 @@ impl Server {
 
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// Its `data_dir`.
+    pub fn data_folder(&self) -> PathBuf {
+        self.folder.join("data")
     }
 
     /// The answer, if it is 200.

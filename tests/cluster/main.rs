@@ -9,3 +9,5 @@ mod support;
 mod harness;
 mod life;
 mod membership;
+mod operator;
+mod snapshot;

@@ -22,6 +22,7 @@ pub const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 pub struct Server {
     pub folder: PathBuf,
     pub http: u16,
+    rpc: u16,
     process: Option<Process>,
     /// Counts its processes.
     runs: AtomicU32,
@@ -62,7 +63,7 @@ impl Cluster {
             }
             fs::create_dir_all(&folder).expect("a folder for a server");
             fs::write(folder.join("agent.json"), config.to_string()).expect("writing a configuration");
-            Server { folder, http: *http, process: None, runs: AtomicU32::new(0) }
+            Server { folder, http: *http, rpc: *server, process: None, runs: AtomicU32::new(0) }
         });
         Cluster { servers: servers.collect() }
     }
@@ -95,6 +96,15 @@ impl Cluster {
         let leaders: Vec<_> = self.servers.iter().map(said).collect();
         leaders.iter().all(|leader| *leader == leaders[0])
             && leaders[0].as_ref().is_some_and(|leader| leader.contains(':'))
+    }
+
+    /// Which server leads, as the first one that is up says.
+    pub fn leader(&self) -> usize {
+        let asked = self.servers.iter().find(|server| server.is_up()).expect("a server that is up");
+        wait::until("a leader", RECOVERY_LIMIT, || {
+            let leader = http::get(asked.http, "/v1/status/leader").ok()?.json().as_str()?.to_owned();
+            self.servers.iter().position(|server| leader == format!("127.0.0.1:{}", server.rpc))
+        })
     }
 
     /// The last words of every server.

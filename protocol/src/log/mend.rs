@@ -84,10 +84,7 @@ impl Plan<'_> {
         let mut steps = Steps::default();
         let votes = self.mend_votes(&mut steps);
         let last = self.run.as_ref().map(|run| run.last().1.header.clone());
-        let highest = self.segments.iter().flat_map(|segment| &segment.frames);
-        let highest = highest.map(|found| found.header.sequence).max().unwrap_or(0).max(self.mark.sequence);
-        // A log that begins anew goes on counting where the old one may have been.
-        let sequence = last.as_ref().map_or(highest, |header| header.sequence);
+        let sequence = last.as_ref().map_or(0, |header| header.sequence);
         let mut mark = self.mark.sequence;
         if mark > sequence {
             mark = sequence;
@@ -159,7 +156,7 @@ impl Plan<'_> {
                  overwritten with zeros",
                 active.data_end
             ));
-            steps.zero(file, end, active.data_end.next_multiple_of(BLOCK as u64).min(active.size()));
+            steps.zero(file, end, active.data_end.next_multiple_of(BLOCK as u64));
         }
         for segment in segments.iter().take(from) {
             self.drop_segment(segment, steps);

@@ -120,8 +120,12 @@ impl Shelf {
     }
 
     pub fn abort(&mut self) {
-        if let Some(draft) = self.draft.take() {
-            self.remove.push_back(FileName::SnapshotDraft { term: draft.term, index: draft.index });
+        let Some(Draft { term, index, stage, .. }) = self.draft.take() else { return };
+        self.remove.push_back(FileName::SnapshotDraft { term, index });
+        // If it is being renamed, it has its name by the time that this is removed. One of that name that was kept is replaced by its like.
+        let named = FileName::Snapshot { term, index };
+        if stage == Stage::Renaming && self.kept.iter().all(|kept| kept.file() != named) {
+            self.remove.push_back(named);
         }
     }
 
@@ -153,7 +157,9 @@ impl Shelf {
             Stage::Writing => return None,
             Stage::Synced | Stage::Renaming => {
                 draft.stage = Stage::Renaming;
-                Want::Rename { from: file, to: FileName::Snapshot { term: draft.term, index: draft.index } }
+                let to = FileName::Snapshot { term: draft.term, index: draft.index };
+                self.remove.retain(|gone| *gone != to);
+                Want::Rename { from: file, to }
             }
         };
         draft.busy = true;

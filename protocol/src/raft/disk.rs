@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Effect, Position, Raft, Role};
-use crate::entry::{Now, ServerId};
+use crate::entry::{Entry, Now, ServerId};
 
 /// How the own disk does.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ impl Raft {
     }
 
     /// Hands entries to the disk; term and vote first, which they belong to.
-    pub(super) fn append_to_log(&mut self, entries: Vec<crate::entry::Entry>, out: &mut Vec<Effect>) {
+    pub(super) fn append_to_log(&mut self, entries: Vec<Entry>, out: &mut Vec<Effect>) {
         self.save_vote(out);
         for entry in &entries {
             self.log.push(Position { term: entry.term, index: entry.index }, entry.body.len());

@@ -66,6 +66,10 @@ impl Raft {
 
     pub(super) fn on_election_timeout(&mut self, out: &mut Vec<Effect>) {
         self.arm_election_timer();
+        if self.role == Role::Candidate && !self.poll.asked {
+            // Its vote is still on the way to the disk: another campaign would wait for that, too.
+            return;
+        }
         self.leader = None;
         self.role = Role::Follower;
         if self.may_campaign() {

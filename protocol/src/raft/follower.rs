@@ -72,10 +72,13 @@ impl Raft {
         self.following.received = self.following.received.max(received);
         self.set_commit(commit.min(self.following.received), out);
         self.check_repaired(out);
-        // While entries fill the link, signs of life may be late behind them, and the disk may be slow: the leader is to hear
-        // that they arrive.
-        let is_silent = self.now >= self.following.answered + self.options.heartbeat_interval;
-        if if is_new { is_silent } else { answer || sent > 0 } {
+        let answers_now = match is_new {
+            false => answer || sent > 0,
+            // The answer waits for the disk. But while entries fill the link, signs of life may be late behind them: the leader is
+            // to hear now and then that they arrive.
+            true => self.now >= self.following.answered + self.options.heartbeat_interval,
+        };
+        if answers_now {
             self.answer_accepted(out);
         }
     }

@@ -6,10 +6,10 @@ use crate::entry::{Configuration, ServerId};
 
 impl Raft {
     pub(super) fn on_snapshot_taken(&mut self, index: u64, first_kept: u64) {
+        let last = self.log.last().index;
         assert!(
-            index <= self.commit && first_kept <= index + 1,
-            "a snapshot at {index} with a log from {first_kept}, committed is {}",
-            self.commit
+            first_kept <= index + 1 && index <= last,
+            "a snapshot at {index}, a log from {first_kept} to {last}"
         );
         self.configurations.forget_before(index);
         self.log.cut(first_kept);

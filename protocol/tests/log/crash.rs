@@ -19,6 +19,9 @@ fn a_log_without_crashes_gives_back_what_it_was_given() {
             .expect("nothing was damaged");
         assert_eq!(again.notes, Vec::<String>::new(), "a clean stop needs no repair");
         assert_eq!(again.log.last_index(), world.log.last_index());
+        let snapshots =
+            world.disk.names().iter().filter(|name| name.to_string().starts_with("snapshot")).count();
+        assert!(snapshots <= 2, "nothing is left over: {:?}", world.disk.names());
     }
 }
 

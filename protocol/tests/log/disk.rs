@@ -65,6 +65,7 @@ impl Disk {
                 let write = Unsynced { file: *file, offset: *offset as usize, bytes: bytes.clone() };
                 put(&mut self.files, *file, write.offset, bytes);
                 if *durable {
+                    self.supersede(&write);
                     put(&mut self.durable, *file, write.offset, bytes);
                 } else {
                     self.unsynced.push(write);
@@ -98,6 +99,25 @@ impl Disk {
             }
         }
         Completion::Done { id }
+    }
+
+    /// What an earlier write left unsynced where this one writes is gone: it was replaced in the same pages.
+    fn supersede(&mut self, by: &Unsynced) {
+        let (from, to) = (by.offset, by.offset + by.bytes.len());
+        for old in std::mem::take(&mut self.unsynced) {
+            let (begin, end) = (old.offset, old.offset + old.bytes.len());
+            if old.file != by.file || end <= from || begin >= to {
+                self.unsynced.push(old);
+                continue;
+            }
+            if begin < from {
+                let bytes = old.bytes.slice(..from - begin);
+                self.unsynced.push(Unsynced { bytes, ..old.clone() });
+            }
+            if end > to {
+                self.unsynced.push(Unsynced { offset: to, bytes: old.bytes.slice(to - begin..), ..old });
+            }
+        }
     }
 
     /// What is left when the power goes while `request` is under way.

@@ -158,6 +158,53 @@ fn a_failed_write_is_fatal_and_never_tried_again() {
     }
 }
 
+/// A snapshot that was dropped while it was given its name once stayed in the folder for good.
+#[test]
+fn a_snapshot_dropped_while_it_is_renamed_does_not_stay() {
+    let mut bench = Bench::new();
+    bench.append(9, 10);
+    bench.drain();
+    let write = |bench: &mut Bench, index: u64| {
+        bench.log.snapshot_begin(index, 1);
+        snapshot_bytes(index, 1, false).iter().for_each(|piece| bench.log.snapshot_write(piece));
+        bench.log.snapshot_end();
+    };
+    write(&mut bench, 4);
+    let mut requests = Vec::new();
+    while !requests.iter().any(|request| matches!(request, Request::Rename { .. })) {
+        for request in requests.drain(..) {
+            let done = bench.disk.obey(&request);
+            bench.log.complete(done, &mut bench.notices).expect("no fault");
+        }
+        bench.log.poll(bench.now, &mut requests);
+    }
+    write(&mut bench, 7);
+    for request in requests {
+        let done = bench.disk.obey(&request);
+        bench.log.complete(done, &mut bench.notices).expect("no fault");
+    }
+    bench.drain();
+    let snapshots = |name: &FileName| !matches!(name, FileName::Segment(_) | FileName::Vote);
+    let left: Vec<FileName> = bench.disk.names().into_iter().filter(snapshots).collect();
+    assert_eq!(left, [FileName::Snapshot { term: 1, index: 7 }]);
+}
+
+/// Noise in the last, partial block of a segment that was cut short was once left there, and found again at each start.
+#[test]
+fn a_segment_that_was_cut_short_is_put_right() {
+    let mut bench = Bench::new();
+    bench.append(2, 100);
+    bench.drain();
+    let bytes = bench.disk.bytes_mut(FileName::Segment(1));
+    bytes.truncate(4 * 4096 + 106);
+    bytes[3 * 4096 + 17] = 1;
+    bytes[4 * 4096 + 100] = 1;
+    bench.log = recover(options(false), bench.disk.files()).expect("nothing is missing").log;
+    bench.drain();
+    let again = recover(options(false), bench.disk.files()).expect("in order");
+    assert_eq!((again.log.last_index(), again.notes), (2, Vec::<String>::new()));
+}
+
 #[test]
 fn an_unasked_answer_is_fatal() {
     let mut bench = Bench::new();

@@ -371,7 +371,8 @@ impl World {
                 self.term += 1;
                 self.append(self.log.last_index() + 1);
             }
-            59..=66 => {
+            // A leader whose snapshot is under way replaces nothing that the snapshot holds.
+            59..=66 if !self.installing => {
                 self.term += 1;
                 let choices = self.log.last_index() - self.committed + 1;
                 let at = self.committed + 1 + self.random.below(choices);

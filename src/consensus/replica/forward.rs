@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use muster_protocol::entry::{Now, ServerId};
+use muster_protocol::raft;
 use muster_protocol::rpc::PeerMessage;
 use muster_protocol::rpc::message::{FORWARD_MAX, ForwardAnswer, ForwardOutcome, Forwarded};
 
@@ -142,6 +143,9 @@ impl Replica {
                 }
             }
             PeerMessage::ReadIndex { token, .. } => self.read_answered(to, token, None),
+            PeerMessage::Raft(raft::Message::Append(append)) if !append.entries.is_empty() => {
+                self.raft_inputs.push_back(raft::Input::Unreachable { to });
+            }
             // Raft repeats its own, snapshots are sent again after a while, and who waits for an answer asks again.
             _ => {}
         }

@@ -223,5 +223,6 @@ impl Replica {
             asked.extract_if(.., |_, question| question.leader == Some(peer)).map(|(_, lost)| lost).collect();
         lost.into_iter().for_each(|question| self.reads.again(question, now));
         self.senders.peer_lost(peer, now);
+        self.raft_inputs.push_back(raft::Input::Unreachable { to: peer });
     }
 }

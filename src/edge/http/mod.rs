@@ -35,6 +35,7 @@ mod operator_body;
 pub mod park;
 pub mod policy;
 pub mod query;
+mod reading;
 pub mod respond;
 pub mod router;
 mod serve;

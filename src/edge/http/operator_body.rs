@@ -213,3 +213,60 @@ fn rfc3339(unix_s: u64) -> String {
     let [year, month, day, hour, minute, second] = civil(unix_s);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configurations_are_read_as_consul_reads_them() {
+        let read = |text: &str| {
+            let value = crate::edge::http::decode::body(text.as_bytes())?;
+            read_autopilot_configuration(&value)
+        };
+        let whole = r#"{"CleanupDeadServers":true,"LastContactThreshold":"1s","maxtrailinglogs":7,"MinQuorum":3,
+            "ServerStabilizationTime":200000000,"RedundancyZoneTag":"z","DisableUpgradeMigration":true,
+            "UpgradeVersionTag":"v","CreateIndex":77,"ModifyIndex":1}"#;
+        let config = read(whole).expect("valid");
+        assert_eq!((config.last_contact_threshold_ns, config.max_trailing_logs), (1_000_000_000, 7));
+        assert_eq!((config.server_stabilization_time_ns, config.create_index), (200_000_000, 0));
+        let zero = read("null").expect("nothing is all zero");
+        assert_eq!((zero.cleanup_dead_servers, zero.max_trailing_logs), (false, 0));
+        assert_eq!(
+            read(r#"{"LastContactThreshold":"-3s"}"#).expect("valid").last_contact_threshold_ns,
+            -3_000_000_000
+        );
+        // As recorded from Consul 1.8.7.
+        for (text, said) in [
+            ("", "EOF"),
+            ("{", "unexpected EOF"),
+            (r#"{"Extra":1}"#, r#"json: unknown field "Extra""#),
+            (r#"{"lastcontactthreshold":"x"}"#, r#"time: invalid duration "x""#),
+            (
+                r#"{"MaxTrailingLogs":-1}"#,
+                "json: cannot unmarshal number -1 into Go struct field AutopilotConfiguration.MaxTrailingLogs of type uint64",
+            ),
+            (
+                r#"{"MaxTrailingLogs":"1"}"#,
+                "json: cannot unmarshal string into Go struct field AutopilotConfiguration.MaxTrailingLogs of type uint64",
+            ),
+            (
+                r#"{"MinQuorum":1.5}"#,
+                "json: cannot unmarshal number 1.5 into Go struct field AutopilotConfiguration.MinQuorum of type uint",
+            ),
+            ("[]", "json: cannot unmarshal array into Go value of type api.AutopilotConfiguration"),
+            (r#"{"LastContactThreshold":true}"#, r#"strconv.ParseFloat: parsing "true": invalid syntax"#),
+            (
+                r#"{"CleanupDeadServers":"true"}"#,
+                "json: cannot unmarshal string into Go struct field AutopilotConfiguration.CleanupDeadServers of type bool",
+            ),
+        ] {
+            assert_eq!(read(text).expect_err(text), said, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_whole_seconds_of_utc() {
+        assert_eq!(rfc3339(1_593_077_400), "2020-06-25T09:30:00Z");
+    }
+}

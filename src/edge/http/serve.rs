@@ -4,28 +4,21 @@
 //! newest state, and sent with one system call. Nothing is parsed or allocated.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use muster_protocol::http::{Body, Framing, Head, Method, Reject, Target, chunk, head_end, last_chunk};
 
-use super::barriers::Reader;
-use super::cache::{Group, Plan, group_key};
+use super::cache::group_key;
 use super::connection::{Conn, Flushed, Phase, Receiving, Timing};
-use super::exchange::{Handled, Outcome, Response, Streaming, Wait};
+use super::exchange::{Handled, Outcome, Response, Streaming};
 use super::limits;
-use super::park::{ConnId, Parked};
+use super::park::ConnId;
 use super::policy::{Admitted, Early, too_large};
-use super::query::failed;
 use super::respond::{Dress, Manner, Wire};
 use super::router::BodyLimit;
 use super::server::Server;
 use super::stream::panicked;
-use crate::consensus::Consistency;
-use crate::edge::fresh::{Shown, Verdict};
 use crate::metrics::routes::Meter;
-use crate::store::State;
 
 /// Told when request bodies on their way in take too much room together.
 const NO_ROOM: &str = "Too many large requests at once: try again after a pause";
@@ -297,151 +290,12 @@ impl Server {
         }
     }
 
-    /// Answers a read, or parks it, or lets it wait until the state here is new enough for it.
-    fn serve_plan(&mut self, id: ConnId, plan: &Plan) {
-        match plan.group.freshness.judge(&self.clock.contact) {
-            Verdict::Now(shown) => {
-                if self.serve_fresh(id, plan, shown) {
-                    plan.group.meter.note(self.clock.lap());
-                }
-            }
-            Verdict::Behind(kind) => self.await_barrier(id, plan, kind),
-            Verdict::Never(why) => {
-                self.answer(id, &failed(plan.group.show_consistency, &why.to_string()), true);
-                plan.group.meter.note(self.clock.lap());
-            }
-        }
-    }
-
-    /// Answers a read from the state here, which is new enough; or parks it, then false.
-    fn serve_fresh(&mut self, id: ConnId, plan: &Plan, shown: Shown) -> bool {
-        let state = self.edge.state();
-        match plan.wait {
-            Some(wait) if state.last_change(&plan.group.topic) <= wait.index => {
-                self.park_query(id, plan, wait);
-                false
-            }
-            _ => {
-                self.answer_read(id, &plan.group, &state, shown);
-                true
-            }
-        }
-    }
-
-    fn await_barrier(&mut self, id: ConnId, plan: &Plan, kind: Consistency) {
-        self.forget_readers_who_left();
-        let patience = self.policy.config.performance.rpc_hold_timeout;
-        let number = self.barriers.join(kind, id, plan.clone(), self.clock.now, patience);
-        let Some(conn) = self.conn(id) else { return };
-        conn.phase = Phase::Waiting(number);
-        if conn.hangup && conn.input.is_empty() {
-            self.close(id);
-        }
-    }
-
-    /// The records of readers who left stay in line; only when they are the most are they looked for.
-    fn forget_readers_who_left(&mut self) {
-        if self.barriers.len() <= 2 * self.open() + limits::READERS_LEFT_MAX {
-            return;
-        }
-        let Server { barriers, conns, .. } = self;
-        barriers.retain(|reader| {
-            let slot = conns.get(reader.conn.slot as usize).filter(|slot| slot.is(reader.conn));
-            let conn = slot.and_then(|slot| slot.conn.as_ref());
-            conn.is_some_and(|conn| matches!(conn.phase, Phase::Waiting(number) if number == reader.number))
-        });
-    }
-
-    /// Goes on with reads whose wait for a barrier is over, a bounded number in one turn.
-    pub(super) fn answer_released(&mut self) {
-        for _ in 0..limits::WAKES_PER_TURN {
-            let Some((reader, passed)) = self.barriers.released() else { return };
-            let Reader { conn: id, number, plan, since, .. } = reader;
-            let Some(conn) = self.conn(id) else { continue };
-            if !matches!(conn.phase, Phase::Waiting(waits) if waits == number) {
-                continue;
-            }
-            conn.phase = Phase::Head;
-            let answered = match passed {
-                Ok(()) => self.serve_fresh(id, &plan, plan.group.freshness.confirmed()),
-                Err(why) => {
-                    self.answer(id, &failed(plan.group.show_consistency, &why.to_string()), true);
-                    true
-                }
-            };
-            if answered {
-                plan.group.meter.note(self.clock.now.saturating_duration_since(since));
-                self.resume(id);
-            }
-        }
-    }
-
     fn meter(&mut self, method: &Method, pattern: &'static str) -> Meter {
         self.meters.of(method_name(method), pattern).clone()
     }
 
-    fn park_query(&mut self, id: ConnId, plan: &Plan, wait: Wait) {
-        let now = self.clock.now;
-        let deadline = now + self.patience(wait);
-        let ticket = self.park.park(plan.group.clone(), id, wait.index, now, deadline);
-        let Some(conn) = self.conn(id) else { return };
-        conn.phase = Phase::Parked(ticket);
-        if conn.hangup && conn.input.is_empty() {
-            self.close(id);
-        }
-    }
-
-    /// How long a query waits: what it asked for within bounds, and up to a sixteenth more.
-    fn patience(&mut self, wait: Wait) -> Duration {
-        let config = &self.policy.config;
-        let asked = match wait.wait_ns {
-            ns if ns > 0 => Duration::from_nanos(ns as u64).min(config.max_query_time),
-            _ => config.default_query_time,
-        };
-        let jitter = asked / limits::WAIT_JITTER_FRACTION;
-        asked + jitter.mul_f64(self.rng.fraction())
-    }
-
-    /// Answers parked queries of one group that are still there.
-    pub(super) fn answer_row(&mut self, group: &Rc<Group>, row: &[Parked]) {
-        let state = self.edge.state();
-        let shown = group.freshness.later(&self.edge.leadership().contact());
-        for parked in row {
-            if self.unpark(parked) {
-                self.answer_read(parked.conn, group, &state, shown);
-                self.resume(parked.conn);
-            }
-        }
-    }
-
-    /// Ends a wait; false when it had ended already.
-    fn unpark(&mut self, parked: &Parked) -> bool {
-        let Some(conn) = self.conn(parked.conn) else { return false };
-        if !matches!(&conn.phase, Phase::Parked(ticket) if ticket.number() == parked.ticket) {
-            return false;
-        }
-        if let Phase::Parked(ticket) = std::mem::replace(&mut conn.phase, Phase::Head) {
-            self.park.leave(&ticket);
-            let waited = self.clock.now.saturating_duration_since(ticket.since());
-            ticket.group().meter.note(waited);
-        }
-        true
-    }
-
-    fn answer_read(&mut self, id: ConnId, group: &Group, state: &State, shown: Shown) {
-        let Server { clock, conns, policy, .. } = self;
-        let Some(conn) = conns.get_mut(id.slot as usize).and_then(|slot| slot.conn.as_mut()) else { return };
-        let moment = clock.moment(&policy.extra_head);
-        let send = |wire: &Wire| send_as(conn, wire);
-        let sent = catch_unwind(AssertUnwindSafe(|| group.with_wire(state, moment, shown, send)));
-        match sent {
-            Ok(flushed) => self.after_answer(id, flushed),
-            Err(_) => self.answer(id, &panicked(), true),
-        }
-    }
-
     /// Sends a finished answer.
-    fn answer(&mut self, id: ConnId, response: &Response, endpoint: bool) {
+    pub(super) fn answer(&mut self, id: ConnId, response: &Response, endpoint: bool) {
         let policy = self.policy.clone();
         let date = self.clock.date;
         let Some(conn) = self.conn(id) else { return };
@@ -512,7 +366,7 @@ impl Server {
     }
 
     /// What follows an answer: the next request, or the end of the connection.
-    fn after_answer(&mut self, id: ConnId, flushed: Flushed) {
+    pub(super) fn after_answer(&mut self, id: ConnId, flushed: Flushed) {
         let tick = self.clock.tick;
         let Some(conn) = self.conn(id) else { return };
         conn.progress = tick;
@@ -537,7 +391,7 @@ impl Server {
     }
 
     /// Goes on with what the connection has after an answer that did not come at once.
-    fn resume(&mut self, id: ConnId) {
+    pub(super) fn resume(&mut self, id: ConnId) {
         let Some(conn) = self.conn(id) else { return };
         if conn.eof && conn.input.is_empty() && conn.is_flushed() {
             return self.close(id);
@@ -634,7 +488,7 @@ impl Server {
     }
 }
 
-fn send_as(conn: &mut Conn, wire: &Wire) -> Flushed {
+pub(super) fn send_as(conn: &mut Conn, wire: &Wire) -> Flushed {
     let Manner { http_1_0, keep_alive, .. } = conn.manner;
     if keep_alive && !http_1_0 { conn.send(wire) } else { conn.send(&wire.for_manner(conn.manner)) }
 }

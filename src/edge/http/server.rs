@@ -21,7 +21,6 @@ use super::policy::Policy;
 use super::router::Router;
 use super::stream::{Inbox, News};
 use super::{Edge, limits};
-use crate::consensus::Consistency;
 use crate::metrics::routes::Meters;
 use crate::runtime::cores::Shutdown;
 use crate::runtime::mesh::Receiver;
@@ -65,7 +64,7 @@ pub struct Server {
     /// Connections that had more to do than their turn allowed.
     pub(super) again: VecDeque<ConnId>,
     /// Queries whose topic changed, to be answered.
-    woken: VecDeque<(Rc<Group>, Vec<Parked>)>,
+    pub(super) woken: VecDeque<(Rc<Group>, Vec<Parked>)>,
     pub(super) scratch: Vec<u8>,
     pub(super) clock: Clock,
     accept_rest: Option<Instant>,
@@ -208,19 +207,6 @@ impl Server {
             .min()
     }
 
-    /// Begins the barriers that reads wait for. Those that came in this turn are all before its beginning.
-    fn begin_barriers(&mut self) {
-        for kind in [Consistency::Default, Consistency::Consistent] {
-            if self.barriers.begin(kind, self.clock.now) {
-                let (edge, inbox) = (self.edge.clone(), self.inbox.clone());
-                task::spawn(
-                    async move { inbox.post(News::Barrier(kind, edge.leadership().barrier(kind).await)) },
-                )
-                .detach();
-            }
-        }
-    }
-
     /// Answers show the configuration too: what was built under another is not used again.
     fn look_at_config(&mut self) {
         let config = self.edge.config();
@@ -345,36 +331,6 @@ impl Server {
             }
             News::Barrier(kind, ended) => self.barriers.ended(kind, ended, self.clock.now),
             News::Stop => self.stopping = true,
-        }
-    }
-
-    /// Answers parked queries whose topic changed, a bounded number in one turn.
-    fn answer_woken(&mut self) {
-        let mut left = limits::WAKES_PER_TURN;
-        while left > 0
-            && let Some((group, mut row)) = self.woken.pop_front()
-        {
-            let rest = row.split_off(row.len().min(left));
-            left -= row.len();
-            self.answer_row(&group, &row);
-            if !rest.is_empty() {
-                self.woken.push_front((group, rest));
-            }
-        }
-    }
-
-    /// Answers parked queries whose time is up with what there is.
-    fn answer_due(&mut self) {
-        for _ in 0..limits::WAKES_PER_TURN {
-            let Some((conn, ticket)) = self.park.due(self.clock.now) else { return };
-            let Some(group) = self.conn(conn).and_then(|conn| match &conn.phase {
-                Phase::Parked(ticket) => Some(ticket.group().clone()),
-                _ => None,
-            }) else {
-                debug_assert!(false, "a parked query's connection holds its ticket");
-                return;
-            };
-            self.answer_row(&group, &[Parked { conn, index: 0, ticket }]);
         }
     }
 

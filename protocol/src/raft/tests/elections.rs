@@ -113,6 +113,16 @@ fn who_has_given_a_promise_or_a_vote_gives_no_other_a_promise_at_once() {
 }
 
 #[test]
+fn a_candidate_waits_for_a_slow_disk() {
+    let mut one = One::voter(1, &[1]);
+    one.input(Input::Tick);
+    one.pass(ms(20 * T));
+    assert_eq!((one.raft.role(), one.raft.term()), (Role::Candidate, 2));
+    one.disk();
+    assert_eq!(one.raft.role(), Role::Leader);
+}
+
+#[test]
 fn a_candidate_counts_each_vote_of_its_term_once() {
     let mut one = One::voter(5, &[1]);
     one.pass(ms(T * 3 / 2));
@@ -153,6 +163,25 @@ fn a_vote_is_durable_before_it_is_told_and_given_once_a_term() {
     assert!(votes(&one.input(Input::VoteSaved { term: 2, vote: Some(id(1)) })).is_empty());
     let out = one.input(Input::VoteSaved { term: 3, vote: Some(id(2)) });
     assert_eq!(sends(&out)[0].0, id(2));
+}
+
+#[test]
+fn a_term_that_has_a_leader_has_no_more_votes() {
+    let mut one = One::voter(3, &[1, 1]);
+    one.hear(1, Message::Append(append(2, at(2, 1), &[], 0)));
+    one.disk();
+    one.now += ms(2 * T);
+    assert!(!votes(&one.hear(2, Message::Vote(request(2, at(2, 1)))))[0].granted);
+}
+
+#[test]
+fn the_log_tells_of_a_term_that_the_vote_does_not() {
+    let mut restored = restored(&voters(3), &[1, 4]);
+    (restored.term, restored.vote) = (3, Some(id(1)));
+    let mut one = One::start(restored);
+    assert_eq!(one.raft.term(), 4);
+    one.hear(2, Message::Vote(request(4, at(2, 4))));
+    assert!(votes(&one.disk())[0].granted, "it has not voted in that one");
 }
 
 #[test]
