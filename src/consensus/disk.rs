@@ -85,6 +85,11 @@ impl Disk {
         }
     }
 
+    /// Whether a write of the log is under way.
+    pub fn is_writing(&self) -> bool {
+        matches!(self, Disk::Files(files) if files.writing.is_some())
+    }
+
     /// A file that was asked to be written and whose writes are done.
     pub fn draft(&self, file: FileName) -> Draft {
         match self {

@@ -300,6 +300,11 @@ impl Runner {
 
     fn poll_jobs(&mut self, cx: &mut Context<'_>) {
         self.turned = time::now();
+        // With nobody else to send them to, what comes while the disk writes would only be a waking more: all of it shares
+        // the next write anyway. The disk's report brings us back here.
+        if self.disk.is_writing() && self.gauges.is_alone() {
+            return;
+        }
         // Past the limit jobs stay in their queue, and past that one's limit writers are told to come again.
         while self.waiting.len() < UNDER_WAY_MAX {
             match self.jobs.poll_recv(cx) {
