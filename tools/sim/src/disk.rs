@@ -95,7 +95,7 @@ impl Disk {
     /// A stall is over before its time: when the running request ends now, if there is one.
     pub fn hurry(&mut self, now: Time) -> Option<Time> {
         self.mood.stalled_until = 0;
-        self.ends = self.ends.min(now + MILLI);
+        self.ends = self.ends.min(now + MILLI).max(now);
         self.busy.then_some(self.ends)
     }
 
