@@ -64,6 +64,7 @@ impl Opening {
             seed: random::seed(),
             id: setup.id,
             expects_peers: setup.expects_peers,
+            mark_pause: log::MARK_PAUSE,
             ..log::Options::default()
         };
         let folder = setup.data_dir.map(|folder| folder.join(FOLDER));
