@@ -158,7 +158,8 @@ fn announce(config: &Config, driver: Driver, layout: &Layout) {
     if !config.unsupported_keys.is_empty() {
         tracing::warn!(keys = %config.unsupported_keys.join(", "), "agent: keys accepted whose feature is not there yet");
     }
-    if !config.server && !(config.gossip.retry_join.is_empty() && config.gossip.start_join.is_empty()) {
+    let joins = config.gossip.retry_join.iter().chain(&config.gossip.start_join).next().is_some();
+    if joins && !config.server {
         tracing::warn!("agent: a client agent finds no servers yet: what it is told to join is not used");
     }
     for warning in &config.warnings {

@@ -11,6 +11,7 @@ use muster_protocol::wire::ClusterId;
 use super::cluster::AdoptError;
 use super::driver::Inner;
 use super::founding::{Decision, decide};
+use super::known::News;
 use super::talk;
 use crate::consensus::{AdminError, AdminOp};
 use crate::runtime::{cores, random, task, time};
@@ -18,13 +19,18 @@ use crate::runtime::{cores, random, task, time};
 /// How often the situation is looked at when nothing is heard.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs until this server belongs to a cluster and its log says so.
+/// Runs until this server belongs to a cluster and its log says so, then tells everybody.
 pub(super) async fn run(inner: Rc<Inner>) {
+    belong(&inner).await;
+    inner.react(News::Roster);
+}
+
+async fn belong(inner: &Rc<Inner>) {
     let mut said = String::new();
     loop {
         // A list that was taken before a crash is taken again.
         if let Some(founding) = inner.cluster.founding() {
-            match begin_log(&inner, &founding).await {
+            match begin_log(inner, &founding).await {
                 Ok(()) => return,
                 Err(why) => {
                     tracing::error!(target: "agent.server", "the log cannot begin: {why}; trying again")
@@ -39,7 +45,7 @@ pub(super) async fn run(inner: Rc<Inner>) {
             let decision = decide(&own, inner.known.borrow().views());
             match decision {
                 Decision::Found(configuration) => {
-                    found(&inner, configuration).await;
+                    found(inner, configuration).await;
                     continue;
                 }
                 Decision::Wait(why) | Decision::Join(why) if said != why => {

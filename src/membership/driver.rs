@@ -165,7 +165,8 @@ impl Inner {
         if !said.refusal.is_empty() {
             return Err(said.refusal.clone());
         }
-        let news = self.known.borrow_mut().hear(&self.settings.own, said, clocks())?;
+        let own = self.card();
+        let news = self.known.borrow_mut().hear(&own, said, clocks())?;
         self.react(news);
         Ok(())
     }
@@ -302,7 +303,7 @@ async fn listen(inner: Rc<Inner>, listener: Listener) {
         let ip = peer.ip().map_or_else(String::new, |ip| ip.to_string());
         task::spawn(async move {
             if let Err(why) = answer(&place.0, socket.into()).await {
-                tracing::warn!(target: "agent.server.serf.lan", "a talk with {ip} failed: {why}");
+                tracing::warn!(target: "agent.server.serf.lan", "what {ip} said is refused: {why}");
             }
         })
         .detach();
@@ -320,7 +321,15 @@ impl Drop for Place {
 
 async fn answer(inner: &Rc<Inner>, mut stream: Stream) -> Result<(), String> {
     let mut out = Vec::new();
-    let outcome = match talk::listen(&mut stream).await? {
+    let said = match talk::listen(&mut stream).await {
+        Ok(said) => said,
+        Err(why) => {
+            // Whoever looks whether the port is open does so, too.
+            tracing::debug!(target: "agent.server.serf.lan", "a connection brought nothing: {why}");
+            return Ok(());
+        }
+    };
+    let outcome = match said {
         Overture::Introduction(said) => {
             let outcome = inner.hear(&said);
             let refusal = outcome.as_ref().err().cloned().unwrap_or_default();

@@ -80,6 +80,15 @@ impl Known {
                 card.name, card.datacenter, own.datacenter
             ));
         }
+        if let (Some(ours), Some(theirs)) = (own.cluster, card.cluster)
+            && ours != theirs
+        {
+            return Err(format!(
+                "server '{}' is of cluster {theirs} and server '{}' of cluster {ours}: they were bootstrapped apart. Keep the one \
+                 whose data you want, stop the servers of the other, remove their DATA/raft and start them again to join it",
+                card.name, own.name
+            ));
+        }
         self.refuse_same_name(own, card)?;
         for other in &said.others {
             self.hear_of(own, other, time);
@@ -152,10 +161,12 @@ impl Known {
         let left = card.status == MemberStatus::Left as u8;
         match self.members.get_mut(&card.id) {
             // It left while we could not hear it, or an operator has given it up.
-            Some(member) if left && card.started_ms >= member.card.started_ms => {
-                if member.status == MemberStatus::Failed {
-                    (member.status, member.since) = (MemberStatus::Left, time.unix);
-                }
+            Some(member)
+                if left
+                    && member.status == MemberStatus::Failed
+                    && card.started_ms >= member.card.started_ms =>
+            {
+                (member.status, member.since) = (MemberStatus::Left, time.unix);
             }
             Some(_) => {}
             None if card.status == MemberStatus::Alive as u8 && self.hearsay.len() < CARDS_MAX => {

@@ -53,9 +53,10 @@ fn a_server_of_another_cluster_is_refused_and_told_why() {
     one.servers[0].put("w/a", "one");
     other.servers[0].put("w/a", "other");
     let address = format!("127.0.0.1:{}", other.servers[0].serf_lan);
-    super::support::http::put(one.servers[0].http, &format!("/v1/agent/join/{address}"), "")
-        .expect("an answer");
-    // Whatever they make of each other, neither takes the other's data.
+    let path = format!("/v1/agent/join/{address}");
+    let refused = super::support::http::put(one.servers[0].http, &path, "").expect("an answer");
+    assert!(refused.status == 500 && refused.text().contains("bootstrapped apart"), "{}", refused.text());
+    // Neither takes the other's data.
     for (cluster, value) in [(&mut one, "one"), (&mut other, "other")] {
         cluster.check();
         let read = cluster.servers[0].get("/v1/kv/w/a?raw").expect("an answer");

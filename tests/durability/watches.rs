@@ -52,10 +52,8 @@ impl Watched {
                 thread::sleep(wait::PAUSE);
                 continue;
             };
-            if reply.status == 200 {
-                if seen.take(&reply, start.elapsed(), known) {
-                    self.timeouts.fetch_add(1, Ordering::SeqCst);
-                }
+            if reply.status == 200 && seen.take(&reply, start.elapsed(), known) {
+                self.timeouts.fetch_add(1, Ordering::SeqCst);
             }
         }
         seen

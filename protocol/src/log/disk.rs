@@ -80,7 +80,7 @@ pub struct RequestId(pub u64);
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Make a file of `size` bytes that reads as zeros, in place of any of that name: create or truncate it, reserve its space, sync it,
-    /// sync the folder.
+    /// sync the folder. One that fails leaves no file.
     Create {
         /// For the completion.
         id: RequestId,

@@ -156,7 +156,7 @@ impl Plan<'_> {
                  overwritten with zeros",
                 active.data_end
             ));
-            steps.zero(file, end, active.data_end.next_multiple_of(BLOCK as u64).min(active.size()));
+            steps.zero(file, end, active.data_end.next_multiple_of(BLOCK as u64));
         }
         for segment in segments.iter().take(from) {
             self.drop_segment(segment, steps);

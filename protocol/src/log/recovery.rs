@@ -108,8 +108,10 @@ impl fmt::Display for Refused {
 /// Something that was promised is gone and cannot be had from peers, or a later version wrote the files.
 pub fn recover(options: Options, files: Vec<File>) -> Result<Recovered, Refused> {
     let Sorted { vote: vote_file, segments, snapshots, drafts } = sort(files);
-    let mut segments: Vec<Scanned> =
-        segments.into_iter().map(|(number, bytes)| scan(number, bytes)).collect::<Result<_, _>>()?;
+    let mut segments: Vec<Scanned> = segments
+        .into_iter()
+        .map(|(number, bytes, filled)| scan(number, bytes, filled))
+        .collect::<Result<_, _>>()?;
     let empty = snapshots.is_empty() && segments.iter().all(|segment| segment.frames.is_empty());
     let votes = read_votes(vote_file.as_ref(), empty)?;
     let mark = match vote_file.as_ref().map(|bytes| Mark::read(bytes)) {
@@ -154,8 +156,8 @@ pub fn recover(options: Options, files: Vec<File>) -> Result<Recovered, Refused>
 
 struct Sorted {
     vote: Option<Bytes>,
-    /// In order of their numbers.
-    segments: Vec<(u64, Bytes)>,
+    /// In order of their numbers: (number, bytes, how many of them were given).
+    segments: Vec<(u64, Bytes, usize)>,
     /// Newest first: (index, term, bytes).
     snapshots: Vec<(u64, u64, Bytes)>,
     drafts: Vec<FileName>,
@@ -164,10 +166,11 @@ struct Sorted {
 fn sort(files: Vec<File>) -> Sorted {
     let mut sorted = Sorted { vote: None, segments: Vec::new(), snapshots: Vec::new(), drafts: Vec::new() };
     for File { name, size, bytes } in files {
+        let filled = bytes.len();
         let bytes = frame::aligned(whole(size, bytes));
         match name {
             FileName::Vote => sorted.vote = Some(bytes),
-            FileName::Segment(number) => sorted.segments.push((number, bytes)),
+            FileName::Segment(number) => sorted.segments.push((number, bytes, filled)),
             FileName::Snapshot { term, index } => sorted.snapshots.push((index, term, bytes)),
             FileName::SnapshotDraft { .. } => sorted.drafts.push(name),
         }

@@ -62,14 +62,14 @@ impl Scanned {
     }
 }
 
-/// Looks at every sector of a segment.
-pub(super) fn scan(number: u64, bytes: Bytes) -> Result<Scanned, Refused> {
+/// Looks at every sector of a segment. Behind the first `filled` bytes there are only zeros.
+pub(super) fn scan(number: u64, bytes: Bytes, filled: usize) -> Result<Scanned, Refused> {
     let head = match read_head(&bytes) {
         Head::Good(home) if home.segment == number => Some(home.salt),
         Head::Good(_) | Head::Bad => None,
         Head::Newer(version) => return Err(newer(number, 0, &format!("a segment of version {version}"))),
     };
-    let blocks = bytes.chunks(BLOCK).rposition(|block| !is_zero(block)).map_or(0, |last| last + 1);
+    let blocks = bytes[..filled].chunks(BLOCK).rposition(|block| !is_zero(block)).map_or(0, |last| last + 1);
     let data_end = (blocks * BLOCK).min(bytes.len()) as u64;
     let mut scanned = Scanned {
         number,

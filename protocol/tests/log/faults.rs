@@ -189,6 +189,22 @@ fn a_snapshot_dropped_while_it_is_renamed_does_not_stay() {
     assert_eq!(left, [FileName::Snapshot { term: 1, index: 7 }]);
 }
 
+/// Noise in the last, partial block of a segment that was cut short was once left there, and found again at each start.
+#[test]
+fn a_segment_that_was_cut_short_is_put_right() {
+    let mut bench = Bench::new();
+    bench.append(2, 100);
+    bench.drain();
+    let bytes = bench.disk.bytes_mut(FileName::Segment(1));
+    bytes.truncate(4 * 4096 + 106);
+    bytes[3 * 4096 + 17] = 1;
+    bytes[4 * 4096 + 100] = 1;
+    bench.log = recover(options(false), bench.disk.files()).expect("nothing is missing").log;
+    bench.drain();
+    let again = recover(options(false), bench.disk.files()).expect("in order");
+    assert_eq!((again.log.last_index(), again.notes), (2, Vec::<String>::new()));
+}
+
 #[test]
 fn an_unasked_answer_is_fatal() {
     let mut bench = Bench::new();

@@ -429,6 +429,10 @@ impl Replica {
     fn set_full(&mut self, full: bool, out: &mut Vec<Effect>) {
         self.disk_full = full;
         self.told.stale = true;
+        if full {
+            // A snapshot may be all that is needed for a part of the log to go.
+            self.snapshots.want();
+        }
         if self.starting.is_none() {
             self.raft_inputs.push_back(raft::Input::DiskFull(full));
         }

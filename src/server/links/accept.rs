@@ -36,6 +36,15 @@ impl Accepted {
         self.newest.keys().copied().collect()
     }
 
+    /// A server's connection has ended. False when a newer one has its place.
+    fn forget(&mut self, id: ServerId, end: &Rc<Bell>) -> bool {
+        let newest = self.newest.get(&id).is_some_and(|newest| Rc::ptr_eq(newest, end));
+        if newest {
+            self.newest.remove(&id);
+        }
+        newest
+    }
+
     /// Ends all of them.
     pub fn close(&mut self) {
         for (_, end) in std::mem::take(&mut self.newest) {
@@ -96,6 +105,8 @@ async fn serve(links: &Links, mut stream: Stream, ip: Option<IpAddr>) {
     let greeted = time::timeout(links.0.own.handshake_timeout, greet(links, &mut stream, &mut decoder));
     let hello = match greeted.await {
         Some(Ok(hello)) => hello,
+        // Whoever looks whether the port is open.
+        Some(Err(why)) if why.is_empty() => return,
         Some(Err(why)) => {
             tracing::warn!(target: "agent.server", "a link from {ip} is refused: {why}");
             return;
@@ -118,20 +129,18 @@ async fn serve(links: &Links, mut stream: Stream, ip: Option<IpAddr>) {
         Err(()) => return,
     };
     tracing::info!(target: "agent.server", "server {} ({}) at {ip} ended its link: {why}", hello.name, hello.id);
-    let mut accepted = links.0.accepted.borrow_mut();
-    if accepted.newest.get(&hello.id).is_some_and(|newest| Rc::ptr_eq(newest, &end)) {
-        accepted.newest.remove(&hello.id);
-        drop(accepted);
+    if links.0.accepted.borrow_mut().forget(hello.id, &end) {
         links.gone(hello.id);
         // Nobody to tell is nobody to care.
         let _ = links.0.events.send(PeerEvent::Lost(hello.id)).await;
     }
 }
 
-/// Hears who it is and says who we are. The error says why it was refused, to it too if it can understand that.
+/// Hears who it is and says who we are. The error says why it was refused, to it too if it can understand that; it is empty
+/// when nothing was said.
 async fn greet(links: &Links, stream: &mut Stream, decoder: &mut Decoder) -> Result<LinkHello, String> {
     let mut preamble = [0; PREAMBLE.len()];
-    stream.read_exact(&mut preamble).await.map_err(|error| error.to_string())?;
+    stream.read_exact(&mut preamble).await.map_err(|_| String::new())?;
     if preamble != PREAMBLE {
         return Err("it speaks another protocol than Muster's servers do with each other; servers of Consul cannot be \
                     mixed with those of Muster in one cluster"

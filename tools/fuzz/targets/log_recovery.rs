@@ -101,7 +101,10 @@ fn edited(data: &[u8], options: &Options) -> Folder {
             8 | 9 => bytes[sector..end].fill(0),
             10 => bytes[sector..end].fill(0xEB),
             11 => bytes.truncate(at),
-            12 => bytes.copy_within(sector..end, usize::from(edit[3]) * 512 % (bytes.len() - (end - sector) + 1)),
+            12 => {
+                let places = bytes.len() - (end - sector) + 1;
+                bytes.copy_within(sector..end, usize::from(edit[3]) * 512 % places);
+            }
             _ => bytes[at] = edit[4],
         }
     }

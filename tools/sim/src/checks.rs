@@ -35,21 +35,21 @@ impl World {
         match self.truth.leads(term, server) {
             Ok(true) => {
                 self.tally.one("elections");
-                self.check_completeness(server);
+                self.check_completeness(server, term);
             }
             Ok(false) => {}
             Err(violation) => self.require(Err(violation)),
         }
     }
 
-    /// A new leader holds all that was ever committed (Ongaro's thesis, section 3.6.3).
-    fn check_completeness(&mut self, server: usize) {
-        let (index, term) = self.truth.newest();
+    /// A new leader holds all that was committed in terms before its own (Ongaro's thesis, section 3.6.3).
+    fn check_completeness(&mut self, server: usize, leads: u64) {
+        let Some((index, term)) = self.truth.newest_before(leads) else { return };
         let Some(replica) = self.servers[server].replica() else { return };
         let log = replica.log();
         let held = log.term_at(index);
         let behind = log.last_index() < index;
-        if behind || term != 0 && held.is_some_and(|held| held != term) {
+        if behind || held.is_some_and(|held| held != term) {
             let story = format!(
                 "s{server} leads without entry {index} of term {term}: it has {held:?}, last {}",
                 log.last_index()

@@ -49,6 +49,8 @@ pub struct Disk {
     files: BTreeMap<FileName, Content>,
     jobs: VecDeque<Request>,
     busy: bool,
+    /// When the running request ends.
+    ends: Time,
     random: Random,
     /// Writes that were left half done.
     pub torn: u64,
@@ -66,7 +68,7 @@ struct Content {
 impl Disk {
     /// An empty disk.
     pub fn new(mood: DiskMood, random: Random) -> Disk {
-        Disk { mood, files: BTreeMap::new(), jobs: VecDeque::new(), busy: false, random, torn: 0 }
+        Disk { mood, files: BTreeMap::new(), jobs: VecDeque::new(), busy: false, ends: 0, random, torn: 0 }
     }
 
     /// Queues a request.
@@ -86,13 +88,25 @@ impl Disk {
             _ => self.mood.write_mean,
         };
         let time = mean / 4 + (mean as f64 * 0.75 * -(1.0 - self.random.unit()).ln()) as Time;
-        Some((now + time + 1).max(self.mood.stalled_until))
+        self.ends = (now + time + 1).max(self.mood.stalled_until);
+        Some(self.ends)
     }
 
-    /// Ends the running job. `Err`: the disk has stalled meanwhile; ask again then.
-    pub fn end(&mut self, now: Time) -> Result<Completion, Time> {
+    /// A stall is over before its time: when the running request ends now, if there is one.
+    pub fn hurry(&mut self, now: Time) -> Option<Time> {
+        self.mood.stalled_until = 0;
+        self.ends = self.ends.min(now + MILLI).max(now);
+        self.busy.then_some(self.ends)
+    }
+
+    /// Ends the running request if its time has come. `Err`: the disk stands still; ask again then.
+    pub fn end(&mut self, now: Time) -> Result<Option<Completion>, Time> {
+        if !self.busy || now < self.ends {
+            return Ok(None);
+        }
         if self.mood.stalled_until > now {
-            return Err(self.mood.stalled_until);
+            self.ends = self.mood.stalled_until;
+            return Err(self.ends);
         }
         self.busy = false;
         let job = self.jobs.pop_front().expect("the running job is the first in the queue");
@@ -102,12 +116,12 @@ impl Disk {
                 self.mood.failures -= 1;
             }
             self.leave_half_done(&job);
-            return Ok(failed(&job, DiskError::Other("Input/output error (os error 5)".into())));
+            return Ok(Some(failed(&job, DiskError::Other("Input/output error (os error 5)".into()))));
         }
         if self.mood.full && self.needs_room(&job) {
-            return Ok(failed(&job, DiskError::NoSpace));
+            return Ok(Some(failed(&job, DiskError::NoSpace)));
         }
-        Ok(self.obey(&job))
+        Ok(Some(self.obey(&job)))
     }
 
     /// The power goes: what was not durable is kept or lost sector by sector.

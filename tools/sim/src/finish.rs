@@ -73,10 +73,10 @@ impl World {
                 write_mean: plan.write_mean,
                 other_mean: plan.other_mean,
             };
+            self.hurry_disk(server);
             if down.contains(&server) {
                 self.stop(server, true);
             } else {
-                self.servers[server].paused_until = 0;
                 let wait = self.random.below(300 * MILLI);
                 self.queue.push(self.now + wait, Event::Start { server });
             }

@@ -210,7 +210,7 @@ impl World {
                 return Some("fault: EIO once");
             }
             Fault::SlowDisk => {
-                mood.write_mean = random.log_within(mood.write_mean, 200 * MILLI.max(mood.write_mean));
+                mood.write_mean = random.log_within(mood.write_mean, (200 * MILLI).max(mood.write_mean));
                 mood.other_mean = mood.write_mean;
                 "fault: slow disk"
             }

@@ -148,7 +148,8 @@ impl World {
         }
         self.queue.push(self.now + LOOK, Event::Operate);
         match self.operator.asked {
-            Some((_, since)) if self.now < since + LOST => return,
+            // A hasty operator asks for the next thing before the one before is done.
+            Some((_, since)) if self.now < since + LOST && !self.random.chance(0.2) => return,
             _ => self.operator.asked = None,
         }
         let Some(leader) = self.leader() else { return };

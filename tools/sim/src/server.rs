@@ -17,7 +17,7 @@ use crate::clients::{Mode, command_of, name_of, topic_of, value_of};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::nemesis::Hurt;
-use crate::queue::{MICRO, MILLI, Time};
+use crate::queue::{MICRO, MILLI, SECOND, Time};
 use crate::trace;
 use crate::world::{Event, World};
 
@@ -58,6 +58,9 @@ struct Process {
     /// What the leader said last: when it came in, and how much it called committed.
     heard: VecDeque<(Time, u64)>,
 }
+
+/// Words of leaders that are remembered.
+const WORDS_MAX: usize = 256;
 
 /// A message between two servers.
 #[derive(Clone, Debug)]
@@ -153,6 +156,7 @@ impl World {
         }
         let files = this.disk.contents();
         let options = log::Options {
+            id: self.servers[server].id,
             segment_bytes: self.plan.segment_bytes,
             seed: self.random.next(),
             expects_peers: self.plan.servers > 1,
@@ -273,12 +277,13 @@ impl World {
         match effect {
             Effect::Send { to, message } => self.obey_send(server, to, message, back),
             Effect::Disk(request) => {
+                trace!(self, "s{server} asks disk: {}", shorten(&format!("{request:?}")));
                 self.servers[server].disk.submit(request);
                 self.start_disk(server);
             }
             Effect::Publish(published) => self.publish(server, *published),
             Effect::Answers(answers) => {
-                answers.into_iter().for_each(|(token, outcome)| self.written(token, outcome))
+                answers.into_iter().for_each(|(token, outcome)| self.written(server, token, outcome));
             }
             Effect::Barriers { tokens, result } => {
                 tokens.into_iter().for_each(|token| self.barrier_passed(server, token, result));
@@ -366,6 +371,15 @@ impl World {
 
     fn start_disk(&mut self, server: usize) {
         if let Some(end) = self.servers[server].disk.start(self.now) {
+            trace!(self, "s{server} disk is busy until {}.{:06}", end / SECOND, end % SECOND / MICRO);
+            let run = self.servers[server].run;
+            self.queue.push(end, Event::DiskEnds { server, run });
+        }
+    }
+
+    /// A disk that stood still goes on.
+    pub fn hurry_disk(&mut self, server: usize) {
+        if let Some(end) = self.servers[server].disk.hurry(self.now) {
             let run = self.servers[server].run;
             self.queue.push(end, Event::DiskEnds { server, run });
         }
@@ -378,7 +392,8 @@ impl World {
         }
         match self.servers[server].disk.end(self.now) {
             Err(later) => self.queue.push(later, Event::DiskEnds { server, run }),
-            Ok(completion) => {
+            Ok(None) => {}
+            Ok(Some(completion)) => {
                 trace!(self, "s{server} disk: {completion:?}");
                 self.start_disk(server);
                 self.step(server, vec![Input::Disk(completion)]);
@@ -389,7 +404,7 @@ impl World {
     /// A server wanted to be woken.
     pub fn wake(&mut self, server: usize, run: u32) {
         let this = &mut self.servers[server];
-        if this.run != run || this.wake_at != self.now && this.paused_until == 0 {
+        if this.run != run || this.wake_at > self.now {
             return;
         }
         this.wake_at = Time::MAX;
@@ -422,16 +437,24 @@ impl World {
         }
         self.trace.mix(self.now, [1, (from * 64 + to) as u64, weigh(&letter.message)]);
         trace!(self, "s{to} <- s{from} {}", describe(&letter.message));
-        if let PeerMessage::Raft(raft::Message::Append(append)) = &letter.message {
-            let (now, commit) = (self.now, append.commit);
-            let heard = &mut self.process(to).heard;
-            heard.push_back((now, commit));
-            if heard.len() > 64 {
-                heard.pop_front();
-            }
-        }
+        self.note_word(to, &letter.message);
         let from = self.servers[from].id;
         self.step(to, vec![Input::Peer { from, message: letter.message }]);
+    }
+
+    /// Remembers what makes a server's state fresh: a leader's word, or, while it leads itself, that of a follower.
+    fn note_word(&mut self, server: usize, message: &PeerMessage) {
+        let now = self.now;
+        let process = self.process(server);
+        let word = match message {
+            PeerMessage::Raft(raft::Message::Append(append)) => (now, append.commit),
+            PeerMessage::Raft(raft::Message::AppendReply(_)) if process.replica.leads() => (now, 0),
+            _ => return,
+        };
+        process.heard.push_back(word);
+        if process.heard.len() > WORDS_MAX {
+            process.heard.pop_front();
+        }
     }
 
     /// Both ends of a link learn that it broke, if the news gets through.
@@ -506,8 +529,15 @@ impl World {
         }
     }
 
-    fn written(&mut self, token: u64, outcome: Outcome) {
+    fn written(&mut self, server: usize, token: u64, outcome: Outcome) {
         let op = token as usize;
+        let shown = self.process(server).published.index();
+        if let Ok(done) = &outcome
+            && done.index > shown
+        {
+            let story = format!("s{server} answers #{op} of index {} and shows {shown}", done.index);
+            return self.fail("what is answered can be read", story);
+        }
         let (answer, index) = match outcome {
             Ok(Done { index, applied: Applied::Done }) => (Answer::Done, Some(index)),
             Ok(Done { index, applied: Applied::Condition(held) }) => (Answer::Condition(held), Some(index)),
@@ -634,7 +664,10 @@ fn state_of(reader: &SnapshotReader) -> Result<(SnapshotMeta, State), String> {
 
 /// A message in a few words.
 fn describe(message: &PeerMessage) -> String {
-    let text = format!("{message:?}");
+    shorten(&format!("{message:?}"))
+}
+
+fn shorten(text: &str) -> String {
     text.chars().take(400).collect()
 }
 

@@ -82,6 +82,12 @@ impl Truth {
         (self.terms.len() as u64, self.terms.last().copied().unwrap_or(0))
     }
 
+    /// The newest committed entry of a term before this one.
+    pub fn newest_before(&self, term: u64) -> Option<(u64, u64)> {
+        let place = self.terms.iter().rposition(|known| *known > 0 && *known < term)?;
+        Some((place as u64 + 1, self.terms[place]))
+    }
+
     /// A key changed at an index of the state.
     pub fn changed(&mut self, key: Key, index: u64) {
         self.changes.entry(key).or_default().insert(index);
