@@ -29,6 +29,12 @@ pub enum Counter {
     CheckRuns,
     /// Writes of this agent to the catalog.
     CatalogWrites,
+    /// This server became the leader.
+    RaftLeader,
+    /// It asked for votes.
+    RaftCandidate,
+    /// It began to follow, or to wait for a leader.
+    RaftFollower,
 }
 
 /// Lengths of time sampled.
@@ -50,11 +56,22 @@ pub enum Sample {
     DnsDomainQuery,
     /// One question for the name of an address answered over DNS.
     DnsPtrQuery,
+    /// From taking a batch of writes in to having applied it.
+    RaftCommitTime,
+    /// One durable write of the log.
+    RaftDispatchLog,
 }
 
-const COUNTERS: [&str; Counter::CatalogWrites as usize + 1] =
-    ["raft.apply", "dns.queries", "agent.check.runs", "agent.catalog.writes"];
-const SAMPLES: [&str; Sample::DnsPtrQuery as usize + 1] = [
+const COUNTERS: [&str; Counter::RaftFollower as usize + 1] = [
+    "raft.apply",
+    "dns.queries",
+    "agent.check.runs",
+    "agent.catalog.writes",
+    "raft.state.leader",
+    "raft.state.candidate",
+    "raft.state.follower",
+];
+const SAMPLES: [&str; Sample::RaftDispatchLog as usize + 1] = [
     "fsm.register",
     "fsm.deregister",
     "fsm.kvs",
@@ -63,6 +80,8 @@ const SAMPLES: [&str; Sample::DnsPtrQuery as usize + 1] = [
     "agent.check.run",
     "dns.domain_query",
     "dns.ptr_query",
+    "raft.commitTime",
+    "raft.leader.dispatchLog",
 ];
 
 /// The cells of one core, on cache lines of their own.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use muster_protocol::entry::BODY_ALIGNMENT;
@@ -11,16 +12,27 @@ use muster_protocol::log::{Completion, DiskError, FileName, Request, RequestId};
 
 use super::encoded::aligned;
 use super::replica::Input;
+use crate::metrics::{self, Sample};
 use crate::runtime::disk::{Done, Fault, Op};
-use crate::runtime::{disk, mesh, readback};
+use crate::runtime::{disk, mesh, readback, time};
 
 /// Reports of the disk that may wait for the control core. The log has one write under way and a few reads; past it the disk waits.
 const REPORTS_MAX: usize = 256;
 
 /// Where the log lies.
 pub(super) enum Disk {
-    Files { folder: PathBuf, disk: disk::Disk, done: mesh::Receiver<Done>, batch: Vec<disk::Request> },
+    Files(Files),
     Memory(Memory),
+}
+
+/// The files of a folder by way of the disk thread.
+pub(super) struct Files {
+    folder: PathBuf,
+    disk: disk::Disk,
+    done: mesh::Receiver<Done>,
+    batch: Vec<disk::Request>,
+    /// The log's write that is under way, and since when. There is one at most.
+    writing: Option<(u64, Instant)>,
 }
 
 /// A file that is whole and not yet in use, to be read on another thread.
@@ -50,36 +62,49 @@ impl Disk {
     pub fn files(folder: PathBuf) -> io::Result<Disk> {
         let (sender, done) = mesh::channel(REPORTS_MAX);
         let disk = disk::Disk::open(folder.clone(), sender)?;
-        Ok(Disk::Files { folder, disk, done, batch: Vec::new() })
+        Ok(Disk::Files(Files { folder, disk, done, batch: Vec::new(), writing: None }))
     }
 
     /// Takes a request; with [`Disk::flush`] it is on its way. What is done at once is added to `inputs`.
     pub fn ask(&mut self, request: Request, inputs: &mut Vec<Input>) {
         match self {
-            Disk::Files { batch, .. } => batch.push(translate(request)),
+            Disk::Files(files) => {
+                if let Request::Write { id, file: FileName::Segment(_), .. } = &request {
+                    files.writing = Some((id.0, time::now()));
+                }
+                files.batch.push(translate(request));
+            }
             Disk::Memory(memory) => inputs.push(Input::Disk(memory.obey(request))),
         }
     }
 
     /// Hands over what was asked.
     pub fn flush(&mut self) {
-        if let Disk::Files { disk, batch, .. } = self {
-            disk.submit(batch);
+        if let Disk::Files(files) = self {
+            files.disk.submit(&mut files.batch);
         }
+    }
+
+    /// Whether a write of the log is under way.
+    pub fn is_writing(&self) -> bool {
+        matches!(self, Disk::Files(files) if files.writing.is_some())
     }
 
     /// A file that was asked to be written and whose writes are done.
     pub fn draft(&self, file: FileName) -> Draft {
         match self {
-            Disk::Files { folder, .. } => Draft::File(folder.join(file.to_string())),
+            Disk::Files(files) => Draft::File(files.folder.join(file.to_string())),
             Disk::Memory(memory) => Draft::Memory(memory.whole(file)),
         }
     }
 
     /// What is done, added to `inputs`.
     pub fn poll(&mut self, cx: &mut Context<'_>, inputs: &mut Vec<Input>) {
-        let Disk::Files { done, .. } = self else { return };
-        while let Poll::Ready(Some(done)) = done.poll_recv(cx) {
+        let Disk::Files(files) = self else { return };
+        while let Poll::Ready(Some(done)) = files.done.poll_recv(cx) {
+            if let Some((_, since)) = files.writing.take_if(|(id, _)| *id == done.id) {
+                metrics::sample(Sample::RaftDispatchLog, time::now() - since);
+            }
             inputs.push(Input::Disk(completion(done)));
         }
     }

@@ -94,6 +94,11 @@ impl Gauges {
         }
     }
 
+    /// Whether this server is the only voter, and leads.
+    pub fn is_alone(&self) -> bool {
+        self.lease_until.load(Ordering::Relaxed) == ENDLESS
+    }
+
     /// The standing as of now.
     pub fn standing(&self) -> Standing {
         let mut standing = Standing::clone(&self.standing.load());

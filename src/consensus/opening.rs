@@ -64,6 +64,7 @@ impl Opening {
             seed: random::seed(),
             id: setup.id,
             expects_peers: setup.expects_peers,
+            mark_pause: log::MARK_PAUSE,
             ..log::Options::default()
         };
         let folder = setup.data_dir.map(|folder| folder.join(FOLDER));
@@ -87,7 +88,8 @@ impl Opening {
         if state.index() > 0 {
             published.store(state.clone());
         }
-        let forced = setup.forced.map(|(forced, own)| force(&forced, &own, &recovered)).transpose()?;
+        let forced =
+            setup.forced.map(|(forced, own)| force(&forced, &own, &recovered)).transpose()?.flatten();
         let replica = Replica::start(gauges.now(), options, Start { recovered, state, forced });
         let mut runner = Runner::new(replica, disk, jobs, asks, asking, published, gauges);
         runner.when_started(loss_accepted);
@@ -97,10 +99,12 @@ impl Opening {
 
 /// # Errors
 /// What an operator has written does not fit what the log knows.
-fn force(forced: &Forced, own: &Server, recovered: &Recovered) -> Result<Configuration, String> {
+fn force(forced: &Forced, own: &Server, recovered: &Recovered) -> Result<Option<Configuration>, String> {
     let nobody = Configuration::default();
     let known = recovered.configurations.last().map_or(&nobody, |(_, configuration)| configuration);
-    forced.over(known, own).map_err(|why| format!("recovery failed: peers.json: {why}"))
+    let wanted = forced.over(known, own).map_err(|why| format!("recovery failed: peers.json: {why}"))?;
+    // A start that was cut short has put them into the log already, and the cluster may have gone on since.
+    Ok((wanted != *known).then_some(wanted))
 }
 
 /// What the files hold, the state in the newest snapshot, and the operator's word if there was one.

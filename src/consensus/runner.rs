@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use muster_protocol::entry::{Configuration, ServerId};
 use muster_protocol::log::FileName;
@@ -30,6 +31,7 @@ use super::limits::{BATCH_MAX, UNDER_WAY_MAX};
 use super::links::{Links, PeerEvent};
 use super::proposals::{Job, Proposal, Room};
 use super::replica::{self, Effect, Input, Kinds, Replica};
+use super::standing::Role;
 use sections::{Loading, Sections};
 
 /// Orders and applies what is proposed. Dropping it, or its future, ends all waiting writers as stopping.
@@ -46,6 +48,10 @@ pub struct Runner {
     loading: Option<Loading>,
     /// Named to the links last.
     linked: u64,
+    /// Counted last.
+    role: Role,
+    /// When the last turn began.
+    turned: Instant,
     inputs: Vec<Input>,
     effects: Vec<Effect>,
     alarm: Option<Pin<Box<Sleep>>>,
@@ -88,6 +94,8 @@ impl Runner {
             sections: None,
             loading: None,
             linked: 0,
+            role: Role::Follower,
+            turned: time::now(),
             inputs: Vec::with_capacity(BATCH_MAX),
             effects: Vec::with_capacity(BATCH_MAX),
             alarm: None,
@@ -153,6 +161,7 @@ impl Runner {
         let mut effects = std::mem::take(&mut self.effects);
         self.replica.step(self.gauges.now(), &mut self.inputs, &mut effects);
         let took = time::now() - started;
+        self.turned = started;
         self.presumed &= self.replica.lease().is_none();
         if !self.presumed {
             self.gauges.shorten_lease(&self.replica);
@@ -196,15 +205,23 @@ impl Runner {
                 }
             }
             Effect::Answers(answers) => {
+                let mut since = None;
                 for (token, outcome) in answers {
-                    self.waiting.answer(token, outcome.map(|done| done.applied));
+                    let begun = self.waiting.answer(token, outcome.map(|done| done.applied));
+                    since = since.or(begun);
                 }
+                // The oldest of the batch speaks for all.
+                since.iter().for_each(|since| metrics::sample(Sample::RaftCommitTime, self.turned - *since));
             }
             Effect::Barriers { tokens, result } => {
                 tokens.into_iter().for_each(|token| self.waiting.pass(token, result));
             }
             Effect::AdminDone { token, result } => self.waiting.finish(token, result),
             Effect::Standing(standing) => {
+                if standing.role != self.role {
+                    self.role = standing.role;
+                    metrics::count(counter(self.role), 1);
+                }
                 if standing.configuration_index != self.linked {
                     self.linked = standing.configuration_index;
                     around.links.servers(&standing.configuration);
@@ -282,6 +299,12 @@ impl Runner {
     }
 
     fn poll_jobs(&mut self, cx: &mut Context<'_>) {
+        self.turned = time::now();
+        // With nobody else to send them to, what comes while the disk writes would only be a waking more: all of it shares
+        // the next write anyway. The disk's report brings us back here.
+        if self.disk.is_writing() && self.gauges.is_alone() {
+            return;
+        }
         // Past the limit jobs stay in their queue, and past that one's limit writers are told to come again.
         while self.waiting.len() < UNDER_WAY_MAX {
             match self.jobs.poll_recv(cx) {
@@ -298,7 +321,7 @@ impl Runner {
     fn begin(&mut self, job: Job) {
         let input = match job {
             Job::Propose(Proposal { encoded, answer, room }) => {
-                let token = self.waiting.insert(Waiter::Write(answer, room));
+                let token = self.waiting.insert(Waiter::Write(answer, room, self.turned));
                 Input::Propose { token, body: encoded.into_bytes() }
             }
             Job::Barrier(consistency, answer) => {
@@ -345,7 +368,7 @@ struct Slots {
 }
 
 enum Waiter {
-    Write(OneSender<Result<Applied, ProposeError>>, #[allow(dead_code)] Room),
+    Write(OneSender<Result<Applied, ProposeError>>, #[allow(dead_code)] Room, Instant),
     Read(OneSender<Result<(), ProposeError>>),
     Admin(OneSender<Result<(), AdminError>>),
 }
@@ -376,10 +399,11 @@ impl Slots {
 
     // Who has left meanwhile does not want to know.
 
-    fn answer(&mut self, token: u64, outcome: Result<Applied, ProposeError>) {
-        if let Some(Waiter::Write(answer, _)) = self.take(token) {
-            let _ = answer.send(outcome);
-        }
+    /// Returns since when the write was under way.
+    fn answer(&mut self, token: u64, outcome: Result<Applied, ProposeError>) -> Option<Instant> {
+        let Some(Waiter::Write(answer, _, since)) = self.take(token) else { return None };
+        let _ = answer.send(outcome);
+        Some(since)
     }
 
     fn pass(&mut self, token: u64, result: Result<(), ProposeError>) {
@@ -406,15 +430,25 @@ async fn tell_edges(edges: &[Sender<Arc<Touched>>], touched: Touched) {
     }
 }
 
+fn counter(role: Role) -> Counter {
+    match role {
+        Role::Leader => Counter::RaftLeader,
+        Role::Candidate => Counter::RaftCandidate,
+        Role::Follower => Counter::RaftFollower,
+    }
+}
+
 /// Counts what a step has applied; the step's time is shared out among its writes.
-fn count(kinds: Kinds, took: std::time::Duration) {
-    let Kinds { kv, register, deregister, other } = kinds;
-    let all = kv + register + deregister + other;
+fn count(kinds: Kinds, took: Duration) {
+    let Kinds { kv, register, deregister, autopilot, restore } = kinds;
+    let all = kv + register + deregister + autopilot + restore;
     metrics::count(Counter::RaftApply, all);
     let share = |some: u64| took.mul_f64(some as f64 / all.max(1) as f64);
     metrics::samples(Sample::FsmKvs, kv, share(kv));
     metrics::samples(Sample::FsmRegister, register, share(register));
     metrics::samples(Sample::FsmDeregister, deregister, share(deregister));
+    metrics::samples(Sample::FsmAutopilot, autopilot, share(autopilot));
+    metrics::samples(Sample::FsmRestore, restore, share(restore));
 }
 
 /// The configuration of no cluster, for whoever has no links.

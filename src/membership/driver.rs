@@ -144,11 +144,13 @@ impl Inner {
     /// This server, as it is now.
     pub fn card(&self) -> Card {
         let status = if self.leaving.get() { MemberStatus::Left } else { MemberStatus::Alive };
+        let own = &self.settings.own;
         Card {
+            started_ms: own.started_ms.max(self.known.borrow().refuted_ms()),
             cluster: self.cluster.id(),
             has_log: !self.proposals.standing().blank,
             status: status as u8,
-            ..self.settings.own.clone()
+            ..own.clone()
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Known {
     members: BTreeMap<ServerId, Acquaintance>,
     /// Where others said that somebody is whom we have not met.
     hearsay: BTreeSet<SocketAddr>,
+    /// Others took this server for gone, though it runs: what it says of itself counts from here on only. 0: nobody did.
+    refuted_ms: u64,
 }
 
 /// Another server.
@@ -62,7 +64,7 @@ pub enum News {
 impl Known {
     /// Nobody but oneself.
     pub fn new(own: ServerId) -> Known {
-        Known { own, members: BTreeMap::new(), hearsay: BTreeSet::new() }
+        Known { own, members: BTreeMap::new(), hearsay: BTreeSet::new(), refuted_ms: 0 }
     }
 
     /// Hears what a server says about itself and others.
@@ -72,7 +74,10 @@ impl Known {
     pub fn hear(&mut self, own: &Card, said: &Introduction, time: Time) -> Result<News, String> {
         let card = &said.own;
         if card.id == self.own {
-            return if card.started_ms == own.started_ms { Ok(News::None) } else { Err(same_id(own, card)) };
+            // Of this process, perhaps from before it refuted its end.
+            let itself = card.started_ms == own.started_ms
+                || (self.refuted_ms > 0 && card.started_ms <= own.started_ms);
+            return if itself { Ok(News::None) } else { Err(same_id(own, card)) };
         }
         if card.datacenter != own.datacenter {
             return Err(format!(
@@ -155,6 +160,13 @@ impl Known {
 
     /// Somebody spoke of somebody else.
     fn hear_of(&mut self, own: &Card, card: &Card, time: Time) {
+        if card.id == self.own && own.status == MemberStatus::Alive as u8 {
+            let given_up = card.status == MemberStatus::Left as u8 && card.started_ms >= own.started_ms;
+            if given_up {
+                self.refuted_ms = card.started_ms.saturating_add(1);
+            }
+            return;
+        }
         if card.id == self.own || card.datacenter != own.datacenter {
             return;
         }
@@ -259,6 +271,11 @@ impl Known {
     /// Whether somebody else answers.
     pub fn is_alone(&self) -> bool {
         !self.members.values().any(|member| member.status == MemberStatus::Alive)
+    }
+
+    /// The least [`Card::started_ms`] with which this server is believed to be there.
+    pub fn refuted_ms(&self) -> u64 {
+        self.refuted_ms
     }
 
     /// The others, as they are told of.

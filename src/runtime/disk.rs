@@ -112,6 +112,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     requests: VecDeque<Request>,
+    /// The thread waits to be told.
+    asleep: bool,
     closed: bool,
 }
 
@@ -135,10 +137,10 @@ impl Disk {
             return;
         }
         let mut state = self.0.lock();
-        let idle = state.requests.is_empty();
         state.requests.extend(requests.drain(..));
+        let asleep = std::mem::take(&mut state.asleep);
         drop(state);
-        if idle {
+        if asleep {
             self.0.work.notify_one();
         }
     }
@@ -156,16 +158,17 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next request; `None` when there will be none.
-    fn next(&self) -> Option<Request> {
+    /// The next request and whether another waits behind it; `None` when there will be none.
+    fn next(&self) -> Option<(Request, bool)> {
         let mut state = self.lock();
         loop {
             if let Some(request) = state.requests.pop_front() {
-                return Some(request);
+                return Some((request, !state.requests.is_empty()));
             }
             if state.closed {
                 return None;
             }
+            state.asleep = true;
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -180,11 +183,17 @@ struct Worker {
 
 impl Worker {
     fn work(mut self, shared: &Shared) {
-        while let Some(Request { id, op }) = shared.next() {
+        let mut reports = Vec::new();
+        while let Some((Request { id, op }, more)) = shared.next() {
             let result = self.obey(&op).map_err(|error| fault(&op, &error));
-            if block_on(self.done.send(Done { id, result })).is_err() {
-                // Nobody hears of it any more; what was asked before the end is still done.
+            reports.push(Done { id, result });
+            // Nobody waits for a write that promises nothing: its report can go with the next one.
+            if more && matches!(op, Op::Write { durable: false, .. }) {
                 continue;
+            }
+            for report in reports.drain(..) {
+                // When nobody hears of it any more, what was asked before the end is still done.
+                let _ = block_on(self.done.send(report));
             }
         }
     }

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::sys;
+
 /// What stands in the place of each byte that the disk cannot read.
 pub const UNREADABLE: u8 = 0xEB;
 /// Bytes read at once.
@@ -56,7 +58,12 @@ pub fn length(path: &Path) -> io::Result<u64> {
 /// # Errors
 /// Names the file.
 pub fn read(path: &Path) -> io::Result<Bytes> {
-    let read = File::open(path).and_then(|file| read_all(&file));
+    let read = File::open(path).and_then(|file| {
+        // What a failed write has left in memory looks written: the disk itself is to be asked.
+        file.sync_data()?;
+        sys::forget_cached(&file);
+        read_all(&file)
+    });
     read.map_err(|error| named("cannot read", path, &error))
 }
 

@@ -234,9 +234,18 @@ pub(super) fn allocate(file: &std::fs::File, size: u64) -> io::Result<()> {
         return Ok(());
     }
     let size = libc::off_t::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // SAFETY: takes no pointer.
-    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, size) } {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
+    loop {
+        // SAFETY: takes no pointer.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, size) } {
+            0 => return Ok(()),
+            libc::EINTR => {}
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
     }
+}
+
+/// Makes the next reads of a file come from its disk. A hint: what cannot be let go stays in memory.
+pub(super) fn forget_cached(file: &std::fs::File) {
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call takes numbers only.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
 }

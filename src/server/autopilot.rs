@@ -15,6 +15,9 @@ use crate::consensus::Standing;
 use crate::membership::{Member, MemberStatus, Roster};
 use crate::store::model::AutopilotConfig;
 
+/// How long a server that failed keeps its place: about what one takes to start again with a million keys, twice over.
+const PLACE_KEPT: Duration = Duration::from_secs(10);
+
 /// A server that answered the leader more recently than this is not dead, whatever membership believes.
 pub const SILENCE_OF_THE_DEAD: Duration = Duration::from_secs(2);
 
@@ -135,6 +138,12 @@ impl View<'_> {
         })
     }
 
+    /// A server that is slow, or starts again with much to read, comes back: it keeps its place for so long.
+    fn is_long_ago(&self, since: Duration) -> bool {
+        let threshold = Duration::from_nanos(self.rules.last_contact_threshold_ns.max(0).unsigned_abs());
+        self.now.saturating_sub(since) >= PLACE_KEPT.saturating_add(threshold)
+    }
+
     /// A server that failed, or that membership does not know, and that does not answer the leader either. (Those that
     /// left are gone before this is asked.) One that does not vote can always go.
     fn dead(&self) -> Result<Option<Server>, Stay> {
@@ -144,7 +153,9 @@ impl View<'_> {
         let is_dead = |server: &&Server| {
             let member = self.roster.member(server.id);
             Some(server.id) != self.standing.id
-                && member.is_none_or(|member| member.status == MemberStatus::Failed)
+                && member.is_none_or(|member| {
+                    member.status == MemberStatus::Failed && self.is_long_ago(member.since)
+                })
                 && is_silent(self.standing, server.id)
         };
         let configuration = &self.standing.configuration;

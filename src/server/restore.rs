@@ -1,6 +1,7 @@
 //! Restoring an archive: read once to know that it is whole, then once more to send it through the log.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_lite::future;
@@ -17,6 +18,25 @@ const SECTIONS_AHEAD: usize = 2;
 /// Pause before a part is proposed again that found the queue of writes full, and how often.
 const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 const BUSY_RETRIES: usize = 200;
+
+/// Whether an archive is being restored: each holds its body in memory, and a cluster takes one at a time anyway.
+static RESTORING: AtomicBool = AtomicBool::new(false);
+
+/// The right to restore. Given back when dropped.
+pub struct Turn(());
+
+impl Turn {
+    /// Takes it, unless somebody has it.
+    pub fn take() -> Option<Turn> {
+        (!RESTORING.swap(true, Ordering::AcqRel)).then_some(Turn(()))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        RESTORING.store(false, Ordering::Release);
+    }
+}
 
 /// Why nothing was restored.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -113,6 +113,7 @@ impl Plan<'_> {
             shelf: Shelf::new(self.kept),
             mending: steps.0,
             segment_bytes: self.options.segment_bytes,
+            mark_pause: self.options.mark_pause,
             seed: self.options.seed,
         });
         Mend { log, notes: self.notes }

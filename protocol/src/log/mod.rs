@@ -50,5 +50,9 @@ pub const SNAPSHOT_READ_BYTES_MAX: usize = 256 << 10;
 /// Reads that may be under way at once.
 pub const READS_MAX: usize = 64;
 
+/// How long a log is idle before it notes in the vote file how far it is durable: under load that would be a write more for each frame,
+/// and what it guards against (rot of the very last frame) takes longer than this.
+pub const MARK_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// How long after a refusal for want of space the next segment is asked for again.
 pub const ROOM_RETRY: std::time::Duration = std::time::Duration::from_secs(1);

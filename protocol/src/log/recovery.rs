@@ -1,6 +1,7 @@
 //! What the files say: pure over their bytes.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -41,6 +42,8 @@ pub enum OnDamage {
 pub struct Options {
     /// Bytes of a new segment; a multiple of 4,096.
     pub segment_bytes: u64,
+    /// How long the log is idle before it notes how far it is durable: [`super::MARK_PAUSE`], or nothing for tests of just that.
+    pub mark_pause: Duration,
     /// Draws the salts of new segments. Nothing that a client can know.
     pub seed: u64,
     /// What to do about damage.
@@ -55,6 +58,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             segment_bytes: SEGMENT_BYTES,
+            mark_pause: Duration::ZERO,
             seed: 0,
             on_damage: OnDamage::RepairFromPeers,
             id: ServerId([0; 16]),

@@ -6,6 +6,7 @@ mod asked;
 mod take;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use self::asked::{Asked, Pending, Reading};
 use super::frame::{BLOCK, Building, HEADER_BYTES, Home};
@@ -61,6 +62,7 @@ pub(super) struct Parts {
     /// What puts the files right and makes them durable, in order; at least one.
     pub mending: Vec<Request>,
     pub segment_bytes: u64,
+    pub mark_pause: Duration,
     pub seed: u64,
 }
 
@@ -93,6 +95,9 @@ pub struct Log {
     /// The frame that the mark on the disk names, or will.
     mark: u64,
     marking: bool,
+    /// When the next mark is due, if the log stays idle.
+    mark_at: Option<Now>,
+    mark_pause: Duration,
     reset: bool,
     cut: u64,
     /// Room that the last frame took: a guess at the next one's.
@@ -133,6 +138,8 @@ impl Log {
             writing: None,
             mark: parts.mark,
             marking: false,
+            mark_at: None,
+            mark_pause: parts.mark_pause,
             reset: parts.reset,
             cut: 0,
             frame_guess: BLOCK,
@@ -318,10 +325,11 @@ impl Log {
 
     /// When to poll again though nothing completed.
     pub fn next_deadline(&self) -> Option<Now> {
-        match self.spare {
+        let room = match self.spare {
             Spare::Refused(at) => at,
             _ => None,
-        }
+        };
+        room.into_iter().chain(self.mark_at).min()
     }
 
     /// The term of an entry that the log holds, or of the newest snapshot's last one.

@@ -163,7 +163,9 @@ impl Raft {
         out: &mut Vec<Effect>,
     ) {
         let asked = if asked_as == Role::PreCandidate { self.term + 1 } else { self.term };
-        if self.role == asked_as && reply.asked == asked {
+        // Before the own vote is durable nobody was asked, whatever somebody answers.
+        let was_asked = asked_as == Role::PreCandidate || self.poll.asked;
+        if self.role == asked_as && reply.asked == asked && was_asked {
             self.poll.answers.insert(from, reply.granted);
             self.count_votes(out);
         }
@@ -257,14 +259,13 @@ impl Raft {
     }
 
     /// There is a leader of this term, and it is alive.
-    pub(super) fn note_leader(&mut self, leader: ServerId, out: &mut Vec<Effect>) {
-        assert!(self.role != Role::Leader, "two leaders in term {}: also {leader}", self.term);
-        assert!(
-            self.leader.is_none_or(|known| known == leader),
-            "two leaders in term {}: {:?} and {leader}",
-            self.term,
-            self.leader
-        );
+    ///
+    /// Gives `false` when this term has another leader already: whoever says so does not play by the rules, and is not heard.
+    #[must_use]
+    pub(super) fn note_leader(&mut self, leader: ServerId, out: &mut Vec<Effect>) -> bool {
+        if self.role == Role::Leader || self.leader.is_some_and(|known| known != leader) {
+            return false;
+        }
         if self.role != Role::Follower {
             self.become_follower(self.term, StepDown::NewerTerm, out);
         }
@@ -272,5 +273,6 @@ impl Raft {
         self.heard = Some(self.now);
         self.tried = 0;
         self.arm_election_timer();
+        true
     }
 }

@@ -46,7 +46,9 @@ impl Raft {
         if !is_well_formed(&append) {
             return;
         }
-        self.note_leader(from, out);
+        if !self.note_leader(from, out) {
+            return;
+        }
         if append.round > self.following.round {
             (self.following.round, self.following.round_began) = (append.round, append.round_began);
         }

@@ -208,10 +208,10 @@ impl Raft {
         }
         match reply.outcome {
             Outcome::Accepted { durable, received } => {
-                assert!(
-                    durable <= received && received <= last,
-                    "{from} has more of this term than its leader"
-                );
+                // More than this leader ever sent: a server that knows of a past which the others have lost, or a liar.
+                if durable > received || received > last {
+                    return;
+                }
                 // Whole links that break are told; this is for single messages, which a slow disk here may delay, too.
                 let grace = self.options.election_timeout;
                 peer.accepted(durable, received, reply.round_began, grace);

@@ -42,6 +42,10 @@ use follower::Following;
 use leader::Leading;
 use membership::Configurations;
 
+/// A message whose term is so far ahead is no server's: elections cannot have counted so far, and an operator's recovery leaps by
+/// much less. Taken, it could leave no term for any later election.
+const TERM_LEAP_MAX: u64 = 1 << 40;
+
 /// One server's part in the consensus.
 pub struct Raft {
     options: Options,
@@ -245,7 +249,7 @@ impl Raft {
     }
 
     fn on_message(&mut self, from: ServerId, message: Message, out: &mut Vec<Effect>) {
-        if from == self.options.id {
+        if from == self.options.id || message.term() > self.term.saturating_add(TERM_LEAP_MAX) {
             return;
         }
         // Asking for a vote does not move anyone's term by itself: it may be refused unheard.

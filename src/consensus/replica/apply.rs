@@ -2,7 +2,7 @@
 
 use muster_protocol::entry::{Configuration, EntryKind};
 
-use super::limits::{BATCH_MAX, BATCHES_PER_STEP};
+use super::limits::{BATCH_BYTES_MAX, BATCH_MAX};
 use super::writes::answer;
 use super::{Done, Effect, Kinds, Outcome, Published, Replica, newer_version};
 use crate::consensus::{COMMAND_VERSION, Encoded};
@@ -17,16 +17,15 @@ struct Batch {
     answers: Vec<(u64, Outcome)>,
     /// Whether the state moved.
     moved: bool,
+    /// What its entries weigh.
+    bytes: usize,
 }
 
 impl Replica {
-    /// Applies what is committed, some batches of it; the rest comes with the next steps.
+    /// Applies what is committed, a batch of it; the rest comes with the next steps.
     pub(super) fn apply(&mut self, out: &mut Vec<Effect>) {
         let commit = self.raft.commit_index();
-        for _ in 0..BATCHES_PER_STEP {
-            if self.applied.0 >= commit || self.dead {
-                break;
-            }
+        if self.applied.0 < commit {
             self.apply_batch(commit, out);
         }
         if self.applied.0 >= self.heard.1 && self.heard.1 > 0 {
@@ -43,14 +42,14 @@ impl Replica {
     fn apply_batch(&mut self, commit: u64, out: &mut Vec<Effect>) {
         let mut batch = Batch::default();
         let last = commit.min(self.applied.0 + BATCH_MAX as u64);
-        while self.applied.0 < last {
+        while self.applied.0 < last && batch.bytes < BATCH_BYTES_MAX {
             if let Err(why) = self.apply_next(&mut batch, out) {
                 self.dead = true;
                 out.push(Effect::Fatal(why));
                 return;
             }
         }
-        let Batch { touched, kinds, answers, moved } = batch;
+        let Batch { touched, kinds, answers, moved, .. } = batch;
         if moved {
             let (state, applied) = (self.state.clone(), self.applied.0);
             out.push(Effect::Publish(Box::new(Published { state, applied, touched, kinds })));
@@ -88,7 +87,9 @@ impl Replica {
                 batch.moved = true;
             }
         }
-        self.snapshots.grew(super::cache::weight(entry));
+        let weight = super::cache::weight(entry);
+        batch.bytes += weight;
+        self.snapshots.grew(weight);
         self.applied = (index, term);
         self.applied_write(index, term, applied, &mut batch.answers);
         self.admins.applied(index, term, out);
@@ -106,8 +107,12 @@ impl Kinds {
             }
             ArchivedCommand::Catalog(op) => Some(op),
             ArchivedCommand::CatalogBatch(ops) => ops.first(),
-            _ => {
-                self.other += 1;
+            ArchivedCommand::Autopilot(_) => {
+                self.autopilot += 1;
+                return;
+            }
+            ArchivedCommand::Restore(_) => {
+                self.restore += 1;
                 return;
             }
         };

@@ -218,8 +218,10 @@ pub struct Kinds {
     pub register: u64,
     /// Deregistrations.
     pub deregister: u64,
-    /// All else.
-    pub other: u64,
+    /// Writes to autopilot's configuration.
+    pub autopilot: u64,
+    /// Steps of restores.
+    pub restore: u64,
 }
 
 /// Numbers of the log, which move with every batch.

@@ -24,6 +24,13 @@ pub(super) struct Forwards {
     last: u64,
 }
 
+impl Forwards {
+    /// Nothing is with the leader; its tokens begin behind this one.
+    pub fn new(last: u64) -> Forwards {
+        Forwards { sent: BTreeMap::new(), last }
+    }
+}
+
 struct Sent {
     token: u64,
     since: Now,
@@ -90,9 +97,10 @@ impl Replica {
     ) {
         let mut ended = Vec::new();
         for ForwardAnswer { token, outcome } in answers {
-            let Some(sent) = self.writes.forwards.sent.remove(&token).filter(|sent| sent.to == from) else {
+            if self.writes.forwards.sent.get(&token).is_none_or(|sent| sent.to != from) {
                 continue;
-            };
+            }
+            let Some(sent) = self.writes.forwards.sent.remove(&token) else { continue };
             let error = match outcome {
                 ForwardOutcome::Accepted { index, term } if index > self.applied.0 => {
                     self.writes.wait(index, term, sent.token, sent.since);

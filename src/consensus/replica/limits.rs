@@ -9,8 +9,9 @@ pub(super) const CACHE_BYTES_MAX: usize = 16 << 20;
 /// Entries applied before their state is published, so that the first of many does not wait for the last.
 pub(super) const BATCH_MAX: usize = crate::consensus::BATCH_MAX;
 
-/// Batches applied in one step, so that messages and the disk get their turn while a server catches up.
-pub(super) const BATCHES_PER_STEP: usize = 4;
+/// Bytes of entries after which a batch ends as well: some ten milliseconds of applying large ones, so that messages and the
+/// disk get their turn while a server catches up.
+pub(super) const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of writes in one message to the leader, but at least one write. As in Raft's messages.
 pub(super) const FORWARD_BYTES_MAX: usize = 512 << 10;

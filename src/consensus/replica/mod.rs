@@ -154,11 +154,12 @@ impl Replica {
     }
 
     /// Until when the state, once published, is fresh enough for default reads without asking anybody: this server leads, its lease
-    /// holds, and the state holds all of earlier terms. [`Now::MAX`]: for ever, as it is the only voter.
+    /// holds, and the state holds all of earlier terms and all that is committed: followers are told of that first, and may have
+    /// answered for it. [`Now::MAX`]: for ever, as it is the only voter.
     pub fn lease(&self) -> Option<Now> {
         let leads = self.starting.is_none() && self.raft.role() == Role::Leader;
         let ready = leads && self.term_start > 0 && self.applied.0 >= self.term_start;
-        if ready { self.raft.lease_until() } else { None }
+        if ready && self.applied.0 >= self.raft.commit_index() { self.raft.lease_until() } else { None }
     }
 
     /// When the leader's word came that the state is as new as; on others than the leader.
@@ -273,6 +274,7 @@ impl Replica {
         self.expire_writes(out);
         self.expire_reads(out);
         self.sweep_senders(out);
+        self.sweep_receiving();
         self.run_raft(out);
     }
 
@@ -429,6 +431,10 @@ impl Replica {
     fn set_full(&mut self, full: bool, out: &mut Vec<Effect>) {
         self.disk_full = full;
         self.told.stale = true;
+        if full {
+            // A snapshot may be all that is needed for a part of the log to go.
+            self.snapshots.want();
+        }
         if self.starting.is_none() {
             self.raft_inputs.push_back(raft::Input::DiskFull(full));
         }

@@ -1,12 +1,13 @@
 //! A snapshot from the leader, for a server whose log ends before the leader's begins: chunk by chunk into a file, checked
 //! and loaded off this thread, and only then put in the place of the state.
 
-use muster_protocol::entry::ServerId;
+use muster_protocol::entry::{Now, ServerId};
 use muster_protocol::log::{SNAPSHOT_QUEUE_BYTES_MAX, SnapshotMeta};
 use muster_protocol::raft;
 use muster_protocol::rpc::PeerMessage;
 use muster_protocol::rpc::message::{SnapshotAck, SnapshotChunk};
 
+use super::limits::SNAPSHOT_SILENCE_MAX;
 use super::{Effect, Kinds, Published, Replica};
 use crate::store::{State, Touched};
 
@@ -17,6 +18,7 @@ pub(super) struct Receiving {
     index: u64,
     total: u64,
     received: u64,
+    last_heard: Now,
     /// The last chunk was not acknowledged yet, as the disk is behind.
     owed: bool,
     stage: Stage,
@@ -57,15 +59,32 @@ impl Replica {
             self.taking_gives_way = self.taking.is_some();
             self.log.snapshot_begin(index, term);
             let stage = Stage::Arriving;
-            self.receiving = Some(Receiving { from, term, index, total, received: 0, owed: false, stage });
+            let (received, owed, last_heard) = (0, false, self.now);
+            self.receiving = Some(Receiving { from, term, index, total, received, last_heard, owed, stage });
         }
         let Some(receiving) = &mut self.receiving else { return };
         receiving.from = from;
+        receiving.last_heard = self.now;
         receiving.owed = true;
         let length = data.len() as u64;
         if offset == receiving.received && receiving.received + length <= total && length > 0 {
             receiving.received += length;
             self.log.snapshot_write(data);
+        }
+    }
+
+    /// Gives up a transfer that nobody goes on with: the log has come another way, or its sender leads no more. It would stand in
+    /// the way of this server's own snapshots.
+    pub(super) fn sweep_receiving(&mut self) {
+        let leads = self.raft.role() == raft::Role::Leader;
+        let (commit, now) = (self.raft.commit_index(), self.now);
+        let idle = |receiving: &Receiving| {
+            let silent = receiving.last_heard + SNAPSHOT_SILENCE_MAX <= now;
+            matches!(receiving.stage, Stage::Arriving) && (leads || silent || receiving.index <= commit)
+        };
+        if self.receiving.as_ref().is_some_and(idle) {
+            self.receiving = None;
+            self.log.snapshot_abort();
         }
     }
 

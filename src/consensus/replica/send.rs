@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use muster_protocol::entry::{Entry, Now, ServerId};
 use muster_protocol::log::ReadToken;
-use muster_protocol::raft::{self, Append, Raft, Role};
+use muster_protocol::raft::{self, Append, Position, Raft, Role};
 use muster_protocol::rpc::PeerMessage;
 use muster_protocol::rpc::message::{SNAPSHOT_CHUNK_MAX, SnapshotAck, SnapshotChunk};
 
@@ -122,11 +122,16 @@ impl Replica {
         let (leads, term) = (self.raft.role() == Role::Leader, self.raft.term());
         let fits =
             |append: &Append| entries.first().is_some_and(|first| first.index == append.prev.index + 1);
-        if let Some((mut append, _)) = behind.queue.pop_front()
+        if let Some((mut append, last)) = behind.queue.pop_front()
             && leads
             && append.term == term
             && fits(&append)
         {
+            // A read may end early: the rest of the range follows at once, as what is queued behind it begins there.
+            if let Some(end) = entries.last().filter(|end| end.index < last) {
+                let prev = Position::new(end.index, end.term);
+                behind.queue.push_front((Append { prev, entries: Vec::new(), ..append.clone() }, last));
+            }
             append.entries = entries;
             self.sends.push((to, PeerMessage::Raft(raft::Message::Append(append))));
         }
@@ -239,6 +244,8 @@ impl Replica {
         if ack.received < sending.received {
             sending.next = ack.received;
         }
+        // It may hold more than was sent again, or than this server has sent yet: of an earlier transfer.
+        sending.next = sending.next.max(ack.received);
         sending.received = ack.received;
     }
 

@@ -93,7 +93,7 @@ impl Replica {
     fn take_snapshot(&mut self, out: &mut Vec<Effect>) {
         // A transfer reads the newest snapshot, and a receiver writes one: both come first, and end.
         let busy = self.receiving.is_some() || self.senders.sends_snapshot() || self.state.is_restoring();
-        if busy || self.disk_full {
+        if busy {
             return;
         }
         let (index, term) = self.applied;

@@ -7,6 +7,8 @@ use muster_protocol::log::{Log, Recovered};
 use muster_protocol::raft::{self, LogView, Position, Raft, Restored};
 
 use super::limits::FORCED_TERM_LEAP;
+use super::reads::Reads;
+use super::writes::Writes;
 use super::{Effect, EntryCache, Input, Options, Replica, Start, snapshot, standing};
 
 /// What waits until the log has settled.
@@ -43,6 +45,8 @@ impl Replica {
         let mut cache = EntryCache::default();
         cache.append(entries.into_iter().filter(|entry| entry.index > applied.0).collect());
         let starting = Starting { restored, forced, forcing: None, held: Vec::new(), notes };
+        // Answers to questions of an earlier life may still be under way: no number of this life is theirs.
+        let first_token = options.raft.seed >> 1;
         Replica {
             // Never stepped before the log has settled; then another takes its place.
             raft: Raft::new(now, options.raft.clone(), Restored::default()),
@@ -55,8 +59,8 @@ impl Replica {
             applied,
             applied_configuration,
             cache,
-            writes: Default::default(),
-            reads: Default::default(),
+            writes: Writes::new(first_token),
+            reads: Reads::new(first_token),
             admins: Default::default(),
             senders: Default::default(),
             taking: None,
@@ -95,11 +99,13 @@ impl Replica {
         let Some(starting) = &mut self.starting else { return };
         let restored = &mut starting.restored;
         let last = restored.log.last();
-        restored.term = restored.term.max(last.term) + FORCED_TERM_LEAP;
+        // Above the log's own last term, not above what was voted for since: so the longer log still wins.
+        let term = last.term + FORCED_TERM_LEAP;
+        restored.term = restored.term.max(term);
         restored.vote = None;
         restored.repair_until = 0;
         let entry = Entry {
-            term: restored.term,
+            term,
             index: last.index + 1,
             kind: EntryKind::Configuration,
             version: Configuration::VERSION,

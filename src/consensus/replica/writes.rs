@@ -33,6 +33,13 @@ pub(super) struct Writes {
     retry_at: Now,
 }
 
+impl Writes {
+    /// Nobody waits; tokens of what is handed to a leader begin behind this one.
+    pub fn new(last_token: u64) -> Writes {
+        Writes { forwards: Forwards::new(last_token), ..Writes::default() }
+    }
+}
+
 /// A write taken in here.
 pub(super) struct Held {
     pub token: u64,
@@ -213,7 +220,7 @@ impl Replica {
         answer(lost, out);
     }
 
-    /// Ends what has waited for too long. A leader's own entries wait until it leads no more, which Raft sees to.
+    /// Ends what has waited for too long. Entries of a leader's own term wait until it leads no more, which Raft sees to.
     pub(super) fn expire_writes(&mut self, out: &mut Vec<Effect>) {
         let Some(before) = self.now.checked_sub(self.options.hold_timeout) else { return };
         let mut ended = Vec::new();
@@ -221,15 +228,14 @@ impl Replica {
             ended.extend(self.writes.held.pop_front().map(|held| (held.token, Err(ProposeError::NoLeader))));
         }
         self.writes.forwards.expire(before, &mut ended);
-        if self.raft.role() != Role::Leader {
-            self.writes.waiting.retain(|waiting| {
-                let over = waiting.since <= before;
-                if over {
-                    ended.push((waiting.token, Err(ProposeError::LeadershipLost)));
-                }
-                !over
-            });
-        }
+        let (leads, term) = (self.raft.role() == Role::Leader, self.raft.term());
+        self.writes.waiting.retain(|waiting| {
+            let over = waiting.since <= before && !(leads && waiting.term == term);
+            if over {
+                ended.push((waiting.token, Err(ProposeError::LeadershipLost)));
+            }
+            !over
+        });
         answer(ended, out);
     }
 }

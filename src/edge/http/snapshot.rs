@@ -91,8 +91,12 @@ fn put(edge: &Rc<Edge>, request: &Request) -> Handled {
         return Err(Response::internal("stale not allowed for restore"));
     }
     edge.require_server()?;
+    let turn = restore::Turn::take().ok_or_else(|| {
+        Response::internal("a snapshot is being restored already: try again when that has ended")
+    })?;
     let (proposals, archive) = (edge.proposals().clone(), request.body.clone());
     Ok(Outcome::later(async move {
+        let _turn = turn;
         match restore::restore(&proposals, archive).await {
             Ok(()) => Ok(Response::empty(200)),
             Err(RestoreError::Archive(text)) => Err(Response::internal(text)),

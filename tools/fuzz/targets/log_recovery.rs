@@ -27,6 +27,7 @@ fuzz_target!(|data: &[u8]| {
         on_damage: if flags & 1 == 0 { OnDamage::RepairFromPeers } else { OnDamage::AcceptLoss },
         id: ServerId([1; 16]),
         expects_peers: flags & 2 != 0,
+        ..Options::default()
     };
     let folder = if flags & 4 == 0 { raw(data) } else { edited(data, &options) };
     let Ok(recovered) = recover(options.clone(), files(&folder)) else { return };

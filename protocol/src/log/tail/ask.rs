@@ -32,7 +32,7 @@ impl Log {
             self.ask(request, pending, out);
         }
         self.poll_removals(out);
-        self.poll_mark(out);
+        self.poll_mark(now, out);
     }
 
     fn poll_votes(&mut self, out: &mut Vec<Request>) {
@@ -150,12 +150,17 @@ impl Log {
         self.ask(Request::Remove { id, file }, Pending::Remove, out);
     }
 
-    /// Says on the disk, when nothing else is to do, that the last frame was durable: should it rot as the last one, that is told from a
+    /// Says on the disk, when nothing else was to do for a while, that the last frame was durable: should it rot as the last one, that is told from a
     /// write that a power cut undid. Never synced by itself: it is worth no wait.
-    fn poll_mark(&mut self, out: &mut Vec<Request>) {
+    fn poll_mark(&mut self, now: Now, out: &mut Vec<Request>) {
         if self.marking || self.writing.is_some() || !self.waiting.is_empty() || self.mark == self.sequence {
+            self.mark_at = None;
             return;
         }
+        if now < *self.mark_at.get_or_insert(now + self.mark_pause) {
+            return;
+        }
+        self.mark_at = None;
         self.marking = true;
         self.mark = self.sequence;
         let last_index = self.held.frames().back().map_or(0, |frame| frame.last);

@@ -324,10 +324,19 @@ fn a_candidate_yields_to_the_leader_of_its_term() {
 }
 
 #[test]
-#[should_panic(expected = "two leaders in term 2")]
-fn two_leaders_of_one_term_end_the_program() {
+fn a_second_leader_of_one_term_is_not_heard() {
     let mut leader = One::leader(3);
-    leader.hear(1, Message::Append(append(2, at(1, 1), &[], 0)));
+    let out = leader.hear(1, Message::Append(append(2, at(1, 1), &[], 0)));
+    assert_eq!(out, []);
+    assert_eq!((leader.raft.role(), leader.raft.term()), (Role::Leader, 2));
+}
+
+#[test]
+fn a_term_out_of_reach_is_not_taken() {
+    let mut leader = One::leader(3);
+    let out = leader.hear(1, Message::Append(append(u64::MAX, at(1, 1), &[], 0)));
+    assert_eq!(out, []);
+    assert_eq!((leader.raft.role(), leader.raft.term()), (Role::Leader, 2));
 }
 
 #[test]
