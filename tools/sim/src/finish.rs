@@ -63,6 +63,8 @@ impl World {
             down.clear();
         }
         trace!(self, "HEAL; stay down: {down:?}");
+        // An election takes some writes; a disk that needs longer for each is no healthy one.
+        let quick = self.plan.election_timeout.as_nanos() as Time / 50;
         for server in 0..self.servers.len() {
             let plan = &self.plan.disk;
             let mood = &mut self.servers[server].disk.mood;
@@ -70,8 +72,8 @@ impl World {
                 stalled_until: 0,
                 full: false,
                 failures: 0,
-                write_mean: plan.write_mean,
-                other_mean: plan.other_mean,
+                write_mean: plan.write_mean.min(quick),
+                other_mean: plan.other_mean.min(quick),
             };
             self.hurry_disk(server);
             if down.contains(&server) {
