@@ -3,7 +3,7 @@
 //! when they are reported. A request that failed is reported as failed, and never tried again here.
 
 use super::mesh::Sender;
-use super::sys;
+use super::{blocking, sys};
 use bytes::Bytes;
 use futures_lite::future::block_on;
 use std::collections::{BTreeMap, VecDeque};
@@ -183,6 +183,7 @@ struct Worker {
 
 impl Worker {
     fn work(mut self, shared: &Shared) {
+        sys::unpin();
         let mut reports = Vec::new();
         while let Some((Request { id, op }, more)) = shared.next() {
             let result = self.obey(&op).map_err(|error| fault(&op, &error));
@@ -212,11 +213,8 @@ impl Worker {
                 self.sync_folder()?;
             }
             Op::Remove { file } => {
-                self.files.forget(file);
-                match fs::remove_file(self.folder.join(file)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => self.sync_folder()?,
-                }
+                self.remove(file)?;
+                self.sync_folder()?;
             }
             Op::Sync { file } => self.open(file, false)?.sync_all()?,
             Op::SyncFolder => self.sync_folder()?,
@@ -224,10 +222,12 @@ impl Worker {
         Ok(None)
     }
 
-    /// A file that could not be made whole is taken away again: a full disk must not be filled by attempts.
+    /// A file of that name is another one from then on: somebody may still read the old one, or have it mapped. One that could not be made
+    /// whole is taken away again: a full disk must not be filled by attempts.
     fn create(&mut self, name: &str, size: u64) -> io::Result<()> {
+        self.remove(name)?;
         let file = self.open(name, true)?;
-        let made = file.set_len(0).and_then(|()| sys::allocate(file, size)).and_then(|()| file.sync_all());
+        let made = sys::allocate(file, size).and_then(|()| file.sync_all());
         if let Err(error) = made {
             self.files.forget(name);
             // The first error is the one to tell.
@@ -235,6 +235,22 @@ impl Worker {
             return Err(error);
         }
         self.sync_folder()
+    }
+
+    /// What a file took is given back when it is closed last. For a large one that takes tens of milliseconds, and the log's writes
+    /// wait for this thread: so another one closes it.
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        let path = self.folder.join(name);
+        let held = self.files.take(name).or_else(|| File::open(&path).ok());
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        if let Some(file) = held {
+            // Without a thread it is closed here.
+            let _ = blocking::run_beside("muster-close", move || drop(file));
+        }
+        Ok(())
     }
 
     fn read(&mut self, name: &str, offset: u64, length: usize) -> io::Result<Bytes> {
@@ -312,6 +328,10 @@ impl Files {
 
     fn forget(&mut self, name: &str) {
         self.open.remove(name);
+    }
+
+    fn take(&mut self, name: &str) -> Option<File> {
+        self.open.remove(name).map(|(file, _)| file)
     }
 }
 

@@ -21,17 +21,20 @@ pub struct Options {
     pub hold_timeout: Duration,
     /// Entries since the last snapshot from which on another may be taken: Consul's `raft_snapshot_threshold`.
     pub snapshot_threshold: u64,
+    /// How often it is looked whether there are as many: Consul's `raft_snapshot_interval`. Nothing: always.
+    pub snapshot_interval: Duration,
     /// Entries kept before a snapshot, for followers that are a little behind: Consul's `raft_trailing_logs`.
     pub trailing_logs: u64,
 }
 
 impl Options {
-    /// Consul's defaults around Raft's timing.
+    /// Consul's defaults around Raft's timing; snapshots are taken as soon as there are entries for one.
     pub fn new(raft: raft::Options) -> Options {
         Options {
             raft,
             hold_timeout: Duration::from_secs(7),
             snapshot_threshold: 16_384,
+            snapshot_interval: Duration::ZERO,
             trailing_logs: 10_240,
         }
     }

@@ -642,6 +642,7 @@ impl World {
             raft,
             hold_timeout: plan.hold_timeout,
             snapshot_threshold: plan.snapshot_threshold,
+            snapshot_interval: Duration::ZERO,
             trailing_logs: plan.trailing,
         }
     }
