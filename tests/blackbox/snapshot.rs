@@ -84,7 +84,7 @@ fn a_damaged_archive_changes_nothing() {
 /// The log's own snapshots and its entries carry on what a restore began: rows, and an index ahead of the log's.
 #[test]
 fn a_restored_state_survives_restarts() {
-    let mut agent = Agent::server(json!({"raft_snapshot_threshold": 50}));
+    let mut agent = Agent::server(json!({"raft_snapshot_threshold": 50, "raft_snapshot_interval": "10ms"}));
     for number in 0..200 {
         put_key(&agent, &format!("a/{number}"), "1");
     }
