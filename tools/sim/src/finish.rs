@@ -108,6 +108,9 @@ impl World {
         match self.finish.stage {
             Stage::Before => unreachable!("nobody looks before the end"),
             Stage::Core => {
+                if self.random.chance(0.05) {
+                    self.introduce();
+                }
                 if self.probed() {
                     for server in std::mem::take(&mut self.finish.down) {
                         self.queue.push(self.now, Event::Start { server });
