@@ -434,7 +434,9 @@ impl World {
         let this = &mut self.servers[server];
         let Some(process) = &this.process else { return };
         let Some(deadline) = process.replica.next_deadline() else { return };
-        let at = this.clock.when(deadline).max(self.now + 1);
+        let indexes = process.replica.indexes();
+        let busy = if indexes.applied < indexes.commit { self.plan.batch_time } else { 1 };
+        let at = this.clock.when(deadline).max(self.now + busy);
         if at < this.wake_at {
             this.wake_at = at;
             self.queue.push(at, Event::Wake { server, run: this.run });
@@ -643,6 +645,7 @@ impl World {
             hold_timeout: plan.hold_timeout,
             snapshot_threshold: plan.snapshot_threshold,
             trailing_logs: plan.trailing,
+            batch_max: plan.batch_max,
         }
     }
 
