@@ -78,11 +78,11 @@ impl Opening {
         };
         let raft = raft::Options::new(setup.id, setup.performance.raft_multiplier, random::seed());
         let options = Options {
-            raft,
             hold_timeout: setup.performance.rpc_hold_timeout,
             snapshot_threshold: setup.raft.snapshot_threshold,
             snapshot_interval: setup.raft.snapshot_interval,
             trailing_logs: setup.raft.trailing_logs,
+            ..Options::new(raft)
         };
         gauges.set_hold(options.hold_timeout);
         if state.index() > 0 {
