@@ -183,7 +183,6 @@ struct Worker {
 
 impl Worker {
     fn work(mut self, shared: &Shared) {
-        sys::unpin();
         let mut reports = Vec::new();
         while let Some((Request { id, op }, more)) = shared.next() {
             let result = self.obey(&op).map_err(|error| fault(&op, &error));

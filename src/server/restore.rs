@@ -85,7 +85,9 @@ impl std::error::Error for RestoreError {}
 /// See [`RestoreError`].
 pub async fn restore(proposals: &Proposals, archive: Archive) -> Result<(), RestoreError> {
     let whole = archive.clone();
-    let sections = off_the_core(move || check(whole.reader(), RESTORE_LENGTH_MAX)).await?.map_err(RestoreError::Archive)?;
+    let sections = off_the_core(move || check(whole.reader(), RESTORE_LENGTH_MAX))
+        .await?
+        .map_err(RestoreError::Archive)?;
     let id = random::seed();
     propose(proposals, RestoreOp::Begin { id, sections }).await?;
     match send(proposals, id, archive).await {

@@ -13,7 +13,7 @@ pub(super) const BATCH_MAX: usize = crate::consensus::BATCH_MAX;
 /// disk get their turn while a server catches up.
 pub(super) const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// How long a server that catches up may keep a newer state to itself while nobody waits for it.
+/// How long a server that catches up may keep a newer state to itself while nobody waits for just that.
 pub(super) const HELD_BACK_MAX: Duration = Duration::from_millis(100);
 
 /// Bytes of writes in one message to the leader, but at least one write. As in Raft's messages.

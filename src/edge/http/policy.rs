@@ -109,8 +109,16 @@ impl Policy {
         }
         let Head { method, headers, .. } = head;
         let path = Bytes::from(clean);
-        let request =
-            Request { method, path, pattern: route.pattern, query, headers, body: Bytes::new(), spool: None, peer };
+        let request = Request {
+            method,
+            path,
+            pattern: route.pattern,
+            query,
+            headers,
+            body: Bytes::new(),
+            spool: None,
+            peer,
+        };
         Ok(Admitted { request, route: *route, body_max, body_key })
     }
 

@@ -37,13 +37,12 @@ fn a_long_log_is_replayed_without_giving_out_each_step_of_it() {
     let value = |world: &mut World| world.node(lone).value("k4999");
     assert_eq!(value(&mut world).as_deref(), Some("19999"));
 
-    // Whoever waits is not kept waiting for the end of it.
+    // Whoever waits meanwhile is told as soon as it is done, and not before it can be seen.
     world.restart(lone);
     let token = world.propose(lone, set("mine", "v"));
     world.until(|world| world.node(lone).answers.contains_key(&token));
     assert_eq!(world.node(lone).value("mine").as_deref(), Some("v"));
     assert_ne!(world.node(lone).published.fingerprint(), before);
-    assert!(world.node(lone).publications > 3, "{}", world.node(lone).publications);
 }
 
 #[test]
