@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use histories::{Answer, Ask, Key, Promise, Row};
-use muster::consensus::replica::{Done, Effect, Input, Options, Outcome, Published, Replica, Start};
+use muster::consensus::replica::{
+    CONTRADICTS, Done, Effect, Input, Options, Outcome, Published, Replica, Start,
+};
 use muster::consensus::{AdminOp, Consistency, Encoded, ProposeError, Standing};
 use muster::store::command::Applied;
 use muster::store::{Section, State, StateBuilder, WatchId, Watchers};
@@ -306,7 +308,13 @@ impl World {
                 let loaded = self.load_draft(server, term, index);
                 self.work(server, Input::SnapshotLoaded { term, index, loaded });
             }
-            Effect::Log { text, .. } => trace!(self, "s{server} says: {text}"),
+            Effect::Log { text, .. } => {
+                trace!(self, "s{server} says: {text}");
+                // Nobody lies here, so somebody has lost what it had promised.
+                if text.contains(CONTRADICTS) {
+                    self.fail("no leader contradicts what is committed", format!("s{server}: {text}"));
+                }
+            }
             Effect::Fatal(why) => self.died(server, &why),
         }
     }
@@ -635,6 +643,8 @@ impl World {
             limits: raft::Limits {
                 message_bytes: plan.message_bytes,
                 in_flight_messages: plan.in_flight,
+                // A few messages: with less, a follower would wait more often than it works.
+                backlog_bytes: plan.message_bytes * 4,
                 ..raft::Limits::default()
             },
         };
