@@ -145,6 +145,7 @@ impl Runner {
             task::yield_now().await;
             std::future::poll_fn(|cx| self.poll_inputs(cx, &mut around)).await;
             if self.closed {
+                around.edges.finish().await;
                 return Ok(());
             }
         }

@@ -7,7 +7,7 @@ use muster_protocol::raft;
 use muster_protocol::rpc::PeerMessage;
 use muster_protocol::rpc::message::{SnapshotAck, SnapshotChunk};
 
-use super::limits::SNAPSHOT_SILENCE_MAX;
+use super::limits::{INDEX_MAX, SNAPSHOT_SILENCE_MAX};
 use super::{Effect, Kinds, Published, Replica};
 use crate::store::{State, Touched};
 
@@ -41,8 +41,8 @@ impl Replica {
     pub(super) fn take_chunk(&mut self, from: ServerId, chunk: SnapshotChunk) {
         let SnapshotChunk { leader_term, term, index, total, offset, data } = chunk;
         // A leader's log has no entry of a later term than its own.
-        let is_old = leader_term < self.raft.term() || term > leader_term;
-        if is_old || self.raft.role() == raft::Role::Leader {
+        let is_void = leader_term < self.raft.term() || term > leader_term || index > INDEX_MAX;
+        if is_void || self.raft.role() == raft::Role::Leader {
             self.acknowledge(from, term, index, 0, false);
             return;
         }

@@ -17,6 +17,9 @@ use crate::store::Touched;
 /// Pause before a core whose queue was full is tried again, unless something else happens before.
 const RETRY_PAUSE: Duration = Duration::from_millis(1);
 
+/// How long the last changes are waited with when the runner ends.
+const FINISH_LIMIT: Duration = Duration::from_secs(1);
+
 /// Topics that are kept for a core that is behind. Past it the core is told that everything was touched.
 const TOPICS_MAX: usize = 64 << 10;
 
@@ -71,6 +74,19 @@ impl Edges {
             self.retry();
         }
         self.retry = None;
+    }
+
+    /// Tells those that are behind the last of it: the runner ends.
+    pub async fn finish(&mut self) {
+        let all = async {
+            for edge in &mut self.edges {
+                if let Some(behind) = edge.behind.take() {
+                    // A closed edge has no queries left to wake.
+                    let _ = edge.queue.send(behind).await;
+                }
+            }
+        };
+        let _ = time::timeout(FINISH_LIMIT, all).await;
     }
 }
 
