@@ -8,6 +8,7 @@ use muster_protocol::log::{self, Recovered, SnapshotMeta};
 use muster_protocol::raft;
 use muster_protocol::rpc::PeerMessage;
 
+use super::limits::BATCH_MAX;
 use crate::consensus::{AdminError, AdminOp, Consistency, ProposeError, Standing};
 use crate::store::command::Applied;
 use crate::store::{Section, State, Touched};
@@ -26,6 +27,8 @@ pub struct Options {
     pub snapshot_threshold: u64,
     /// Entries kept before a snapshot, for followers that are a little behind: Consul's `raft_trailing_logs`.
     pub trailing_logs: u64,
+    /// Entries applied before their state is published.
+    pub batch_max: usize,
 }
 
 impl Options {
@@ -36,6 +39,7 @@ impl Options {
             hold_timeout: Duration::from_secs(7),
             snapshot_threshold: 16_384,
             trailing_logs: 10_240,
+            batch_max: BATCH_MAX,
         }
     }
 }
