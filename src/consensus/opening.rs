@@ -79,10 +79,10 @@ impl Opening {
         };
         let raft = raft::Options::new(setup.id, setup.performance.raft_multiplier, random::seed());
         let options = Options {
-            raft,
             hold_timeout: setup.performance.rpc_hold_timeout,
             snapshot_threshold: setup.raft.snapshot_threshold,
             trailing_logs: setup.raft.trailing_logs,
+            ..Options::new(raft)
         };
         gauges.set_hold(options.hold_timeout);
         if state.index() > 0 {

@@ -252,6 +252,16 @@ pub(super) fn write_all_at(
     Ok(())
 }
 
+/// Has the device begin to write what was written there. Promises nothing.
+pub(super) fn start_writing_out(file: &std::fs::File, offset: u64, length: u64) -> io::Result<()> {
+    let place =
+        |bytes| libc::off64_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let (offset, length) = (place(offset)?, place(length)?);
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) })
+        .map(drop)
+}
+
 /// Allocates `size` bytes for an empty file, which read as zeros.
 pub(super) fn allocate(file: &std::fs::File, size: u64) -> io::Result<()> {
     if size == 0 {

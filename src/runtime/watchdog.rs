@@ -59,6 +59,11 @@ impl Pulse {
         }
     }
 
+    /// How many steps tasks have made so far.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
     /// The driver had its turn.
     pub(super) fn answer(&self) {
         self.answered.store(self.asked.load(Ordering::Relaxed), Ordering::Relaxed);

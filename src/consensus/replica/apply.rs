@@ -2,7 +2,7 @@
 
 use muster_protocol::entry::{Configuration, EntryKind};
 
-use super::limits::{BATCH_BYTES_MAX, BATCH_MAX};
+use super::limits::BATCH_BYTES_MAX;
 use super::writes::answer;
 use super::{Done, Effect, Kinds, Outcome, Published, Replica, newer_version};
 use crate::consensus::{COMMAND_VERSION, Encoded};
@@ -41,7 +41,7 @@ impl Replica {
 
     fn apply_batch(&mut self, commit: u64, out: &mut Vec<Effect>) {
         let mut batch = Batch::default();
-        let last = commit.min(self.applied.0 + BATCH_MAX as u64);
+        let last = commit.min(self.applied.0 + self.options.batch_max as u64);
         while self.applied.0 < last && batch.bytes < BATCH_BYTES_MAX {
             if let Err(why) = self.apply_next(&mut batch, out) {
                 self.dead = true;

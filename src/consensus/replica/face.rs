@@ -8,9 +8,13 @@ use muster_protocol::log::{self, Recovered, SnapshotMeta};
 use muster_protocol::raft;
 use muster_protocol::rpc::PeerMessage;
 
+use super::limits::BATCH_MAX;
 use crate::consensus::{AdminError, AdminOp, Consistency, ProposeError, Standing};
 use crate::store::command::Applied;
 use crate::store::{Section, State, Touched};
+
+/// In the warning about a server whose log cannot be what it says: where nobody lies, it means an error in this program.
+pub const CONTRADICTS: &str = "contradicts what is committed here";
 
 /// Timing and limits of one server.
 #[derive(Clone, Debug)]
@@ -23,6 +27,8 @@ pub struct Options {
     pub snapshot_threshold: u64,
     /// Entries kept before a snapshot, for followers that are a little behind: Consul's `raft_trailing_logs`.
     pub trailing_logs: u64,
+    /// Entries applied before their state is published.
+    pub batch_max: usize,
 }
 
 impl Options {
@@ -33,6 +39,7 @@ impl Options {
             hold_timeout: Duration::from_secs(7),
             snapshot_threshold: 16_384,
             trailing_logs: 10_240,
+            batch_max: BATCH_MAX,
         }
     }
 }

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::Model;
-use crate::{Answer, Ask, Key, Operation, Promise, Row, Violation};
+use crate::{Answer, Ask, Key, Operation, Promise, Row, Time, Violation};
 
 /// Judges a history.
 ///
@@ -89,7 +89,12 @@ impl Replay<'_> {
     fn judge(&mut self, index: u64, op: &Operation) -> Result<(), Violation> {
         // That a lost conditional write has a place says that it took place.
         let held = op.answer == Answer::Lost && matches!(op.ask, Ask::Cas(..) | Ask::DeleteCas(..));
-        let op = &Operation { answer: if held { Answer::Condition(true) } else { op.answer }, ..op.clone() };
+        let mut op = op.clone();
+        if held {
+            // Whoever asked has given up, the write had not: it may have come after whatever was asked since.
+            (op.answer, op.returned) = (Answer::Condition(true), Time::MAX);
+        }
+        let op = &op;
         let Some(key) = key_of(&op.ask) else {
             self.model.apply(index, &op.ask);
             self.unsure.clear();
@@ -327,6 +332,10 @@ mod tests {
         let (delete, cas) = (lost(11, Ask::Delete(1)), lost(12, Ask::Cas(1, None, 101)));
         let seen = op(20, 30, Ask::Get(1), saw(101, 6), 6);
         assert_eq!(check(&[set.clone(), delete, cas.clone(), seen.clone()]), Ok(()));
+        let mut given_up = cas.clone();
+        given_up.returned = 15;
+        let delete = lost(16, Ask::Delete(1));
+        assert_eq!(check(&[set.clone(), delete, given_up, seen.clone()]), Ok(()));
         assert_eq!(rule(&[set, cas, seen]), "answers match the log");
     }
 

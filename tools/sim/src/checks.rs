@@ -43,7 +43,17 @@ impl World {
         }
     }
 
-    /// A new leader holds all that was committed in terms before its own (Ongaro's thesis, section 3.6.3).
+    /// Notes what a server has learned to be committed.
+    pub fn note_committed(&mut self, server: usize) {
+        let Some(replica) = self.servers[server].replica() else { return };
+        let (commit, term) = (replica.raft().commit_index(), replica.raft().term());
+        for index in self.truth.newest_committed() + 1..=commit {
+            self.truth.committed(replica.log().term_at(index).unwrap_or(0), term);
+        }
+    }
+
+    /// A new leader holds all that was committed in terms before its own (Ongaro's thesis, section 3.6.3), though not what
+    /// entries of such terms were committed only later: it may have been elected long before it learns of it.
     fn check_completeness(&mut self, server: usize, leads: u64) {
         let Some((index, term)) = self.truth.newest_before(leads) else { return };
         let Some(replica) = self.servers[server].replica() else { return };

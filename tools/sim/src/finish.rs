@@ -4,7 +4,7 @@ use histories::{Answer, Ask, Promise, linear, witness};
 
 use crate::clients::Mode;
 use crate::disk::DiskMood;
-use crate::queue::{MILLI, SECOND, Time};
+use crate::queue::{MICRO, MILLI, SECOND, Time};
 use crate::trace;
 use crate::world::{Event, World};
 
@@ -65,6 +65,7 @@ impl World {
         trace!(self, "HEAL; stay down: {down:?}");
         // An election takes some writes; a disk that needs longer for each is no healthy one.
         let quick = self.plan.election_timeout.as_nanos() as Time / 50;
+        self.plan.batch_time = self.plan.batch_time.min(100 * MICRO);
         for server in 0..self.servers.len() {
             let plan = &self.plan.disk;
             let mood = &mut self.servers[server].disk.mood;
@@ -108,6 +109,9 @@ impl World {
         match self.finish.stage {
             Stage::Before => unreachable!("nobody looks before the end"),
             Stage::Core => {
+                if self.random.chance(0.05) {
+                    self.introduce();
+                }
                 if self.probed() {
                     for server in std::mem::take(&mut self.finish.down) {
                         self.queue.push(self.now, Event::Start { server });

@@ -9,6 +9,7 @@ mod clients;
 mod clock;
 mod disk;
 mod finish;
+mod life;
 mod nemesis;
 mod network;
 mod operator;

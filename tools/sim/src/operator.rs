@@ -66,6 +66,15 @@ pub fn id_of(number: usize) -> ServerId {
 impl World {
     /// Bootstraps the first servers, not all at the same time, and now and then not all.
     pub fn bootstrap(&mut self) {
+        self.introduce();
+        self.queue.push(LOOK, Event::Operate);
+    }
+
+    /// Tells servers who they all are. Until a first leader was seen, it is told again: who was told may have died of it.
+    pub fn introduce(&mut self) {
+        if self.tally.get("elections") > 0 {
+            return;
+        }
         let size = self.plan.servers;
         let members = (0..size).map(|number| member(number, id_of(number), Suffrage::Voter)).collect();
         let configuration = Configuration::new(members);
@@ -74,7 +83,6 @@ impl World {
             self.ask_operator(server, AdminOp::Bootstrap(configuration.clone()));
         }
         self.operator.asked = None;
-        self.queue.push(LOOK, Event::Operate);
     }
 
     /// Whether a change of the servers is wished for.
@@ -172,7 +180,12 @@ impl World {
             Some((_, since)) if self.now < since + LOST && !self.random.chance(self.plan.haste) => return,
             _ => self.operator.asked = None,
         }
-        let Some(leader) = self.leader() else { return };
+        let Some(leader) = self.leader() else {
+            if self.random.chance(0.1) {
+                self.introduce();
+            }
+            return;
+        };
         if self.operator.tasks.is_empty() {
             return self.promote_one(leader);
         }

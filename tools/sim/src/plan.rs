@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::disk::DiskMood;
 use crate::network::NetworkMood;
-use crate::queue::{MILLI, SECOND, Time};
+use crate::queue::{MICRO, MILLI, SECOND, Time};
 use crate::random::Random;
 
 /// How much of everything a run has.
@@ -147,6 +147,10 @@ pub struct Plan {
     pub snapshot_threshold: u64,
     /// Entries that are kept behind a snapshot.
     pub trailing: u64,
+    /// Entries that are applied before their state is published.
+    pub batch_max: usize,
+    /// How long a server that has more to apply takes for one batch of it.
+    pub batch_time: Time,
     /// Bytes of a segment of the log.
     pub segment_bytes: u64,
     /// Bytes of entries in one message.
@@ -213,6 +217,8 @@ impl Plan {
             hold_timeout: Duration::from_nanos(random.log_within(200 * MILLI, 7 * SECOND)),
             snapshot_threshold: random.log_within(8, 400),
             trailing: random.log_within(1, 200),
+            batch_max: if random.chance(0.3) { random.log_within(1, 8) as usize } else { 1024 },
+            batch_time: random.log_within(MICRO, 10 * MILLI),
             segment_bytes: random.log_within(4, 64) * 4096,
             message_bytes: random.log_within(200, 512 << 10),
             in_flight: random.log_within(1, 64) as usize,
@@ -237,9 +243,11 @@ impl Plan {
         match random.below(24) {
             0 | 1 => plan.with_churn(random),
             2 => plan.with_naps(random),
-            3 => plan.with_deaths(random),
+            3 | 6 => plan.with_deaths(random),
             4 => plan.with_transfers(random),
             5 => plan.with_haste(random),
+            7 => plan.with_damage(random),
+            8 => plan.with_backlogs(random),
             _ => plan,
         }
     }
@@ -292,10 +300,10 @@ impl Plan {
         let timeout = self.election_timeout.as_nanos() as Time;
         Plan {
             servers: 3,
-            faults: vec![Fault::Bridge, Fault::Kill],
-            fault_pause: random.within(timeout / 2, 2 * timeout),
-            fault_length: random.within(2 * timeout, 4 * timeout),
-            restart_haste: random.within(50, 500),
+            faults: vec![Fault::Bridge, Fault::Kill, Fault::Kill, Fault::Kill],
+            fault_pause: random.within(timeout / 3, timeout),
+            fault_length: random.within(3 * timeout, 6 * timeout),
+            restart_haste: random.within(100, 1000),
             // A candidate must have all of the log: so few writes, and few signs of life that would tell of the leader.
             heartbeat_interval: self.election_timeout / 3,
             mix: Mix {
@@ -338,6 +346,46 @@ impl Plan {
             faults: vec![Fault::Replace, Fault::IsolateLeader],
             fault_pause: random.within(timeout, 4 * timeout),
             fault_length: random.within(timeout, 4 * timeout),
+            ..self.with_readers()
+        }
+    }
+
+    /// One disk after another is damaged while one server after another is away.
+    fn with_damage(self, random: &mut Random) -> Plan {
+        let timeout = self.election_timeout.as_nanos() as Time;
+        let away = *random.one(&[Fault::IsolateOne, Fault::IsolateLeader, Fault::Crash]);
+        Plan {
+            servers: 3,
+            faults: vec![
+                Fault::Rot,
+                Fault::Rot,
+                Fault::Misdirect,
+                away,
+                Fault::IsolateLeader,
+                Fault::CrashLeader,
+            ],
+            fault_pause: random.within(timeout / 2, 3 * timeout),
+            fault_length: random.within(timeout, 4 * timeout),
+            snapshot_threshold: 400,
+            ..self
+        }
+    }
+
+    /// New leaders that hold much that they have not applied yet, and clients that read at once.
+    fn with_backlogs(self, random: &mut Random) -> Plan {
+        let timeout = self.election_timeout.as_nanos() as Time;
+        Plan {
+            servers: *random.one(&[3, 3, 5]),
+            batch_max: random.within(1, 3) as usize,
+            batch_time: random.within(timeout / 200, timeout / 20),
+            faults: vec![
+                Fault::Transfer,
+                *random.one(&[Fault::CrashLeader, Fault::IsolateLeader, Fault::Pause]),
+                *random.one(&[Fault::Kill, Fault::CrashAll]),
+            ],
+            fault_pause: random.within(timeout, 4 * timeout),
+            fault_length: random.within(timeout / 2, 3 * timeout),
+            snapshot_threshold: 400,
             ..self.with_readers()
         }
     }

@@ -4,19 +4,19 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use histories::{Answer, Ask, Key, Promise, Row};
-use muster::consensus::replica::{Done, Effect, Input, Options, Outcome, Published, Replica, Start};
+use muster::consensus::replica::{CONTRADICTS, Done, Effect, Input, Outcome, Published, Replica};
 use muster::consensus::{AdminOp, Consistency, Encoded, ProposeError, Standing};
 use muster::store::command::Applied;
-use muster::store::{Section, State, StateBuilder, WatchId, Watchers};
+use muster::store::{Section, State, WatchId, Watchers};
 use muster_protocol::entry::ServerId;
-use muster_protocol::log::{self, FileName, SnapshotMeta, SnapshotReader};
+use muster_protocol::log::{FileName, SnapshotMeta, SnapshotReader};
 use muster_protocol::raft;
 use muster_protocol::rpc::PeerMessage;
 
 use crate::clients::{Mode, command_of, name_of, topic_of, value_of};
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::nemesis::Hurt;
+use crate::life::state_of;
 use crate::queue::{MICRO, MILLI, SECOND, Time};
 use crate::trace;
 use crate::world::{Event, World};
@@ -39,13 +39,14 @@ pub struct Server {
     pub gone: bool,
     /// Its disk was refused: why.
     pub refused: Option<String>,
-    process: Option<Process>,
+    /// What runs.
+    pub process: Option<Process>,
     /// When an `Event::Wake` is on its way for.
-    wake_at: Time,
+    pub wake_at: Time,
 }
 
 /// What a process holds in memory.
-struct Process {
+pub struct Process {
     replica: Replica,
     published: State,
     /// Index in the log of the newest entry in `published`.
@@ -57,6 +58,29 @@ struct Process {
     work: BTreeMap<u64, Input>,
     /// What the leader said last: when it came in, and how much it called committed.
     heard: VecDeque<(Time, u64)>,
+}
+
+impl Process {
+    /// A process that has just started.
+    pub fn new(replica: Replica, published: State, applied: u64) -> Process {
+        Process {
+            replica,
+            published,
+            applied,
+            standing: Standing::default(),
+            parked: Watchers::new(),
+            sections: BTreeMap::new(),
+            work: BTreeMap::new(),
+            heard: VecDeque::new(),
+        }
+    }
+
+    /// Its parked queries, which its end cuts off.
+    pub fn cut_off(mut self) -> Vec<usize> {
+        let mut parked = Vec::new();
+        self.parked.wake_all(&mut parked);
+        parked
+    }
 }
 
 /// Words of leaders that are remembered.
@@ -149,108 +173,6 @@ impl Server {
 }
 
 impl World {
-    /// Starts a server with what its disk holds.
-    pub fn start(&mut self, server: usize) {
-        let this = &self.servers[server];
-        if this.is_up() || this.gone || this.refused.is_some() {
-            return;
-        }
-        let files = this.disk.contents();
-        let options = log::Options {
-            id: self.servers[server].id,
-            segment_bytes: self.plan.segment_bytes,
-            seed: self.random.next(),
-            expects_peers: self.plan.servers > 1,
-            ..log::Options::default()
-        };
-        let recovered = match log::recover(options, files) {
-            Ok(recovered) => recovered,
-            Err(refused) => return self.was_refused(server, refused.to_string()),
-        };
-        for note in &recovered.notes {
-            trace!(self, "s{server} recovery: {note}");
-        }
-        let state = match recovered.snapshot.as_ref().map(state_of) {
-            None => State::new(),
-            Some(Ok((_, state))) => state,
-            Some(Err(why)) => {
-                return self.fail("a checked snapshot can be loaded", format!("s{server}: {why}"));
-            }
-        };
-        self.tally.one("starts");
-        if recovered.repair_until > 0 {
-            self.tally.one("starts in repair");
-        }
-        self.copies += 1;
-        let applied = recovered.snapshot.as_ref().map_or(0, |snapshot| snapshot.meta().index);
-        let options = self.replica_options(server);
-        let now = self.servers[server].clock.local(self.now);
-        let published = state.clone();
-        let replica = Replica::start(now, options, Start { recovered, state, forced: None });
-        let this = &mut self.servers[server];
-        (this.run, this.copy, this.wake_at, this.paused_until) = (this.run + 1, self.copies, Time::MAX, 0);
-        this.process = Some(Process {
-            replica,
-            published,
-            applied,
-            standing: Standing::default(),
-            parked: Watchers::new(),
-            sections: BTreeMap::new(),
-            work: BTreeMap::new(),
-            heard: VecDeque::new(),
-        });
-        trace!(self, "s{server} starts, run {}, snapshot {applied}", self.servers[server].run);
-        let copy = self.servers[server].copy;
-        let index = self.servers[server].published().map_or(0, |(_, state)| state.index());
-        self.truth.shown.push((copy, self.now, index));
-        if let Some(hurt) = self.nemesis.hurt.get_mut(&server) {
-            *hurt = Hurt::Heals { until: self.truth.newest().0 };
-        }
-        self.step(server, Vec::new());
-    }
-
-    fn was_refused(&mut self, server: usize, why: String) {
-        trace!(self, "s{server} refuses its disk: {why}");
-        self.tally.one("starts refused");
-        if self.nemesis.hurt.contains_key(&server) {
-            self.servers[server].refused = Some(why);
-        } else {
-            self.fail("a disk without damage is accepted", format!("s{server}: {why}"));
-        }
-    }
-
-    /// Ends a server's process: by a power cut, or by a kill that leaves written pages in the machine.
-    pub fn stop(&mut self, server: usize, power: bool) {
-        let requests = self.requests_at(server);
-        let Some(process) = self.servers[server].process.take() else { return };
-        trace!(self, "s{server} stops{}", if power { " without power" } else { "" });
-        let this = &mut self.servers[server];
-        this.paused_until = 0;
-        if power {
-            this.disk.crash()
-        } else {
-            this.disk.kill()
-        }
-        let mut parked = Vec::new();
-        let mut watchers = process.parked;
-        watchers.wake_all(&mut parked);
-        for query in parked {
-            self.query_cut(query);
-        }
-        for op in requests {
-            self.answer(op, Answer::Lost, None);
-        }
-        for other in 0..self.servers.len() {
-            if other != server {
-                self.network.reset(server, other);
-                self.network.reset(other, server);
-                if self.random.chance(0.8) {
-                    self.tell_lost_link(other, server);
-                }
-            }
-        }
-    }
-
     /// Hands inputs to a server's replica and does what it says.
     pub fn step(&mut self, server: usize, mut inputs: Vec<Input>) {
         let mut effects = Vec::new();
@@ -270,6 +192,7 @@ impl World {
                 break;
             }
         }
+        self.note_committed(server);
         self.plan_wake(server);
         self.watch_healing(server);
     }
@@ -306,7 +229,13 @@ impl World {
                 let loaded = self.load_draft(server, term, index);
                 self.work(server, Input::SnapshotLoaded { term, index, loaded });
             }
-            Effect::Log { text, .. } => trace!(self, "s{server} says: {text}"),
+            Effect::Log { text, .. } => {
+                trace!(self, "s{server} says: {text}");
+                // Nobody lies here, so somebody has lost what it had promised.
+                if text.contains(CONTRADICTS) {
+                    self.fail("no leader contradicts what is committed", format!("s{server}: {text}"));
+                }
+            }
             Effect::Fatal(why) => self.died(server, &why),
         }
     }
@@ -378,16 +307,6 @@ impl World {
         }
     }
 
-    /// A process that stood still goes on.
-    pub fn resume(&mut self, server: usize) {
-        let this = &mut self.servers[server];
-        if this.paused_until > self.now {
-            (this.paused_until, this.wake_at) = (0, Time::MAX);
-            self.hurry_disk(server);
-            self.step(server, vec![Input::Tick]);
-        }
-    }
-
     /// A disk that stood still goes on.
     pub fn hurry_disk(&mut self, server: usize) {
         if let Some(end) = self.servers[server].disk.hurry(self.now) {
@@ -434,7 +353,9 @@ impl World {
         let this = &mut self.servers[server];
         let Some(process) = &this.process else { return };
         let Some(deadline) = process.replica.next_deadline() else { return };
-        let at = this.clock.when(deadline).max(self.now + 1);
+        let indexes = process.replica.indexes();
+        let busy = if indexes.applied < indexes.commit { self.plan.batch_time } else { 1 };
+        let at = this.clock.when(deadline).max(self.now + busy);
         if at < this.wake_at {
             this.wake_at = at;
             self.queue.push(at, Event::Wake { server, run: this.run });
@@ -475,7 +396,7 @@ impl World {
     }
 
     /// A server learns that its link to another one broke.
-    fn tell_lost_link(&mut self, server: usize, peer: usize) {
+    pub fn tell_lost_link(&mut self, server: usize, peer: usize) {
         let at = self.now + self.random.log_within(10 * MICRO, 20 * MILLI);
         self.queue.push(at, Event::LinkLost { server, peer });
     }
@@ -609,45 +530,8 @@ impl World {
         self.queries[number].change_at_park = change;
     }
 
-    fn died(&mut self, server: usize, why: &str) {
-        trace!(self, "s{server} ends: {why}");
-        self.tally.one("servers that ended by themselves");
-        let disk_failed = why.contains("os error 5") || why.contains("o space");
-        if !disk_failed && !self.nemesis.hurt.contains_key(&server) {
-            return self.fail("a server ends only when its disk fails", format!("s{server}: {why}"));
-        }
-        self.stop(server, false);
-        let pause = self.random.within(100 * MILLI, 2000 * MILLI);
-        self.queue.push(self.now + pause, Event::Start { server });
-    }
-
-    fn replica_options(&mut self, server: usize) -> Options {
-        let plan = &self.plan;
-        let seed = self.random.next();
-        let raft = raft::Options {
-            id: self.servers[server].id,
-            election_timeout: plan.election_timeout,
-            heartbeat_interval: plan.heartbeat_interval,
-            lease: plan.election_timeout * 4 / 5,
-            disk_stall_limit: plan.disk_stall_limit,
-            transfer_timeout: plan.election_timeout,
-            seed,
-            limits: raft::Limits {
-                message_bytes: plan.message_bytes,
-                in_flight_messages: plan.in_flight,
-                ..raft::Limits::default()
-            },
-        };
-        Options {
-            raft,
-            hold_timeout: plan.hold_timeout,
-            snapshot_threshold: plan.snapshot_threshold,
-            trailing_logs: plan.trailing,
-        }
-    }
-
     /// Operations that wait at a server's present run.
-    fn requests_at(&self, server: usize) -> Vec<usize> {
+    pub fn requests_at(&self, server: usize) -> Vec<usize> {
         let here = Some((server, self.servers[server].run));
         let open =
             |op: &usize| self.ops[*op].open && self.ops[*op].answer.is_none() && self.ops[*op].server == here;
@@ -659,18 +543,6 @@ impl World {
 pub fn row_of(state: &State, key: Key) -> Option<Row> {
     let entry = state.kv(&name_of(key))?;
     Some(Row { value: value_of(&entry.value), modified: entry.modify_index })
-}
-
-/// The state in a snapshot, every byte of which is checked.
-fn state_of(reader: &SnapshotReader) -> Result<(SnapshotMeta, State), String> {
-    reader.verify().map_err(|damage| damage.to_string())?;
-    let mut builder = StateBuilder::new();
-    for number in 0..reader.len() {
-        let section = reader.section(number).map_err(|damage| damage.to_string())?;
-        builder.section(section.kind, section.version, &section.bytes).map_err(|why| why.to_string())?;
-    }
-    let state = builder.finish().map_err(|why| why.to_string())?;
-    Ok((reader.meta().clone(), state))
 }
 
 /// A message in a few words.

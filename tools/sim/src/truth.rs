@@ -10,8 +10,10 @@ use crate::queue::Time;
 #[derive(Default)]
 pub struct Truth {
     leaders: BTreeMap<u64, usize>,
-    /// Terms of committed entries; the first is index 1.
+    /// Terms of applied entries; the first is index 1.
     terms: Vec<u64>,
+    /// Of each committed entry its own term, and the one in which it was seen to be committed first; the first is index 1.
+    committed: Vec<(u64, u64)>,
     /// Fingerprint of the state after an entry.
     states: BTreeMap<u64, u64>,
     /// Where each key changed, by index of the state.
@@ -77,15 +79,21 @@ impl Truth {
         }
     }
 
-    /// The newest committed entry that anybody applied, and its term (0: not told yet).
-    pub fn newest(&self) -> (u64, u64) {
-        (self.terms.len() as u64, self.terms.last().copied().unwrap_or(0))
+    /// The newest entry that anybody called committed.
+    pub fn newest_committed(&self) -> u64 {
+        self.committed.len() as u64
     }
 
-    /// The newest committed entry of a term before this one.
+    /// The next entry is committed: its own term (0: not told) and the one in which this is seen. A leader of an early term
+    /// may commit nothing of its own; that its entries are committed only a later leader says.
+    pub fn committed(&mut self, term: u64, seen_in: u64) {
+        self.committed.push((term, seen_in));
+    }
+
+    /// The newest entry, and its term, that was committed in a term before this one.
     pub fn newest_before(&self, term: u64) -> Option<(u64, u64)> {
-        let place = self.terms.iter().rposition(|known| *known > 0 && *known < term)?;
-        Some((place as u64 + 1, self.terms[place]))
+        let place = self.committed.iter().rposition(|(own, seen_in)| *own > 0 && *seen_in < term)?;
+        Some((place as u64 + 1, self.committed[place].0))
     }
 
     /// A key changed at an index of the state.
