@@ -186,3 +186,17 @@ fn a_lock_excludes_others_until_it_is_dropped() {
     drop(lock);
     fs::lock(&path).expect("it is free again");
 }
+
+/// An agent that was killed held its lock for a moment longer, and the next one refused to start.
+#[test]
+fn a_lock_whose_holder_is_just_ending_is_waited_for() {
+    let directory = tempfile::tempdir().expect("a directory for the test");
+    let path = directory.path().join("lock");
+    let lock = fs::lock(&path).expect("nobody has it");
+    let ending = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        drop(lock);
+    });
+    fs::lock(&path).expect("it becomes free");
+    ending.join().expect("it has ended");
+}

@@ -2,8 +2,9 @@
 //! on any core; a [`Runner`] drives the [`replica`] on the control core, over the disk thread and the links to other servers.
 //! Nothing above may know more of consensus than this face.
 //!
-//! Order is law: a batch is committed, applied, its state published, what it touched sent to every edge core, and only
-//! then are its writers told. So a write that was acknowledged is visible on every core.
+//! Order is law: a batch is committed, applied, its state published, and only then are its writers told. So a write that was
+//! acknowledged is visible on every core. Before that, too, every edge core with room in its queue is told what was touched; one
+//! that is behind hears it later.
 
 mod admin;
 mod ask;

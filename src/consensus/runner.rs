@@ -1,5 +1,6 @@
 //! The control core's side of the door: drives the replica over a real disk and real links.
 
+mod edges;
 mod sections;
 
 use std::future::Future;
@@ -32,6 +33,7 @@ use super::links::{Links, PeerEvent};
 use super::proposals::{Job, Proposal, Room};
 use super::replica::{self, Effect, Input, Kinds, Replica};
 use super::standing::Role;
+use edges::Edges;
 use sections::{Loading, Sections};
 
 /// Orders and applies what is proposed. Dropping it, or its future, ends all waiting writers as stopping.
@@ -65,7 +67,7 @@ pub struct Runner {
 
 /// What is on the other side of the control core's channels while it runs.
 struct Surroundings {
-    edges: Vec<Sender<Arc<Touched>>>,
+    edges: Edges,
     links: Rc<dyn Links>,
     events: Receiver<PeerEvent>,
     /// Whether the links have ended: then there are no events any more.
@@ -118,7 +120,7 @@ impl Runner {
     }
 
     /// Runs until the last [`super::Proposals`] is gone. `edges` are the registries of parked queries, one per edge
-    /// core; one that is full is waited for, one that is closed is passed over. `links` and `events` are the ways to other
+    /// core; one that is full hears later, one that is closed is passed over. `links` and `events` are the ways to other
     /// servers and back.
     ///
     /// # Errors
@@ -131,8 +133,9 @@ impl Runner {
     ) -> Result<(), String> {
         let _stop = Stop(self.gauges.clone());
         self.answer_questions(links.clone());
-        let mut around = Surroundings { edges, links, events, alone: false };
+        let mut around = Surroundings { edges: Edges::new(edges), links, events, alone: false };
         loop {
+            around.edges.retry();
             self.turn(&mut around).await?;
             if !self.inputs.is_empty() {
                 // What the turn itself has brought, as a disk in memory does.
@@ -142,6 +145,7 @@ impl Runner {
             task::yield_now().await;
             std::future::poll_fn(|cx| self.poll_inputs(cx, &mut around)).await;
             if self.closed {
+                around.edges.finish().await;
                 return Ok(());
             }
         }
@@ -177,7 +181,7 @@ impl Runner {
                     let replica::Published { state, touched, kinds, .. } = *batch;
                     count(kinds, took);
                     self.published.store(state);
-                    tell_edges(&around.edges, touched).await;
+                    around.edges.tell(touched);
                 }
                 Effect::Fatal(why) => return Err(why),
                 effect => self.obey(effect, around),
@@ -266,6 +270,7 @@ impl Runner {
             self.inputs.push(input);
         }
         self.poll_alarm(cx);
+        around.edges.poll(cx);
         if self.inputs.is_empty() && !self.closed { Poll::Pending } else { Poll::Ready(()) }
     }
 
@@ -417,17 +422,6 @@ impl Slots {
         if let Some(Waiter::Admin(answer)) = self.take(token) {
             let _ = answer.send(result);
         }
-    }
-}
-
-async fn tell_edges(edges: &[Sender<Arc<Touched>>], touched: Touched) {
-    if touched.is_empty() {
-        return;
-    }
-    let touched = Arc::new(touched);
-    for edge in edges {
-        // A closed edge has no queries left to wake.
-        let _ = edge.send(touched.clone()).await;
     }
 }
 

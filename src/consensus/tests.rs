@@ -1,13 +1,18 @@
 //! The door with a real runner behind it, on cores of the runtime.
 
 use std::future::Future;
+use std::path::Path;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_lite::future::{self, FutureExt};
+use muster_protocol::entry::{Configuration, Server, ServerId, Suffrage};
 
+use crate::config::{Performance, RaftConfig};
 use crate::runtime::cores::{self, CoreId, Driver, PerCore};
-use crate::runtime::{mesh, task};
+use crate::runtime::{mesh, task, time};
 use crate::store::command::{Applied, Command, KvOp};
 use crate::store::model::KvEntry;
 use crate::store::topic::Topic;
@@ -35,7 +40,7 @@ fn an_acknowledged_write_is_published_and_told_to_the_edges() {
         let running = task::spawn(runner.run(vec![edge]));
         assert_eq!(proposals.propose(&set("a", 1)).await, Ok(Applied::Done));
         assert_eq!(state.load().kv(b"a").map(|row| row.modify_index), Some(BEFORE + 1));
-        let touched = woken.try_recv().expect("the edge hears before the writer");
+        let touched = woken.try_recv().expect("an edge with room hears before the writer");
         assert!(touched.touches(&Topic::Key(b"a"[..].into())));
         assert_eq!(proposals.propose(&set("a", 1)).await, Ok(Applied::Done));
         assert!(woken.try_recv().is_none(), "nothing changed, nobody is told");
@@ -46,22 +51,23 @@ fn an_acknowledged_write_is_published_and_told_to_the_edges() {
     });
 }
 
+/// A thousand batches behind, one edge core once stood in the way of every write, and of Raft's signs of life.
 #[test]
-fn a_full_edge_holds_back_the_acknowledgement_not_the_state() {
+fn a_full_edge_holds_up_nobody_and_hears_later() {
     on_a_core(async || {
         let (proposals, state, runner) = open(String::new());
         let (edge, mut woken) = mesh::channel(1);
         task::spawn(runner.run(vec![edge])).detach();
-        proposals.propose(&set("a", 1)).await.expect("the edge has room for one");
-        let second = set("b", 1);
-        let mut second = Box::pin(proposals.propose(&second));
-        assert!(future::poll_once(&mut second).await.is_none());
-        while state.load().kv(b"b").is_none() {
-            task::yield_now().await;
+        for key in ["a", "b", "c"] {
+            assert_eq!(proposals.propose(&set(key, 1)).await, Ok(Applied::Done));
+            assert!(state.load().kv(key.as_bytes()).is_some(), "what is acknowledged is there for all");
         }
-        assert!(future::poll_once(&mut second).await.is_none());
-        assert!(woken.recv().await.is_some());
-        assert_eq!(second.await, Ok(Applied::Done));
+        let topic = |key: &str| Topic::Key(key.as_bytes().into());
+        let first = woken.recv().await.expect("the edge had room for one");
+        assert!(first.touches(&topic("a")) && !first.touches(&topic("b")));
+        // Nothing else happens that would remind the runner of it.
+        let rest = woken.recv().await.expect("it has room again");
+        assert!(rest.touches(&topic("b")) && rest.touches(&topic("c")));
     });
 }
 
@@ -163,4 +169,92 @@ fn bytes_from_outside_are_checked() {
     assert_eq!(copied.bytes(), encoded.bytes());
     assert!(Encoded::check(&Bytes::from(vec![0xff; encoded.bytes().len()])).is_err());
     assert!(Encoded::check(&Bytes::new()).is_err());
+}
+
+/// A crash between the entry and the end of the file `peers.json` put the same list into the log at each start.
+#[test]
+fn an_operators_list_is_put_into_the_log_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_owned();
+    on_a_core(move || {
+        let path = path.clone();
+        async move {
+            let server = Server {
+                id: ServerId([7; 16]),
+                name: "s".into(),
+                address: "10.0.0.1:8300".into(),
+                suffrage: Suffrage::Voter,
+            };
+            let listed =
+                ForcedServer { id: Some(server.id), address: "10.0.0.1:8301".into(), non_voter: false };
+            let forced = Forced(vec![listed]);
+            let first = start(&path, &server, None).await;
+            let configuration = Configuration::new(vec![server.clone()]);
+            first.proposals.admin(AdminOp::Bootstrap(configuration)).await.expect("it is blank");
+            let before = first.led().await;
+            first.stop().await;
+            let mut terms = vec![before.term];
+            let mut placed = Vec::new();
+            for _ in 0..3 {
+                let running = start(&path, &server, Some(forced.clone())).await;
+                let standing = running.led().await;
+                assert_eq!(standing.configuration.servers[0].address, "10.0.0.1:8301");
+                placed.push(standing.configuration_index);
+                terms.push(standing.term);
+                running.stop().await;
+            }
+            assert!(placed[0] > before.configuration_index);
+            assert!(placed.iter().all(|index| *index == placed[0]), "once: {placed:?}");
+            assert!(terms[1] > terms[0] + 1_000_000 && terms[3] < terms[1] + 10, "one leap: {terms:?}");
+        }
+    });
+}
+
+/// A server on files.
+struct Running {
+    proposals: Proposals,
+    task: task::Task<Result<(), String>>,
+}
+
+async fn start(folder: &Path, own: &Server, forced: Option<Forced>) -> Running {
+    let (proposals, _state, opening) = door();
+    let setup = Setup {
+        id: own.id,
+        data_dir: Some(folder.to_owned()),
+        performance: Performance {
+            leave_drain_time: Duration::ZERO,
+            raft_multiplier: 1,
+            rpc_hold_timeout: Duration::from_secs(7),
+        },
+        raft: RaftConfig {
+            protocol: 3,
+            snapshot_threshold: 16_384,
+            snapshot_interval: Duration::from_secs(30),
+            trailing_logs: 10_240,
+        },
+        expects_peers: false,
+        forced: forced.map(|forced| (forced, own.clone())),
+    };
+    let runner = opening.open(setup).await.expect("its files are in order");
+    let (_, events) = mesh::channel(1);
+    let task = task::spawn(runner.run(Vec::new(), Rc::new(runner::NoLinks), events));
+    Running { proposals, task }
+}
+
+impl Running {
+    /// Waits until it leads and has committed so.
+    async fn led(&self) -> Standing {
+        loop {
+            let standing = self.proposals.standing();
+            if standing.leads() && self.proposals.barrier(Consistency::Consistent).await.is_ok() {
+                return standing;
+            }
+            time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn stop(self) {
+        drop(self.proposals);
+        self.task.await.expect("it is not cancelled").expect("its disk is in order");
+    }
 }

@@ -10,7 +10,7 @@ use muster_protocol::wire::ClusterId;
 
 use super::cluster::AdoptError;
 use super::driver::Inner;
-use super::founding::{Decision, decide};
+use super::founding::{self, Decision, decide};
 use super::known::News;
 use super::talk;
 use crate::consensus::{AdminError, AdminOp};
@@ -18,6 +18,9 @@ use crate::runtime::{cores, random, task, time};
 
 /// How often the situation is looked at when nothing is heard.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often is looked whether it is known what the disk holds.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Runs until this server belongs to a cluster and its log says so, then tells everybody.
 pub(super) async fn run(inner: Rc<Inner>) {
@@ -27,14 +30,25 @@ pub(super) async fn run(inner: Rc<Inner>) {
 
 async fn belong(inner: &Rc<Inner>) {
     let mut said = String::new();
+    while inner.proposals.standing().id.is_none() {
+        time::sleep(SETTLE_INTERVAL).await;
+    }
+    let settled = time::now();
     loop {
         // A list that was taken before a crash is taken again.
         if let Some(founding) = inner.cluster.founding() {
-            match begin_log(inner, &founding).await {
+            let lost = lost_log(inner, time::now() - settled);
+            let begun = match lost {
+                Some(why) => Err(why),
+                None => begin_log(inner, &founding).await,
+            };
+            match begun {
                 Ok(()) => return,
-                Err(why) => {
-                    tracing::error!(target: "agent.server", "the log cannot begin: {why}; trying again")
+                Err(why) if said != why => {
+                    tracing::warn!(target: "agent.server", "the log does not begin yet: {why}");
+                    said = why;
                 }
+                Err(_) => {}
             }
         } else if inner.cluster.id().is_some() || !inner.proposals.standing().blank {
             // It was taken in by a leader.
@@ -109,6 +123,16 @@ pub(super) async fn take(inner: &Rc<Inner>, founding: Founding) -> Result<(), St
     inner.cluster.found(founding.cluster, founding.configuration).await.map_err(refusal)?;
     inner.nearer.ring();
     Ok(())
+}
+
+/// Why a server whose log is gone does not begin it anew now.
+fn lost_log(inner: &Inner, looked_for: Duration) -> Option<String> {
+    let standing = inner.proposals.standing();
+    if !standing.blank {
+        return None;
+    }
+    let known = inner.known.borrow();
+    founding::waits_for_log(standing.term, looked_for, known.views().map(|(card, _)| card))
 }
 
 async fn begin_log(inner: &Rc<Inner>, founding: &Configuration) -> Result<(), String> {

@@ -2,22 +2,26 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use muster_protocol::entry::{Configuration, Server, ServerId, Suffrage};
 use muster_protocol::wire::ClusterId;
 use serde_json::{Value, json};
 
+use crate::runtime::bell::Turns;
 use crate::runtime::fs;
 use crate::runtime::publish::Published;
 
 /// The file within the folder of the log: who takes the log away makes the server blank again.
 const FILE: &str = "raft/cluster.json";
 
-/// The cluster, in memory and on disk. Clones are handles to the same.
+/// The cluster, on disk and then in memory. Clones are handles to the same, on one core.
 #[derive(Clone)]
 pub struct Cluster {
     kept: Published<Kept>,
+    /// Whoever makes this server a member of something has the turn until that is durable.
+    turns: Rc<Turns>,
     /// `None` for a server without a data folder.
     file: Option<Arc<PathBuf>>,
 }
@@ -51,7 +55,7 @@ impl Cluster {
             Some(path) => read(path).await?,
             None => Kept::default(),
         };
-        Ok(Cluster { kept: Published::new(kept), file })
+        Ok(Cluster { kept: Published::new(kept), turns: Rc::default(), file })
     }
 
     /// The cluster; `None` while the server is nobody's.
@@ -81,22 +85,20 @@ impl Cluster {
     }
 
     async fn take(&self, kept: Kept) -> Result<(), AdoptError> {
+        let _turn = self.turns.take().await;
         match self.id() {
             Some(own) if Some(own) == kept.id => return Ok(()),
             Some(own) => return Err(AdoptError::Belongs(own)),
             None => {}
         }
-        // From here on no other cluster is taken.
-        self.kept.store(kept.clone());
-        if let Some(file) = &self.file
-            && let Err(error) = fs::write_atomically(file.as_ref().clone(), text(&kept), 0o600).await
-        {
-            self.kept.store(Kept::default());
-            return Err(AdoptError::Disk(error));
+        if let Some(file) = &self.file {
+            let written = fs::write_atomically(file.as_ref().clone(), text(&kept), 0o600).await;
+            written.map_err(AdoptError::Disk)?;
         }
         if let Some(id) = kept.id {
             tracing::info!(target: "agent.server", "this server belongs to cluster {id}");
         }
+        self.kept.store(kept);
         Ok(())
     }
 }
@@ -144,7 +146,38 @@ fn parse(bytes: &[u8]) -> Option<Kept> {
 
 #[cfg(test)]
 mod tests {
+    use futures_lite::future::{FutureExt, poll_once};
+
     use super::*;
+    use crate::runtime::cores::{self, Driver};
+
+    /// Two servers may tell a third of the new cluster at the same time: the second one heard yes while the first one's word was
+    /// still on its way to the disk, and after a crash the third knew of no cluster.
+    #[test]
+    fn whoever_is_told_yes_can_rely_on_the_disk() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().to_owned();
+        let work = move |_| {
+            let path = path.clone();
+            async move {
+                let (ours, other) = (ClusterId([7; 16]), ClusterId([8; 16]));
+                let cluster = Cluster::open(Some(&path)).await.expect("nothing yet");
+                let mut first = Box::pin(cluster.adopt(ours));
+                assert!(poll_once(&mut first).await.is_none(), "the disk takes a while");
+                let mut second = Box::pin(cluster.adopt(ours));
+                let mut stranger = Box::pin(cluster.adopt(other));
+                assert!(poll_once(&mut second).await.is_none(), "nor is anybody else told yes before");
+                assert!(poll_once(&mut stranger).await.is_none());
+                assert_eq!(cluster.id(), None);
+                first.await.expect("it is written down");
+                assert_eq!(Cluster::open(Some(&path)).await.expect("a file").id(), Some(ours));
+                second.await.expect("it is the same");
+                assert!(matches!(stranger.await, Err(AdoptError::Belongs(id)) if id == ours));
+            }
+            .boxed_local()
+        };
+        cores::run(Driver::Epoll, 1, work).expect("the core runs to its end");
+    }
 
     #[test]
     fn what_is_kept_comes_back() {

@@ -7,9 +7,13 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use muster_protocol::entry::{Configuration, Server, ServerId, Suffrage};
 use muster_protocol::rpc::Card;
+
+/// How long a founder whose log is lost looks for others that have it: its last members are asked every few seconds.
+const LOG_LOOKED_FOR: Duration = Duration::from_secs(10);
 
 /// What a server that is nobody's does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +77,26 @@ pub fn decide<'a>(
         return Decision::Wait("the server with the lowest ID begins".to_owned());
     }
     Decision::Found(configuration(founders))
+}
+
+/// Why a founder does not begin its log now, if this server has been in `term` before and its log is empty: an operator has given up
+/// what damage had taken. As long as somebody has the cluster's log, it is not to be begun a second time.
+pub fn waits_for_log<'a>(
+    term: u64,
+    looked_for: Duration,
+    mut others: impl Iterator<Item = &'a Card>,
+) -> Option<String> {
+    if term == 0 {
+        return None;
+    }
+    if let Some(other) = others.find(|other| other.has_log) {
+        return Some(format!(
+            "its log is lost, and server {} has the cluster's: it comes from there",
+            other.name
+        ));
+    }
+    let early = looked_for < LOG_LOOKED_FOR;
+    early.then(|| "its log is lost; looking for servers that have the cluster's".to_owned())
 }
 
 fn configuration<'a>(founders: impl Iterator<Item = &'a Card>) -> Configuration {
@@ -143,6 +167,22 @@ mod tests {
             assert_eq!(founds(&card(1), &[(card(2), all.clone()), (other, all.clone())]), None);
         }
         assert_eq!(founds(&Card { expect: 0, ..card(1) }, &[]), None);
+    }
+
+    #[test]
+    fn a_log_that_others_have_is_not_begun_a_second_time() {
+        let (has, lacks) = (Card { has_log: true, ..card(2) }, card(3));
+        let waits = |term, seconds, others: &[&Card]| {
+            let time = Duration::from_secs(seconds);
+            waits_for_log(term, time, others.iter().copied()).is_some()
+        };
+        assert!(
+            !waits(0, 0, &[&has]),
+            "a crash before the first entry: all founders begin with the same one"
+        );
+        assert!(waits(7, 9, &[]) && waits(7, 9, &[&lacks]), "somebody may come");
+        assert!(waits(7, 99, &[&lacks, &has]));
+        assert!(!waits(7, 10, &[]) && !waits(7, 10, &[&lacks]), "it is the last one there is");
     }
 
     #[test]

@@ -331,3 +331,6 @@ fn member(card: &Card, status: MemberStatus, since: Duration) -> Member {
         since,
     }
 }
+
+#[cfg(test)]
+mod tests;

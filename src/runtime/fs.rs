@@ -5,22 +5,35 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The largest file that [`read`] takes in, in bytes.
 pub const READ_MAX: u64 = 256 * 1024 * 1024;
+
+/// How long a process that was killed may go on holding its lock: the kernel takes its io_uring apart after its end was reported.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Pause between two attempts.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A lock that this process holds until it is dropped (or the process ends, in whatever way).
 #[derive(Debug)]
 pub struct Lock(#[allow(dead_code)] File);
 
-/// Takes the lock at `path`, making the file if needed. Blocking; for start-up.
+/// Takes the lock at `path`, making the file if needed, within a second. Blocking; for start-up.
 ///
 /// # Errors
 /// `WouldBlock` when another process holds it; the text names the file.
 pub fn lock(path: &Path) -> io::Result<Lock> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
     let file = file.map_err(|error| name("cannot open", path, &error))?;
-    match file.try_lock() {
+    let patience = Instant::now() + LOCK_PATIENCE;
+    let mut taken = file.try_lock();
+    while matches!(taken, Err(TryLockError::WouldBlock)) && Instant::now() < patience {
+        std::thread::sleep(LOCK_PAUSE);
+        taken = file.try_lock();
+    }
+    match taken {
         Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(io::Error::new(
             io::ErrorKind::WouldBlock,

@@ -14,6 +14,7 @@ use super::autopilot::{self, Step, View};
 use super::desk;
 use super::health::ClusterHealth;
 use super::members::{self, Facts};
+use super::rest::Rest;
 use crate::config::Config;
 use crate::consensus::{AdminError, AdminOp, Consistency, Proposals, ProposeError, Standing};
 use crate::membership::{self, Member, Roster};
@@ -61,6 +62,8 @@ struct Lead {
     judged: Option<Instant>,
     pruned: Instant,
     denied: Option<autopilot::Stay>,
+    /// After a write that was refused for now.
+    rest: Rest,
     /// The servers of the cluster at the last look.
     servers: BTreeSet<ServerId>,
     expelled: BTreeMap<ServerId, Instant>,
@@ -119,11 +122,26 @@ impl Shared {
                 return Ok(());
             }
             let roster = self.roster.load_full();
-            self.keep_configuration().await?;
-            self.reconcile(&mut lead, &standing, &roster).await?;
-            self.pilot(&mut lead, &standing, &roster).await?;
+            let rules = self.state.load().autopilot().map(|rules| AutopilotConfig::clone(rules));
+            self.judge_if_due(&mut lead, &rules.unwrap_or_default(), &standing, &roster);
+            if !lead.rest.lasts(time::now()) {
+                let done = self.work(&mut lead, &standing, &roster).await;
+                lead.rest.after(done, time::now())?;
+            }
             time::sleep(LOOK_INTERVAL).await;
         }
+    }
+
+    /// All that is to be written now.
+    async fn work(
+        &self,
+        lead: &mut Lead,
+        standing: &Standing,
+        roster: &Arc<Roster>,
+    ) -> Result<(), ProposeError> {
+        self.keep_configuration().await?;
+        self.reconcile(lead, standing, roster).await?;
+        self.pilot(lead, standing, roster).await
     }
 
     /// The first leader of a cluster writes what its own configuration says about autopilot.
@@ -175,15 +193,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Judges the servers and takes the next step.
+    /// Takes the next step that the judgement of the servers asks for.
     async fn pilot(&self, lead: &mut Lead, standing: &Standing, roster: &Roster) -> Result<(), ProposeError> {
         let now = time::now();
         let rules = self.state.load().autopilot().map(|rules| AutopilotConfig::clone(rules));
         let rules = rules.unwrap_or_default();
-        if lead.judged.is_none_or(|at| now.duration_since(at) >= HEALTH_INTERVAL) {
-            lead.judged = Some(now);
-            self.judge(&rules, standing, roster);
-        }
         let prune = now.duration_since(lead.pruned) >= PRUNE_INTERVAL;
         if prune {
             lead.pruned = now;
@@ -198,7 +212,10 @@ impl Shared {
             Ok(Some(step)) => {
                 // The judgement is about other servers then.
                 lead.judged = None;
-                self.take(step).await
+                if let Some(why) = self.take(step).await? {
+                    lead.rest.refused(&why, now);
+                }
+                Ok(())
             }
             Ok(None) => Ok(()),
             Err(why) => {
@@ -207,6 +224,14 @@ impl Shared {
                 }
                 Ok(())
             }
+        }
+    }
+
+    fn judge_if_due(&self, lead: &mut Lead, rules: &AutopilotConfig, standing: &Standing, roster: &Roster) {
+        let now = time::now();
+        if lead.judged.is_none_or(|at| now.duration_since(at) >= HEALTH_INTERVAL) {
+            lead.judged = Some(now);
+            self.judge(rules, standing, roster);
         }
     }
 
@@ -225,7 +250,8 @@ impl Shared {
         *self.health.borrow_mut() = health;
     }
 
-    async fn take(&self, step: Step) -> Result<(), ProposeError> {
+    /// Gives why the step was refused, if it was.
+    async fn take(&self, step: Step) -> Result<Option<String>, ProposeError> {
         tracing::info!(target: "agent.server.autopilot", "{step}");
         let (op, gone) = match step {
             Step::Add(server) => (AdminOp::AddServer(server), None),
@@ -240,19 +266,15 @@ impl Shared {
             Ok(()) => {}
             // Looked at again in a moment, with new facts.
             Err(AdminError::ChangePending | AdminError::NotLeader | AdminError::LeadershipLost) => {
-                return Ok(());
+                return Ok(None);
             }
             Err(AdminError::Stopping) => return Err(ProposeError::Stopping),
-            Err(AdminError::Refused(why)) => {
-                tracing::warn!(target: "agent.server.autopilot", "that was refused: {why}");
-                time::sleep(RETRY_PAUSE).await;
-                return Ok(());
-            }
+            Err(AdminError::Refused(why)) => return Ok(Some(why)),
         }
-        match gone {
-            Some(gone) => self.forget(gone).await,
-            None => Ok(()),
+        if let Some(gone) = gone {
+            self.forget(gone).await?;
         }
+        Ok(None)
     }
 
     /// A dead server that was removed counts as having left: for membership, which tells it to all, and in the catalog.
@@ -275,6 +297,7 @@ impl Lead {
             judged: None,
             pruned: now,
             denied: None,
+            rest: Rest::default(),
             servers: BTreeSet::new(),
             expelled: BTreeMap::new(),
         }

@@ -8,6 +8,7 @@ pub mod leave;
 pub mod links;
 mod members;
 pub mod recovery;
+mod rest;
 pub mod restore;
 
 #[cfg(test)]

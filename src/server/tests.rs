@@ -281,6 +281,25 @@ fn dead_servers_go_while_most_are_alive() {
     assert_eq!(why.to_string(), "denied, because removing the majority of servers 1/2 is not safe");
 }
 
+/// A server that took some seconds to start again with much to read was removed one second after it had failed.
+#[test]
+fn a_failed_server_keeps_its_place_for_a_while() {
+    let rules = AutopilotConfig::default();
+    let three = with_silent(standing(&[(1, Voter), (2, Voter), (3, Voter)]), &[3]);
+    let lost_one = roster(&[(1, Alive), (2, Alive), (3, Failed)]);
+    let health = judge(&three, &lost_one);
+    let after = |rules: &AutopilotConfig, millis| {
+        let now = NOW + Duration::from_millis(millis);
+        View { now, ..view(rules, &three, &lost_one, &health) }.next_step()
+    };
+    // Ten seconds, and the time after which a silent server counts as unwell (200 ms).
+    assert_eq!(after(&rules, 10_199), Ok(None));
+    assert_eq!(after(&rules, 10_200), Ok(Some(Step::RemoveDead(server(3, Voter)))));
+    let patient = AutopilotConfig { last_contact_threshold_ns: 5_000_000_000, ..rules };
+    assert_eq!(after(&patient, 14_999), Ok(None));
+    assert_eq!(after(&patient, 15_000), Ok(Some(Step::RemoveDead(server(3, Voter)))));
+}
+
 #[test]
 fn servers_that_left_go_at_once() {
     let rules = AutopilotConfig { cleanup_dead_servers: false, ..AutopilotConfig::default() };

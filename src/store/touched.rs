@@ -25,6 +25,11 @@ impl Touched {
         self.topics.is_empty() && !self.all
     }
 
+    /// How many topics are named.
+    pub fn len(&self) -> usize {
+        self.topics.len()
+    }
+
     /// Whether all tables were replaced, and with them every answer.
     pub fn is_all(&self) -> bool {
         self.all

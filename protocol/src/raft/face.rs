@@ -40,7 +40,8 @@ pub enum Input {
         /// As in the effect.
         vote: Option<ServerId>,
     },
-    /// The first configuration of a new cluster, the same on all its servers. Refused unless this server is blank.
+    /// The first configuration of a new cluster, the same on all its servers. [Refused](Effect::BootstrapRefused) unless this
+    /// server is blank.
     Bootstrap {
         /// Its servers.
         configuration: Configuration,
@@ -95,6 +96,9 @@ pub enum Input {
     },
     /// The disk has no room for more entries, or has room again.
     DiskFull(bool),
+    /// What is committed waits in too many bytes to be applied, or has become less: a follower takes no entries meanwhile, so that
+    /// a slow state machine is not buried under them. Only what is committed may count, or nothing would ever be.
+    Behind(bool),
 }
 
 /// The body of an entry that has no place yet.
@@ -230,6 +234,11 @@ pub enum Effect {
         /// The reason.
         why: Refusal,
     },
+    /// A first configuration that was not taken.
+    BootstrapRefused {
+        /// The reason.
+        why: Refusal,
+    },
     /// A change of servers that was not begun.
     ChangeRefused {
         /// As it was asked.
@@ -240,6 +249,13 @@ pub enum Effect {
     /// This program cannot go on: it has met what a newer one has written. Nothing was changed.
     Fatal {
         /// What failed, on what, and what to do.
+        why: String,
+    },
+    /// A leader's message was not heard: what it says cannot be if all have kept their promises.
+    Contradicted {
+        /// Who says so.
+        from: ServerId,
+        /// What contradicts what.
         why: String,
     },
     /// The end of a transfer.
@@ -306,7 +322,7 @@ pub struct Peer {
     pub contact: Now,
     /// How entries are sent to it.
     pub state: PeerState,
-    /// It has said that its disk is full.
+    /// It has said that it takes no entries now: its disk is full, or its state machine is behind.
     pub full: bool,
 }
 

@@ -46,6 +46,9 @@ impl Raft {
         if !is_well_formed(&append) {
             return;
         }
+        if let Some(why) = self.contradiction(&append) {
+            return out.push(Effect::Contradicted { from, why });
+        }
         if !self.note_leader(from, out) {
             return;
         }
@@ -64,7 +67,7 @@ impl Raft {
         let known = entries.iter().take_while(|entry| self.agrees(position(entry))).count();
         entries.drain(..known);
         let mut received = prev.index + known as u64;
-        let is_new = !entries.is_empty() && !self.disk.full;
+        let is_new = !entries.is_empty() && !self.takes_none();
         if is_new {
             received += entries.len() as u64;
             if let Err(why) = self.take_entries(entries, out) {
@@ -85,17 +88,36 @@ impl Raft {
         }
     }
 
+    /// What a leader of this term cannot say: that it has another entry where one is committed, or another one than it has sent
+    /// before. Whoever says so has lost what it had promised, or lies: following it would cost what was acknowledged.
+    fn contradiction(&self, append: &Append) -> Option<String> {
+        let places = std::iter::once(append.prev).chain(append.entries.iter().map(position));
+        let committed = |at: &Position| at.index <= self.commit && self.differs(*at);
+        if let Some(at) = places.clone().find(committed) {
+            let known = self.log.term_at(at.index).unwrap_or_default();
+            return Some(format!(
+                "it has an entry of term {} at index {}, where one of term {known} is committed",
+                at.term, at.index
+            ));
+        }
+        let received = |at: &Position| at.index <= self.following.received && self.differs(*at);
+        let changed = places.into_iter().find(received)?;
+        Some(format!("it has changed its log at index {} in term {}", changed.index, self.term))
+    }
+
+    /// Whether the log holds another entry at this place.
+    fn differs(&self, at: Position) -> bool {
+        self.log.term_at(at.index).is_some_and(|term| term != at.term)
+    }
+
     /// Whether the log agrees with the leader's at a place. What is committed always does.
     fn agrees(&self, at: Position) -> bool {
-        let known = self.log.term_at(at.index);
-        if at.index > self.commit {
-            return known == Some(at.term);
-        }
-        assert!(
-            known.is_none_or(|term| term == at.term),
-            "a leader has another entry at {at:?}, where one of term {known:?} is committed"
-        );
-        true
+        at.index <= self.commit || self.log.holds(at)
+    }
+
+    /// Entries are not taken now, all else is: the disk has no room, or the state machine is behind.
+    fn takes_none(&self) -> bool {
+        self.disk.full || self.behind
     }
 
     /// Puts entries that are new here into the log, in the place of what differs.
@@ -150,12 +172,18 @@ impl Raft {
     }
 
     fn answer(&self, to: ServerId, outcome: Outcome, out: &mut Vec<Effect>) {
+        // A server without any durable term would after a crash not know that a leader relies on this answer.
+        let remembers = self.saved.0 > 0;
+        let (round, round_began) = match remembers {
+            true => (self.following.round, self.following.round_began),
+            false => (0, Now::ZERO),
+        };
         let reply = AppendReply {
             term: self.term,
-            round: self.following.round,
-            round_began: self.following.round_began,
+            round,
+            round_began,
             outcome,
-            full: self.disk.full,
+            full: self.takes_none(),
             damage: Some(self.damage).filter(|_| self.repair_until > 0),
         };
         out.push(Effect::Send { to, message: Message::AppendReply(reply) });
@@ -170,7 +198,7 @@ fn position(entry: &Entry) -> Position {
 fn is_well_formed(append: &Append) -> bool {
     let mut before = append.prev;
     append.entries.iter().all(|entry| {
-        let follows = entry.index == before.index + 1 && entry.term >= before.term;
+        let follows = Some(entry.index) == before.index.checked_add(1) && entry.term >= before.term;
         before = position(entry);
         follows
     }) && before.term <= append.term

@@ -195,7 +195,9 @@ impl Raft {
         let last = self.log.last().index;
         let Some(leading) = &mut self.leading else { return };
         let Some(peer) = leading.peers.get_mut(&from) else { return };
-        if reply.term != self.term || reply.round > leading.round {
+        // A round that is still to come is a liar's: the lease would rest on it.
+        let round_known = reply.round <= leading.round && reply.round_began <= leading.round_began;
+        if reply.term != self.term || !round_known {
             return;
         }
         peer.contact = self.now;

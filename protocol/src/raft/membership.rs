@@ -205,13 +205,29 @@ impl Raft {
         }
     }
 
+    /// Why this server cannot begin a log. One that has lost its log to damage, and has voted with others before, could elect
+    /// a leader that lacks what it had acknowledged itself: it takes the log of a leader. A lone voter has nobody to ask.
+    fn bars_bootstrap(&self, configuration: &Configuration) -> Option<Refusal> {
+        if self.configurations.latest().is_some() || self.log.last().index > 0 {
+            return Some(Refusal::Invalid("this server holds the log of a cluster already"));
+        }
+        if configuration.voters().next().is_none() {
+            return Some(Refusal::Invalid("a cluster needs a voter"));
+        }
+        let alone = configuration.voters().eq([self.options.id]);
+        (self.term > 0 && !alone).then_some(Refusal::Invalid(
+            "this server has voted in its cluster already, and takes the log of its leader",
+        ))
+    }
+
     /// The first entry of a new cluster: the same on all of its servers, so that their logs agree.
     pub(super) fn on_bootstrap(&mut self, configuration: Configuration, out: &mut Vec<Effect>) {
-        let blank = self.configurations.latest().is_none() && self.log.last().index == 0 && self.term == 0;
-        if !blank || configuration.voters().next().is_none() {
-            return;
+        if let Some(why) = self.bars_bootstrap(&configuration) {
+            return out.push(Effect::BootstrapRefused { why });
         }
-        self.set_term(1, None);
+        if self.term == 0 {
+            self.set_term(1, None);
+        }
         let entry = Entry {
             term: 1,
             index: 1,

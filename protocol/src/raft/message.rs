@@ -95,13 +95,13 @@ pub struct Heal {
 pub struct AppendReply {
     /// The answering server's term.
     pub term: u64,
-    /// The newest round that it has heard of in this term.
+    /// The newest round that it has heard of in this term; 0 while it could forget, in a crash, that it has answered.
     pub round: u64,
     /// When that round began, on the leader's clock.
     pub round_began: Now,
     /// What has become of the entries.
     pub outcome: Outcome,
-    /// The answering server's disk is full: it takes no entries now.
+    /// The answering server takes no entries now: its disk is full, or its state machine is behind.
     pub full: bool,
     /// It has lost entries to damage: a number, not 0, that it has drawn at its start.
     pub damage: Option<u64>,

@@ -72,6 +72,8 @@ pub struct Raft {
     /// Names this life to the leader that is to heal it.
     damage: u64,
     disk: Disk,
+    /// See [`Input::Behind`].
+    behind: bool,
 
     role: Role,
     leader: Option<ServerId>,
@@ -122,6 +124,7 @@ impl Raft {
             repair_after_term: term,
             damage: random.next() | 1,
             disk: Disk::default(),
+            behind: false,
             role: Role::Follower,
             leader: None,
             heard: None,
@@ -169,6 +172,7 @@ impl Raft {
             Input::Unreachable { to } => self.on_unreachable(to),
             Input::DiskPending { age } => self.on_disk_pending(age, out),
             Input::DiskFull(full) => self.on_disk_full(full, out),
+            Input::Behind(behind) => self.behind = behind,
         }
         self.finish(out);
     }
@@ -204,6 +208,11 @@ impl Raft {
     /// The last entry of the log, durable or not.
     pub fn last(&self) -> Position {
         self.log.last()
+    }
+
+    /// About how many bytes the entries are that are committed and come after an index.
+    pub fn committed_bytes_after(&self, index: u64) -> u64 {
+        if index < self.commit { self.log.bytes(index, self.commit) } else { 0 }
     }
 
     /// The newest configuration and its index, committed or not; `None` on a blank server.

@@ -60,6 +60,9 @@ pub struct Limits {
     pub in_flight_bytes: u64,
     /// Bytes of a leader's entries that are not yet committed; more drafts are refused as [`Refusal::Overloaded`](super::Refusal::Overloaded).
     pub uncommitted_bytes: u64,
+    /// Bytes of entries that are committed and not yet applied. Past it the driver says [`Input::Behind`](super::Input::Behind), and a
+    /// follower takes no more until half of them are applied.
+    pub backlog_bytes: u64,
     /// Reads that wait for a round; more fail as [`Refusal::Overloaded`](super::Refusal::Overloaded).
     pub reads_waiting: usize,
 }
@@ -75,6 +78,8 @@ impl Default for Limits {
             in_flight_bytes: 8 << 20,
             // A second of a fast disk's writes.
             uncommitted_bytes: 64 << 20,
+            // Some seconds of applying.
+            backlog_bytes: 64 << 20,
             reads_waiting: 64 << 10,
         }
     }

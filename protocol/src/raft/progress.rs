@@ -28,7 +28,7 @@ pub(super) struct Progress {
     pub round_began: Now,
     /// The commit index that it was last told.
     pub commit_told: u64,
-    /// Its disk is full.
+    /// It takes no entries now.
     pub full: bool,
     /// It is damaged, and told how it will be whole again.
     pub heal: Option<Heal>,

@@ -66,10 +66,8 @@ impl Replica {
                 self.snapshots.want();
             }
             AdminOp::Bootstrap(configuration) => {
-                if self.raft.configuration().is_some() || self.raft.last().index > 0 {
-                    let why = "this server holds the log of a cluster already".to_owned();
-                    out.push(Effect::AdminDone { token, result: Err(AdminError::Refused(why)) });
-                    return;
+                if self.admins.bootstrap.is_some() {
+                    return out.push(Effect::AdminDone { token, result: Err(AdminError::ChangePending) });
                 }
                 self.admins.bootstrap = Some(token);
                 self.raft_inputs.push_back(raft::Input::Bootstrap { configuration });
@@ -105,6 +103,12 @@ impl Replica {
         }
         self.admins.transfers.push(token);
         self.raft_inputs.push_back(raft::Input::Transfer { to });
+    }
+
+    pub(super) fn bootstrap_refused(&mut self, why: Refusal, out: &mut Vec<Effect>) {
+        if let Some(token) = self.admins.bootstrap.take() {
+            out.push(Effect::AdminDone { token, result: Err(refusal(why)) });
+        }
     }
 
     pub(super) fn change_refused(&mut self, why: Refusal, out: &mut Vec<Effect>) {

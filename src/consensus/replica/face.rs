@@ -13,6 +13,9 @@ use crate::consensus::{AdminError, AdminOp, Consistency, ProposeError, Standing}
 use crate::store::command::Applied;
 use crate::store::{Section, State, Touched};
 
+/// In the warning about a server whose log cannot be what it says: where nobody lies, it means an error in this program.
+pub const CONTRADICTS: &str = "contradicts what is committed here";
+
 /// Timing and limits of one server.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -88,6 +88,14 @@ impl Replica {
         }
     }
 
+    /// Writes of another server, for which this one does nothing now: whoever sent them asks the leader again.
+    pub(super) fn give_back(&mut self, from: ServerId, writes: Vec<Forwarded>) {
+        let answers = self.writes.answers.entry(from).or_default();
+        let not_leader =
+            |write: Forwarded| ForwardAnswer { token: write.token, outcome: ForwardOutcome::NotLeader };
+        answers.extend(writes.into_iter().map(not_leader));
+    }
+
     /// What the leader has made of ours.
     pub(super) fn take_answers(
         &mut self,

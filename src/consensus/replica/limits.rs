@@ -54,6 +54,9 @@ pub(super) const THRESHOLDS_MAX: u64 = 64;
 /// Age of an unfinished request of the disk from which on Raft is told.
 pub(super) const DISK_AGE_MIN: Duration = Duration::from_millis(500);
 
+/// No log has so many entries: what names a later index is no snapshot of ours.
+pub(super) const INDEX_MAX: u64 = 1 << 62;
+
 /// By how much a forced configuration's entry is ahead of every term this server knows, so that no leader's entry of the
 /// same index and term exists anywhere.
 pub(super) const FORCED_TERM_LEAP: u64 = 1 << 20;

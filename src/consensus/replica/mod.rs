@@ -37,7 +37,7 @@ use crate::store::State;
 
 use admin::Admins;
 use cache::EntryCache;
-pub use face::{Done, Effect, Indexes, Input, Kinds, Options, Outcome, Published, Start};
+pub use face::{CONTRADICTS, Done, Effect, Indexes, Input, Kinds, Options, Outcome, Published, Start};
 use limits::{CACHE_BYTES_MAX, DISK_AGE_MIN, SWEEP_INTERVAL};
 use reads::Reads;
 use receive::Receiving;
@@ -79,6 +79,10 @@ pub struct Replica {
     /// When the leader's word came that `state` is as new as.
     contact: Option<Now>,
     disk_full: bool,
+    /// See [`Replica::watch_backlog`].
+    behind: bool,
+    /// Whose message was refused last, and why.
+    contradicted: Option<(ServerId, String)>,
     /// Requests to the disk that are not done, and since when.
     under_way: VecDeque<(RequestId, Now)>,
     told: standing::Told,
@@ -207,9 +211,14 @@ impl Replica {
         self.run_raft(out);
     }
 
-    /// What is said before the log has settled: others will say it again, our own writers and readers wait.
+    /// What is said before the log has settled: our own writers and readers wait, those of other servers are told to ask again,
+    /// and all else will be said again.
     fn hold(&mut self, input: Input) {
         match input {
+            Input::Peer { from, message: PeerMessage::Forward(writes) } => self.give_back(from, writes),
+            Input::Peer { from, message: PeerMessage::ReadIndex { token, .. } } => {
+                self.sends.push((from, PeerMessage::ReadIndexAnswer { token, index: None }));
+            }
             Input::Propose { token, body } => self.writes.hold(token, body, self.now),
             Input::Barrier { token, consistency } => self.reads.hold(token, consistency, self.now),
             Input::Admin { .. } => {
@@ -245,6 +254,7 @@ impl Replica {
             return;
         }
         self.apply(out);
+        self.watch_backlog(out);
         self.pass_reads(out);
         self.run_snapshots(out);
         self.tell_cut(out);
@@ -308,6 +318,34 @@ impl Replica {
             }
         }
         self.raft_inputs.push_back(raft::Input::Message { from, message });
+        self.run_raft(out);
+        self.watch_backlog(out);
+    }
+
+    /// Takes no more entries while so many are committed and not applied, until half of them are: a state machine on a slow
+    /// processor would else be buried under what a quick leader and a quick disk bring.
+    fn watch_backlog(&mut self, out: &mut Vec<Effect>) {
+        let backlog = self.raft.committed_bytes_after(self.applied.0);
+        let most = self.options.raft.limits.backlog_bytes;
+        let limit = if self.behind { most / 2 } else { most };
+        if self.behind != (backlog > limit) {
+            self.behind = !self.behind;
+            self.raft_inputs.push_back(raft::Input::Behind(self.behind));
+            self.run_raft(out);
+        }
+    }
+
+    /// Somebody has broken the rules, or lost what it had promised: said once for each thing that it says.
+    fn contradicted(&mut self, from: ServerId, why: String, out: &mut Vec<Effect>) {
+        if self.contradicted.as_ref().is_some_and(|(who, what)| (*who, what) == (from, &why)) {
+            return;
+        }
+        let text = format!(
+            "server {from} {CONTRADICTS}, and is not heard: {why}. It has lost data or was tampered with: stop it, remove its DATA/raft and \
+             let it join again"
+        );
+        out.push(Effect::Log { warning: true, text });
+        self.contradicted = Some((from, why));
     }
 
     /// Lets Raft work through what was put before it.
@@ -353,7 +391,9 @@ impl Replica {
             Raft::ReadReady { token, index } => self.read_ready(token, Some(index)),
             Raft::ReadFailed { token, .. } => self.read_ready(token, None),
             Raft::Refused { drafts, why } => self.refused(drafts, &why, out),
+            Raft::BootstrapRefused { why } => self.bootstrap_refused(why, out),
             Raft::ChangeRefused { why, .. } => self.change_refused(why, out),
+            Raft::Contradicted { from, why } => self.contradicted(from, why, out),
             Raft::TransferDone { result } => self.transfer_done(result, out),
         }
     }

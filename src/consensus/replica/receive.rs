@@ -7,7 +7,7 @@ use muster_protocol::raft;
 use muster_protocol::rpc::PeerMessage;
 use muster_protocol::rpc::message::{SnapshotAck, SnapshotChunk};
 
-use super::limits::SNAPSHOT_SILENCE_MAX;
+use super::limits::{INDEX_MAX, SNAPSHOT_SILENCE_MAX};
 use super::{Effect, Kinds, Published, Replica};
 use crate::store::{State, Touched};
 
@@ -40,7 +40,9 @@ impl Receiving {
 impl Replica {
     pub(super) fn take_chunk(&mut self, from: ServerId, chunk: SnapshotChunk) {
         let SnapshotChunk { leader_term, term, index, total, offset, data } = chunk;
-        if leader_term < self.raft.term() || self.raft.role() == raft::Role::Leader {
+        // A leader's log has no entry of a later term than its own.
+        let is_void = leader_term < self.raft.term() || term > leader_term || index > INDEX_MAX;
+        if is_void || self.raft.role() == raft::Role::Leader {
             self.acknowledge(from, term, index, 0, false);
             return;
         }
@@ -126,9 +128,15 @@ impl Replica {
         if !self.receiving.as_ref().is_some_and(waits) {
             return;
         }
-        let loaded = loaded.and_then(|loaded| match (loaded.0.term, loaded.0.index) == (term, index) {
-            true => Ok(loaded),
-            false => Err(format!("it is of index {}", loaded.0.index)),
+        let loaded = loaded.and_then(|loaded| {
+            let meta = &loaded.0;
+            if (meta.term, meta.index) != (term, index) {
+                return Err(format!("it is of index {}", meta.index));
+            }
+            if meta.configuration_index > index {
+                return Err(format!("its servers are those of a later index, {}", meta.configuration_index));
+            }
+            Ok(loaded)
         });
         match (loaded, &mut self.receiving) {
             (Ok(loaded), Some(receiving)) => {

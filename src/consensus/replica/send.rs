@@ -30,6 +30,18 @@ struct Behind {
     reading: bool,
 }
 
+impl Behind {
+    /// Raft has gone back: what was to be sent of entries after this one is obsolete. What is being read for stays, as its answer
+    /// will be looked for.
+    fn forget_from(&mut self, prev: u64) {
+        while self.queue.len() > usize::from(self.reading)
+            && self.queue.back().is_some_and(|(_, last)| *last > prev)
+        {
+            self.queue.pop_back();
+        }
+    }
+}
+
 /// A snapshot on its way to one server.
 struct Sending {
     leader_term: u64,
@@ -79,7 +91,9 @@ impl Replica {
                 self.sends.push((to, PeerMessage::Raft(raft::Message::Append(append))));
             }
             _ => {
-                self.senders.entries.entry(to).or_default().queue.push_back((append, last));
+                let behind = self.senders.entries.entry(to).or_default();
+                behind.forget_from(append.prev.index);
+                behind.queue.push_back((append, last));
                 self.read_behind(to);
             }
         }
@@ -281,5 +295,44 @@ impl Replica {
     fn snapshot_sent(&mut self, to: ServerId, index: Option<u64>) {
         self.senders.snapshots.remove(&to);
         self.raft_inputs.push_back(raft::Input::SnapshotSent { to, index });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A link that broke again and again left a window of ranges behind each time, and all of them were read and sent.
+    #[test]
+    fn what_raft_sends_anew_is_not_sent_twice() {
+        let range = |prev: u64, last| {
+            let prev = Position::new(prev, 1);
+            let (entries, round_began) = (Vec::new(), Duration::ZERO);
+            let append = Append {
+                term: 1,
+                prev,
+                entries,
+                commit: 0,
+                round: 1,
+                round_began,
+                epoch: 0,
+                answer: true,
+                heal: None,
+            };
+            (append, last)
+        };
+        let queued = |behind: &Behind| behind.queue.iter().map(|(_, last)| *last).collect::<Vec<u64>>();
+        let mut behind = Behind { queue: [range(0, 10), range(10, 20), range(20, 30)].into(), reading: true };
+        behind.forget_from(30);
+        assert_eq!(queued(&behind), [10, 20, 30], "it goes on where the last one ends");
+        behind.forget_from(15);
+        assert_eq!(queued(&behind), [10]);
+        behind.forget_from(5);
+        assert_eq!(queued(&behind), [10], "this one is being read");
+        behind.reading = false;
+        behind.forget_from(5);
+        assert!(queued(&behind).is_empty());
     }
 }

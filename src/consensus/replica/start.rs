@@ -73,6 +73,8 @@ impl Replica {
             heard: (Now::ZERO, 0),
             contact: None,
             disk_full: false,
+            behind: false,
+            contradicted: None,
             under_way: VecDeque::new(),
             told: standing::Told::nothing(),
             next_sweep: Now::ZERO,

@@ -142,6 +142,8 @@ impl World {
             limits: raft::Limits {
                 message_bytes: plan.message_bytes,
                 in_flight_messages: plan.in_flight,
+                // A few messages: with less, a follower would wait more often than it works.
+                backlog_bytes: plan.message_bytes * 4,
                 ..raft::Limits::default()
             },
         };

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use histories::{Answer, Ask, Key, Promise, Row};
-use muster::consensus::replica::{Done, Effect, Input, Outcome, Published, Replica};
+use muster::consensus::replica::{CONTRADICTS, Done, Effect, Input, Outcome, Published, Replica};
 use muster::consensus::{AdminOp, Consistency, Encoded, ProposeError, Standing};
 use muster::store::command::Applied;
 use muster::store::{Section, State, WatchId, Watchers};
@@ -229,7 +229,13 @@ impl World {
                 let loaded = self.load_draft(server, term, index);
                 self.work(server, Input::SnapshotLoaded { term, index, loaded });
             }
-            Effect::Log { text, .. } => trace!(self, "s{server} says: {text}"),
+            Effect::Log { text, .. } => {
+                trace!(self, "s{server} says: {text}");
+                // Nobody lies here, so somebody has lost what it had promised.
+                if text.contains(CONTRADICTS) {
+                    self.fail("no leader contradicts what is committed", format!("s{server}: {text}"));
+                }
+            }
             Effect::Fatal(why) => self.died(server, &why),
         }
     }

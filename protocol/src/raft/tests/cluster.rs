@@ -369,6 +369,7 @@ impl Cluster {
             Effect::Role { role: Role::Leader, term, .. } => self.elected(n, term),
             Effect::Repaired => self.write(n, Write::Repaired),
             Effect::Fatal { why } => panic!("{why}"),
+            Effect::Contradicted { from, why } => panic!("seed {}: {n} refuses {from}: {why}", self.seed),
             _ => {}
         }
     }

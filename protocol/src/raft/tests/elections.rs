@@ -238,6 +238,39 @@ fn after_a_start_a_leader_may_still_rely_on_what_was_answered_before() {
     assert!(votes(&one.hear(1, Message::PreVote(request(2, at(2, 1)))))[0].granted);
 }
 
+/// A new server answered its first leader, crashed before its first term was on disk, and could then vote at once for another
+/// while that leader still answered reads by its lease.
+#[test]
+fn who_would_forget_a_leader_gives_it_no_lease() {
+    let mut blank = One::start(Restored::default());
+    let sign = |round| Message::Append(Append { round, ..append(1, at(0, 0), &[], 0) });
+    let rounds = |out: &[Effect]| -> Vec<u64> { replies(out).iter().map(|reply| reply.round).collect() };
+    assert_eq!(rounds(&blank.hear(1, sign(3))), [0], "it is alive, and promises nothing");
+    blank.input(Input::VoteSaved { term: 1, vote: None });
+    assert_eq!(rounds(&blank.hear(1, sign(4))), [4]);
+    // What is durable now keeps it silent after a crash.
+    let restored = Restored { term: 1, ..Restored::default() };
+    let mut again = One { raft: Raft::new(ms(0), Options::new(id(ME), 5, 1), restored), now: ms(T - 1) };
+    assert!(!votes(&again.hear(2, Message::Vote(request(2, at(1, 1)))))[0].granted);
+}
+
+/// Damage had taken all of its log, and the operator had accepted the loss: it never led again.
+#[test]
+fn a_lone_voter_begins_anew_in_whatever_term() {
+    let lost = || Restored { term: 7, vote: Some(id(ME)), ..Restored::default() };
+    let mut lone = One::start(lost());
+    lone.input(Input::Bootstrap { configuration: voters(1) });
+    lone.disk();
+    lone.disk();
+    assert_eq!((lone.raft.role(), lone.raft.term()), (Role::Leader, 8));
+    assert_eq!(lone.raft.commit_index(), 2);
+    // With others it could elect one that lacks what it had acknowledged.
+    let mut one = One::start(lost());
+    let out = one.input(Input::Bootstrap { configuration: voters(3) });
+    assert!(matches!(out[..], [Effect::BootstrapRefused { why: Refusal::Invalid(_) }]), "{out:?}");
+    assert_eq!(one.raft.configuration(), None);
+}
+
 #[test]
 fn a_transfer_that_the_leader_wants_is_voted_for_and_one_it_has_given_up_is_not() {
     for (epoch, asked_epoch, term, granted) in [

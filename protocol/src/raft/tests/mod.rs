@@ -4,6 +4,7 @@ mod changes;
 mod cluster;
 mod elections;
 mod healing;
+mod liars;
 mod network;
 mod one;
 mod reads;

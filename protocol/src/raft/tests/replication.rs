@@ -205,6 +205,39 @@ fn a_slow_follower_costs_little_and_holds_nobody_up() {
 }
 
 #[test]
+fn who_is_behind_takes_no_entries_and_is_sent_none() {
+    let mut one = One::voter(3, &[1]);
+    one.hear(1, Message::Append(append(1, at(1, 1), &[1], 1)));
+    one.disk();
+    one.input(Input::Behind(true));
+    let out = one.hear(1, Message::Append(append(1, at(2, 1), &[1, 1], 2)));
+    assert!(replies(&out)[0].full && out.contains(&Effect::Committed { index: 2 }), "{out:?}");
+    assert_eq!(
+        (replies(&out)[0].outcome, one.raft.last().index),
+        (Outcome::Accepted { durable: 2, received: 2 }, 2)
+    );
+    one.input(Input::Behind(false));
+    one.hear(1, Message::Append(append(1, at(2, 1), &[1, 1], 2)));
+    assert!(!replies(&one.disk())[0].full);
+    assert_eq!(one.raft.last().index, 4);
+
+    let mut leader = One::leader(3);
+    let taken = Outcome::Accepted { durable: 2, received: 2 };
+    let mut sent = 0;
+    for _ in 0..50 {
+        sent += ranges(&leader.propose(1), 1).len();
+        leader.pass(ms(75));
+        leader.disk();
+        leader.acknowledge(2);
+        let reply = AppendReply { full: true, ..leader.reply(taken) };
+        sent += ranges(&leader.hear(1, Message::AppendReply(reply)), 1).len();
+    }
+    assert_eq!(sent, 1, "what was on its way before the first answer");
+    let reply = leader.reply(taken);
+    assert_eq!(ranges(&leader.hear(1, Message::AppendReply(reply)), 1), [(3, 52)]);
+}
+
+#[test]
 fn entries_that_were_lost_are_sent_again() {
     let mut leader = One::leader(3);
     leader.propose(1);

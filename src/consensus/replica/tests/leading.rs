@@ -84,3 +84,50 @@ fn a_disk_that_fails_ends_the_server() {
     assert!(world.node(leader).answers.is_empty(), "what is not known is not told");
     assert_eq!(world.node(leader).replica.next_deadline(), None);
 }
+
+/// Followers hear first that something is committed, and may have answered for it: the leader's own state is as fresh as that only
+/// when it has applied it, too.
+#[test]
+fn a_lease_counts_only_for_a_state_that_holds_all_that_is_committed() {
+    let mut world = World::led(1);
+    let lone = id(1);
+    for number in 0..3 * limits::BATCH_MAX {
+        world.propose(lone, set(&format!("k{number}"), "v"));
+    }
+    let mut behind = 0;
+    world.until(|world| {
+        let replica = &world.node(lone).replica;
+        let indexes = replica.indexes();
+        if indexes.applied < indexes.commit {
+            assert!(replica.raft().lease_until().is_some(), "Raft itself is sure");
+            assert_eq!(replica.lease(), None);
+            behind += 1;
+        }
+        world.node(lone).answers.len() == 3 * limits::BATCH_MAX
+    });
+    assert!(behind >= 2, "it took several batches: {behind}");
+    assert_eq!(world.node(lone).replica.lease(), Some(Now::MAX));
+}
+
+/// What the leader has in its log may still be done: telling its writer after a while that the lead was lost was a lie. Where another
+/// server leads, nobody knows.
+#[test]
+fn a_write_in_the_leaders_log_waits_for_as_long_as_it_leads() {
+    let mut world = World::led(3);
+    for number in 1..=3 {
+        world.node(id(number)).options.hold_timeout = Duration::from_millis(300);
+        world.restart(id(number));
+    }
+    world.until(|world| world.leader().is_some());
+    let (leader, followers) = (world.leader().expect("it leads"), world.followers());
+    // They answer signs of life and make nothing durable.
+    followers.iter().for_each(|id| world.node(*id).disk_speed = 0);
+    let here = world.propose(leader, set("a", "1"));
+    let there = world.propose(followers[0], set("b", "1"));
+    world.run(Duration::from_millis(700));
+    assert_eq!(world.node(followers[0]).answers.get(&there), Some(&Err(ProposeError::LeadershipLost)));
+    assert!(world.node(leader).answers.is_empty(), "{:?}", world.node(leader).answers);
+    followers.iter().for_each(|id| world.node(*id).disk_speed = usize::MAX);
+    world.until(|world| world.node(leader).answers.contains_key(&here));
+    assert!(done(&world.node(leader).answers[&here]));
+}

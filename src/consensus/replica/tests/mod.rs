@@ -2,6 +2,7 @@
 //! stands one story for each promise.
 
 mod cluster;
+mod followers;
 mod full_disk;
 mod leading;
 mod restarts;

@@ -1,5 +1,8 @@
 //! What a killed server finds again.
 
+use muster_protocol::log::OnDamage;
+use muster_protocol::rpc::message::{ForwardAnswer, ForwardOutcome, Forwarded};
+
 use super::*;
 
 #[test]
@@ -81,4 +84,104 @@ fn an_operators_list_of_servers_revives_what_is_left_of_a_cluster() {
     world.until(|world| world.leader() == Some(rest));
     assert_eq!(*world.node(rest).standing.configuration, alone);
     assert_eq!(world.node(rest).value("b").as_deref(), Some("2"));
+}
+
+/// A write or a question that reached a server while it put its log in order was swallowed, and its sender waited for the whole of
+/// its patience.
+#[test]
+fn who_asks_a_server_that_is_starting_is_told_to_ask_again() {
+    let mut world = World::led(3);
+    let (old, follower) = (world.leader().expect("it leads"), world.followers()[0]);
+    world.restart(old);
+    world.node(old).disk_speed = 0;
+    for message in [
+        PeerMessage::Forward(vec![Forwarded { token: 7, body: set("a", "1") }]),
+        PeerMessage::ReadIndex { token: 8, consistent: true },
+    ] {
+        world.node(old).inputs.push(Input::Peer { from: follower, message });
+    }
+    world.tick();
+    assert!(!world.node(old).replica.has_started());
+    let answers: Vec<&PeerMessage> =
+        world.flying.iter().filter(|(from, ..)| *from == old).map(|(.., message)| message).collect();
+    let not_here = ForwardAnswer { token: 7, outcome: ForwardOutcome::NotLeader };
+    assert!(answers.contains(&&PeerMessage::ForwardAnswers(vec![not_here])), "{answers:?}");
+    assert!(answers.contains(&&PeerMessage::ReadIndexAnswer { token: 8, index: None }), "{answers:?}");
+}
+
+/// An answer that was under way when the process was killed could be taken for that to the first write of the next life.
+#[test]
+fn each_life_has_its_own_numbers() {
+    let mut world = World::led(3);
+    let follower = world.followers()[0];
+    let forwarded = |world: &mut World| {
+        world.until(|world| world.leader().is_some() && world.node(follower).replica.leader().is_some());
+        world.propose(follower, set("a", "1"));
+        world.barrier(follower, Consistency::Consistent);
+        let mut tokens = Vec::new();
+        world.until(|world| {
+            for (from, _, message) in &world.flying {
+                match message {
+                    PeerMessage::Forward(writes) if *from == follower => tokens.push(writes[0].token),
+                    PeerMessage::ReadIndex { token, .. } if *from == follower => tokens.push(*token),
+                    _ => {}
+                }
+            }
+            tokens.len() >= 2
+        });
+        tokens
+    };
+    let first = forwarded(&mut world);
+    world.node(follower).options.raft.seed = 77;
+    world.restart(follower);
+    let second = forwarded(&mut world);
+    assert!(second.iter().all(|token| !first.contains(token)), "{first:?} {second:?}");
+}
+
+/// The only voter's log was lost and the operator had accepted that: it waited for a leader for ever.
+#[test]
+fn the_only_voter_begins_anew_when_its_log_is_given_up() {
+    let mut world = World::led(1);
+    let lone = id(1);
+    assert!(done(&world.write(lone, "a", "1")));
+    let term = world.node(lone).standing.term;
+    world.restart(lone);
+    let now = world.now;
+    let node = world.node(lone);
+    let mut files = node.memory.files();
+    for file in files.iter_mut().filter(|file| matches!(file.name, FileName::Segment(_))) {
+        file.bytes = vec![0; file.bytes.len()].into();
+    }
+    let options = log::Options { on_damage: OnDamage::AcceptLoss, ..recovery(lone) };
+    let recovered = recover(options, files).expect("the loss is accepted");
+    let start = Start { recovered, state: State::new(), forced: None };
+    node.replica = Replica::start(now, node.options.clone(), start);
+    let several = world.admin(lone, AdminOp::Bootstrap(Configuration::new(vec![server(1), server(2)])));
+    world.until(|world| world.node(lone).admin.contains_key(&several));
+    let refused = &world.node(lone).admin[&several];
+    assert!(matches!(refused, Err(AdminError::Refused(why)) if why.contains("its leader")), "{refused:?}");
+    assert!(world.node(lone).standing.blank && world.node(lone).standing.term >= term);
+    let alone = world.admin(lone, AdminOp::Bootstrap(Configuration::new(vec![server(1)])));
+    world.until(|world| world.leader() == Some(lone));
+    assert_eq!(world.node(lone).admin.get(&alone), Some(&Ok(())));
+    assert!(world.node(lone).standing.term > term, "no term is used twice");
+    assert!(done(&world.write(lone, "b", "2")));
+    assert_eq!(world.node(lone).value("a"), None);
+}
+
+/// An operator's list went into the log in a term that a lost server's log may have had, too.
+#[test]
+fn an_operators_list_has_a_term_of_its_own() {
+    let mut world = World::led(3);
+    let (rest, now) = (world.followers()[0], world.now);
+    let last = world.node(rest).replica.indexes();
+    let alone = Configuration::new(vec![server(rest.0[0])]);
+    world.node(rest).restart(now, Some(alone));
+    let others: Vec<ServerId> = world.nodes.keys().copied().filter(|id| *id != rest).collect();
+    world.cut_off.extend(others);
+    world.until(|world| world.node(rest).replica.has_started());
+    let forced = world.node(rest).replica.cache.get(last.last + 1).expect("its entry").term;
+    assert!(forced >= last.last_term + super::super::limits::FORCED_TERM_LEAP, "{forced}");
+    world.until(|world| world.leader() == Some(rest));
+    assert!(world.node(rest).standing.term > forced);
 }

@@ -1,5 +1,8 @@
 //! Snapshots: of the own state, and those that come from the leader.
 
+use muster_protocol::log::{SnapshotEncoder, SnapshotMeta};
+use muster_protocol::rpc::message::SnapshotChunk;
+
 use super::*;
 
 fn fill(world: &mut World, at: ServerId, count: usize) {
@@ -141,4 +144,60 @@ fn a_transfer_goes_on_where_it_broke_off() {
         world.node(behind).value("k0").is_some()
     });
     assert!(lowest > 1 << 20, "it did not begin anew: {lowest}");
+}
+
+/// A transfer whose sender was gone stood in the way of this server's own snapshots for ever, and its log grew.
+#[test]
+fn a_transfer_that_nobody_goes_on_with_is_given_up() {
+    let mut world = World::led(3);
+    let (leader, behind) = (world.leader().expect("it leads"), world.followers()[0]);
+    fill(&mut world, leader, 20);
+    world.until(|world| world.node(behind).value("k0").is_some());
+    world.cut_off.insert(behind);
+    fill(&mut world, leader, 9000);
+    snapshots(&mut world, leader);
+    world.cut_off.clear();
+    world.until(|world| world.node(behind).replica.receiving.is_some());
+    world.cut_off.insert(behind);
+    let token = world.admin(behind, AdminOp::Snapshot);
+    world.run(limits::SNAPSHOT_SILENCE_MAX - Duration::from_secs(1));
+    assert_eq!(world.node(behind).admin.get(&token), None, "the leader may go on");
+    world.until(|world| world.node(behind).admin.contains_key(&token));
+    assert_eq!(world.node(behind).admin[&token], Ok(()));
+    // And from the leader it comes anew.
+    world.cut_off.clear();
+    world.until(|world| world.node(behind).value("k8999").is_some());
+}
+
+/// What a leader's snapshot says of itself is not known before all of it has come.
+#[test]
+fn a_snapshot_that_contradicts_itself_is_not_used() {
+    let mut world = World::led(3);
+    let (leader, follower) = (world.leader().expect("it leads"), world.followers()[0]);
+    let term = world.node(leader).standing.term;
+    let meta = SnapshotMeta {
+        index: 900,
+        term,
+        configuration_index: 901,
+        configuration: Configuration::new(vec![server(1)]),
+        state_version: 1,
+    };
+    let term_now = term;
+    let (encoder, header) = SnapshotEncoder::new(&meta);
+    let file = [header, encoder.finish()].concat();
+    let chunk = |term| SnapshotChunk {
+        leader_term: term_now,
+        term,
+        index: 900,
+        total: file.len() as u64,
+        offset: 0,
+        data: file.clone().into(),
+    };
+    for message in [chunk(term + 1), chunk(term)] {
+        let message = PeerMessage::SnapshotChunk(message);
+        world.node(follower).inputs.push(Input::Peer { from: leader, message });
+    }
+    world.until(|world| world.node(follower).logged.iter().any(|line| line.contains("of no use")));
+    assert!(world.node(follower).replica.receiving.is_none());
+    assert!(done(&world.write(follower, "after", "v")));
 }
