@@ -112,6 +112,7 @@ where
 {
     let cores = u32::try_from(cores.clamp(1, 1024)).expect("clamped above");
     let cpus = if cores > 1 { sys::allowed_cpus() } else { Vec::new() };
+    sys::allow_interrupts()?;
     let watch = Arc::new(Watch::default());
     let (report, reports) = mpsc::sync_channel(cores as usize);
     let mut threads = Vec::new();
@@ -209,8 +210,13 @@ impl Seat {
     fn enter(self, queue: Option<Rc<driver_epoll::RunQueue>>) -> io::Result<Option<Rc<Core>>> {
         let core = Core::enter(self.id, self.pulse, queue)?;
         let epoll: RawFd = core.epoll.as_raw_fd();
-        let patient =
-            Patient { core: self.id.0, pulse: core.pulse.clone(), mailbox: core.mailbox.clone(), epoll };
+        let patient = Patient {
+            core: self.id.0,
+            thread: sys::thread_id(),
+            pulse: core.pulse.clone(),
+            mailbox: core.mailbox.clone(),
+            epoll,
+        };
         // A failed start drops the receiver, and then the gate says so too.
         let _ = self.report.send(patient);
         drop(self.report);

@@ -19,6 +19,8 @@ use std::thread;
 const OPEN_FILES_MAX: usize = 16;
 /// Of the addresses of bytes that were read: archives may lie in them.
 const ALIGNMENT: usize = 16;
+/// How far zeros are written ahead of what a file holds; when half of that is used up, they are written again.
+const ZEROS_AHEAD: u64 = 512 * 1024;
 /// The thread only makes system calls.
 const STACK: usize = 128 * 1024;
 
@@ -126,7 +128,9 @@ impl Disk {
     pub fn open(folder: PathBuf, done: Sender<Done>) -> io::Result<Disk> {
         let shared = Arc::new(Shared { state: Mutex::default(), work: Condvar::new() });
         let theirs = shared.clone();
-        let work = move || Worker { folder, files: Files::default(), done }.work(&theirs);
+        let work = move || {
+            Worker { folder, files: Files::default(), growing: BTreeMap::new(), done }.work(&theirs);
+        };
         thread::Builder::new().name("muster-disk".into()).stack_size(STACK).spawn(work)?;
         Ok(Disk(shared))
     }
@@ -178,7 +182,30 @@ impl Shared {
 struct Worker {
     folder: PathBuf,
     files: Files,
+    /// Files made here with room to grow.
+    growing: BTreeMap<String, Growing>,
     done: Sender<Done>,
+}
+
+/// A file that is written from its start to its end. Allocated space counts as unwritten for the file system until something is
+/// written there, and then each durable write would also have to make that change last: one write to the device more, and
+/// with a journal several. So zeros go ahead, not durable, and the durable write finds nothing to change.
+#[derive(Clone, Copy)]
+struct Growing {
+    size: u64,
+    /// Nothing was written past here.
+    written: u64,
+    /// Zeros were written up to here, or more than zeros.
+    zeroed: u64,
+}
+
+impl Growing {
+    /// The zeros that are due: where they begin and how many, bytes.
+    fn due(&self) -> Option<(u64, u64)> {
+        let begin = self.zeroed.max(self.written);
+        let enough = begin >= self.written + ZEROS_AHEAD / 2 || begin >= self.size || self.written == 0;
+        (!enough).then(|| (begin, (self.written + ZEROS_AHEAD).min(self.size) - begin))
+    }
 }
 
 impl Worker {
@@ -195,6 +222,23 @@ impl Worker {
                 // When nobody hears of it any more, what was asked before the end is still done.
                 let _ = block_on(self.done.send(report));
             }
+            if let Op::Write { file, durable: true, .. } = &op {
+                self.write_zeros_ahead(file);
+            }
+        }
+    }
+
+    fn write_zeros_ahead(&mut self, name: &str) {
+        static ZEROS: [u8; ZEROS_AHEAD as usize] = [0; ZEROS_AHEAD as usize];
+        let Some((begin, length)) = self.growing.get(name).and_then(Growing::due) else { return };
+        let written = self.open(name, false).and_then(|file| {
+            sys::write_all_at(file, &ZEROS[..length as usize], begin, false)?;
+            sys::start_writing_out(file, begin, length)
+        });
+        match (written, self.growing.get_mut(name)) {
+            (Ok(()), Some(growing)) => growing.zeroed = begin + length,
+            // They only save time. An error of the device itself shows up at the next durable write.
+            _ => drop(self.growing.remove(name)),
         }
     }
 
@@ -203,16 +247,19 @@ impl Worker {
             Op::Create { file, size } => self.create(file, *size)?,
             Op::Write { file, offset, bytes, durable } => {
                 sys::write_all_at(self.open(file, true)?, bytes, *offset, *durable)?;
+                if let Some(growing) = self.growing.get_mut(file) {
+                    growing.written = growing.written.max(offset + bytes.len() as u64);
+                }
             }
             Op::Read { file, offset, length } => return self.read(file, *offset, *length).map(Some),
             Op::Rename { from, to } => {
-                self.files.forget(from);
-                self.files.forget(to);
+                self.forget(from);
+                self.forget(to);
                 fs::rename(self.folder.join(from), self.folder.join(to))?;
                 self.sync_folder()?;
             }
             Op::Remove { file } => {
-                self.files.forget(file);
+                self.forget(file);
                 match fs::remove_file(self.folder.join(file)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => self.sync_folder()?,
@@ -226,6 +273,7 @@ impl Worker {
 
     /// A file that could not be made whole is taken away again: a full disk must not be filled by attempts.
     fn create(&mut self, name: &str, size: u64) -> io::Result<()> {
+        self.growing.remove(name);
         let file = self.open(name, true)?;
         let made = file.set_len(0).and_then(|()| sys::allocate(file, size)).and_then(|()| file.sync_all());
         if let Err(error) = made {
@@ -234,7 +282,13 @@ impl Worker {
             let _ = fs::remove_file(self.folder.join(name));
             return Err(error);
         }
+        self.growing.insert(name.to_owned(), Growing { size, written: 0, zeroed: 0 });
         self.sync_folder()
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.files.forget(name);
+        self.growing.remove(name);
     }
 
     fn read(&mut self, name: &str, offset: u64, length: usize) -> io::Result<Bytes> {
@@ -384,6 +438,28 @@ mod tests {
         for (n, read) in results[2 * OPEN_FILES_MAX..].iter().enumerate() {
             assert_eq!(*read, Ok(Some(Bytes::from(name(n)))));
         }
+    }
+
+    /// Zeros are written ahead of what is there, never over it.
+    #[test]
+    fn what_was_written_is_not_written_over_by_zeros() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (name, size) = ("a".to_owned(), 2 * ZEROS_AHEAD);
+        let step = 24 * 1024;
+        let mut ops = vec![Op::Create { file: name.clone(), size }];
+        // Every other write promises nothing: no zeros follow it.
+        ops.extend((0..size / step).map(|n| Op::Write {
+            file: name.clone(),
+            offset: n * step,
+            bytes: vec![n as u8 + 1; step as usize].into(),
+            durable: n % 2 == 0,
+        }));
+        assert!(obeyed(folder.path(), ops).iter().all(Result::is_ok));
+        let bytes = fs::read(folder.path().join(&name)).expect("the file");
+        assert_eq!(bytes.len() as u64, size);
+        let whole = (size / step * step) as usize;
+        assert!(bytes[..whole].chunks(step as usize).zip(1..).all(|(part, n)| part.iter().all(|b| *b == n)));
+        assert!(bytes[whole..].iter().all(|byte| *byte == 0));
     }
 
     /// A snapshot begins as an empty file; the kernel refuses to allocate none, and the server ended.

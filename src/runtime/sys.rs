@@ -4,6 +4,9 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+/// The signal of [`interrupt`]; nobody else sends it unasked.
+const INTERRUPT: libc::c_int = libc::SIGURG;
+
 /// Turns the -1 of a system call into the error it stands for.
 pub(super) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -110,6 +113,28 @@ pub(super) fn block_signals(signals: &[libc::c_int]) {
     let set = signal_set(signals);
     // SAFETY: `set` lives through the call; the call fails only for a bad first argument.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
+}
+
+/// The number of the calling thread, for [`interrupt`].
+pub(super) fn thread_id() -> libc::pid_t {
+    // SAFETY: takes nothing.
+    unsafe { libc::gettid() }
+}
+
+/// Makes [`interrupt`] end a wait of the kernel: the signal is ignored where nobody handles it.
+pub(super) fn allow_interrupts() -> io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: all zeros is a valid value: no flags (so that waits are not begun again), no signal blocked meanwhile.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    // SAFETY: `action` lives through the call, and its handler, which does nothing, may run at any time.
+    check(unsafe { libc::sigaction(INTERRUPT, &action, std::ptr::null_mut()) }).map(drop)
+}
+
+/// Ends what a thread of this process waits for, with "interrupted". One that does not wait does not notice.
+pub(super) fn interrupt(thread: libc::pid_t) {
+    // SAFETY: takes no pointer. A thread that is gone is an error, and nothing is left to be done then.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, INTERRUPT) };
 }
 
 fn signal_set(signals: &[libc::c_int]) -> libc::sigset_t {
@@ -225,6 +250,16 @@ pub(super) fn write_all_at(
         }
     }
     Ok(())
+}
+
+/// Has the device begin to write what was written there. Promises nothing.
+pub(super) fn start_writing_out(file: &std::fs::File, offset: u64, length: u64) -> io::Result<()> {
+    let place =
+        |bytes| libc::off64_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let (offset, length) = (place(offset)?, place(length)?);
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) })
+        .map(drop)
 }
 
 /// Allocates `size` bytes for an empty file, which read as zeros.

@@ -3,6 +3,7 @@
 //! *The kicker.* glommio 0.9 can put a core to sleep while tasks are ready to run. So every core is woken once more
 //! at each look. While any of them runs, or has events that lie unfetched, looks are [`LOOK_EVERY`] apart, which bounds
 //! the stall; when all are quiet the thread sleeps until one of them runs again, at most [`LOOK_QUIET`].
+//! A core that was put to sleep before its very first task ran has no waker yet: a signal ends its wait.
 //!
 //! *The watchdog.* A core that does not answer for [`UNRESPONSIVE_AFTER`] is named in the log: some task computes
 //! or blocks there.
@@ -58,6 +59,11 @@ impl Pulse {
         }
     }
 
+    /// How many steps tasks have made so far.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
     /// The driver had its turn.
     pub(super) fn answer(&self) {
         self.answered.store(self.asked.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -89,6 +95,8 @@ impl Watch {
 /// One core as the watchdog sees it.
 pub(super) struct Patient {
     pub(super) core: u32,
+    /// As [`sys::interrupt`] knows it.
+    pub(super) thread: libc::pid_t,
     pub(super) pulse: Arc<Pulse>,
     pub(super) mailbox: Arc<Mailbox>,
     /// Stays open until [`Watchdog::stop`] returned.
@@ -191,7 +199,8 @@ impl Chart {
     }
 
     fn kick(&mut self, now: Instant) {
-        if self.owing.is_none() {
+        let overdue = self.owing.is_some();
+        if !overdue {
             self.asked += 1;
             self.patient.pulse.asked.store(self.asked, Ordering::Relaxed);
             self.owing = Some(now);
@@ -200,6 +209,9 @@ impl Chart {
         match &*kick {
             Some(waker) => waker.wake_by_ref(),
             None => sys::eventfd_raise(&self.patient.mailbox.eventfd),
+        }
+        if kick.is_none() && self.steps == 0 && overdue {
+            sys::interrupt(self.patient.thread);
         }
     }
 }

@@ -16,6 +16,7 @@ mod persistence;
 mod reload;
 mod scripts;
 mod signals;
+mod slow_start;
 mod snapshot;
 mod storm;
 mod wakes;

@@ -28,15 +28,23 @@ fuzz_target!(|data: &[u8]| {
     let Some((choice, packet)) = data.split_first_chunk::<8>() else { return };
     let mut out = vec![0; MESSAGE_SIZE_MAX];
     CATALOG.with_borrow_mut(|(responder, state)| {
-        // The second time the answer comes from the cache.
-        for tcp in [false, false, true] {
-            let how = Circumstances { tcp, unix_time: 7 };
-            if let Reply::Now(length) = responder.respond(state, packet, how, &mut out) {
-                assert_eq!(out[..2], packet[..2]);
-                if let Parsed::Query(query) = parse(packet) {
-                    assert!(length <= size_limit(&query, tcp));
-                    read_back(&out[..length], &query.name().to_ascii_lowercase());
+        // The second time the answer comes from the cache; the last time nobody knows whether the state is fresh.
+        for (tcp, unproven) in [(false, false), (false, false), (true, false), (true, true)] {
+            let how = Circumstances { tcp, unix_time: 7, unproven };
+            let length = match responder.respond(state, packet, how, &mut out) {
+                Reply::Now(length) => length,
+                Reply::Unproven => {
+                    assert!(unproven, "a fresh state is answered from");
+                    let failure = responder.respond_unproven(packet, how).expect("it was understood before");
+                    out[..failure.len()].copy_from_slice(&failure);
+                    failure.len()
                 }
+                Reply::Later(_) | Reply::Larger | Reply::Silence => continue,
+            };
+            assert_eq!(out[..2], packet[..2]);
+            if let Parsed::Query(query) = parse(packet) {
+                assert!(length <= size_limit(&query, tcp));
+                read_back(&out[..length], &query.name().to_ascii_lowercase());
             }
         }
     });
