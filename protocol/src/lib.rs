@@ -3,8 +3,10 @@
 
 pub mod dns;
 pub mod entry;
+pub mod gossip;
 pub mod http;
 pub mod log;
 pub mod raft;
+pub mod random;
 pub mod rpc;
 pub mod wire;

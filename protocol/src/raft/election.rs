@@ -27,30 +27,6 @@ pub(super) struct Promise {
     until: Now,
 }
 
-/// Seeded draws (SplitMix64).
-#[derive(Debug)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// A draw from once to one and a half times the election timeout.
-    pub fn timeout(&mut self, shortest: Duration) -> Duration {
-        let spread = (shortest.as_micros() as u64 / 2).max(1);
-        shortest + Duration::from_micros(self.next() % spread)
-    }
-}
-
 /// So often a server tries again soon to be elected: others may have heard the lost leader a little later, or votes may have been
 /// split. Then it tries at the pace of its timer.
 const SOON_MAX: u32 = 4;

@@ -36,8 +36,9 @@ pub use options::{Limits, Options, Restored};
 pub use view::{LogView, Position};
 
 use crate::entry::{Configuration, Now, ServerId};
+use crate::random::Random;
 use disk::Disk;
-use election::{Poll, Promise, Random};
+use election::{Poll, Promise};
 use follower::Following;
 use leader::Leading;
 use membership::Configurations;

@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use crate::runtime::mesh::{Full, Sender};
@@ -67,7 +67,7 @@ impl Edges {
     pub fn poll(&mut self, cx: &mut Context<'_>) {
         while self.edges.iter().any(|edge| edge.behind.is_some()) {
             let pause = || Box::pin(Sleep::until(time::now() + RETRY_PAUSE));
-            if let Poll::Pending = self.retry.get_or_insert_with(pause).as_mut().poll(cx) {
+            if self.retry.get_or_insert_with(pause).as_mut().poll(cx).is_pending() {
                 return;
             }
             self.retry = None;

@@ -1,5 +1,6 @@
 //! Snapshots: of the own state, and those that come from the leader.
 
+use muster_protocol::entry;
 use muster_protocol::log::{SnapshotEncoder, SnapshotMeta};
 use muster_protocol::rpc::message::SnapshotChunk;
 
@@ -183,8 +184,13 @@ fn a_snapshot_that_contradicts_itself_is_not_used() {
         state_version: 1,
     };
     let term_now = term;
-    let (encoder, header) = SnapshotEncoder::new(&meta);
-    let file = [header, encoder.finish()].concat();
+    let (mut encoder, header) = SnapshotEncoder::new(&meta);
+    let mut file = header.to_vec();
+    for Section { kind, version, bytes } in world.node(leader).published.sections() {
+        let pieces = encoder.section(kind, version, entry::body(bytes));
+        pieces.into_iter().for_each(|piece| file.extend_from_slice(&piece));
+    }
+    file.extend_from_slice(&encoder.finish());
     let chunk = |term| SnapshotChunk {
         leader_term: term_now,
         term,
@@ -197,7 +203,9 @@ fn a_snapshot_that_contradicts_itself_is_not_used() {
         let message = PeerMessage::SnapshotChunk(message);
         world.node(follower).inputs.push(Input::Peer { from: leader, message });
     }
-    world.until(|world| world.node(follower).logged.iter().any(|line| line.contains("of no use")));
+    world.until(|world| {
+        world.node(follower).logged.iter().any(|line| line.contains("those of a later index"))
+    });
     assert!(world.node(follower).replica.receiving.is_none());
     assert!(done(&world.write(follower, "after", "v")));
 }
