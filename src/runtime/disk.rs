@@ -21,6 +21,9 @@ const OPEN_FILES_MAX: usize = 16;
 const ALIGNMENT: usize = 16;
 /// How far zeros are written ahead of what a file holds; when half of that is used up, they are written again.
 const ZEROS_AHEAD: u64 = 512 * 1024;
+/// Zeros are written in pieces of a page. The kernel keeps what one call wrote as one large page, and would later write all of
+/// that anew for each small change in it: 35 KiB instead of 8 for each durable write, as measured.
+const PAGE: usize = 4096;
 /// The thread only makes system calls.
 const STACK: usize = 128 * 1024;
 
@@ -200,11 +203,11 @@ struct Growing {
 }
 
 impl Growing {
-    /// The zeros that are due: where they begin and how many, bytes.
+    /// The zeros that are due: where they begin and where they end, bytes.
     fn due(&self) -> Option<(u64, u64)> {
         let begin = self.zeroed.max(self.written);
         let enough = begin >= self.written + ZEROS_AHEAD / 2 || begin >= self.size || self.written == 0;
-        (!enough).then(|| (begin, (self.written + ZEROS_AHEAD).min(self.size) - begin))
+        (!enough).then(|| (begin, (self.written + ZEROS_AHEAD).min(self.size)))
     }
 }
 
@@ -230,14 +233,16 @@ impl Worker {
     }
 
     fn write_zeros_ahead(&mut self, name: &str) {
-        static ZEROS: [u8; ZEROS_AHEAD as usize] = [0; ZEROS_AHEAD as usize];
-        let Some((begin, length)) = self.growing.get(name).and_then(Growing::due) else { return };
+        let Some((begin, end)) = self.growing.get(name).and_then(Growing::due) else { return };
         let written = self.open(name, false).and_then(|file| {
-            sys::write_all_at(file, &ZEROS[..length as usize], begin, false)?;
-            sys::start_writing_out(file, begin, length)
+            for page in (begin..end).step_by(PAGE) {
+                let length = (end - page).min(PAGE as u64) as usize;
+                sys::write_all_at(file, &[0; PAGE][..length], page, false)?;
+            }
+            sys::start_writing_out(file, begin, end - begin)
         });
         match (written, self.growing.get_mut(name)) {
-            (Ok(()), Some(growing)) => growing.zeroed = begin + length,
+            (Ok(()), Some(growing)) => growing.zeroed = end,
             // They only save time. An error of the device itself shows up at the next durable write.
             _ => drop(self.growing.remove(name)),
         }
