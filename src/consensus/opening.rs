@@ -87,6 +87,7 @@ impl Opening {
         gauges.set_hold(options.hold_timeout);
         if state.index() > 0 {
             published.store(state.clone());
+            gauges.set_restored();
         }
         let forced =
             setup.forced.map(|(forced, own)| force(&forced, &own, &recovered)).transpose()?.flatten();

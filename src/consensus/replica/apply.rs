@@ -48,6 +48,11 @@ impl Replica {
         }
     }
 
+    /// Whether the state that was given out lacks what was applied since.
+    pub fn holds_back(&self) -> bool {
+        self.unpublished.since.is_some()
+    }
+
     fn apply_batch(&mut self, commit: u64, out: &mut Vec<Effect>) {
         let mut batch = Batch { changes: std::mem::take(&mut self.unpublished), ..Batch::default() };
         let last = commit.min(self.applied.0 + self.options.batch_max as u64);

@@ -243,6 +243,6 @@ pub struct Indexes {
     pub last_term: u64,
     /// Index of the newest entry that a majority holds.
     pub commit: u64,
-    /// Index of the newest entry in the published state.
+    /// Index of the newest entry in the state, which is given out by and by.
     pub applied: u64,
 }
