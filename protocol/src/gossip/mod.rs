@@ -1,5 +1,7 @@
 //! Who is in a pool, and who has failed: SWIM membership with Lifeguard, sans-IO.
 
+pub mod clock;
+pub mod coordinate;
 mod face;
 mod member;
 mod message;
