@@ -1,10 +1,13 @@
 //! Who is in a pool, and who has failed: SWIM membership with Lifeguard, sans-IO.
 
+mod body;
 pub mod clock;
 pub mod coordinate;
 mod face;
+pub mod keyring;
 mod member;
 mod message;
+pub mod seal;
 mod settings;
 
 pub use face::{Change, Claim, Conflict, Effect, Evidence, Input, Level, Party, StreamId};
