@@ -3,6 +3,7 @@
 mod body;
 pub mod clock;
 pub mod coordinate;
+pub mod events;
 mod face;
 pub mod keyring;
 mod member;
