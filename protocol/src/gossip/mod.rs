@@ -8,6 +8,7 @@ mod face;
 pub mod keyring;
 mod member;
 mod message;
+pub mod queries;
 pub mod seal;
 mod settings;
 
