@@ -5,6 +5,7 @@ pub mod clock;
 pub mod coordinate;
 pub mod events;
 mod face;
+pub mod intents;
 pub mod keyring;
 mod member;
 mod message;

@@ -264,9 +264,9 @@ mod tests {
     #[test]
     fn any_key_of_the_ring_opens() {
         let (old, new) = (key(1, 16), key(2, 32));
-        let mut before = sealer(&[old.clone()]);
+        let mut before = sealer(std::slice::from_ref(&old));
         let mut between = sealer(&[old.clone(), new.clone()]);
-        let after = sealer(&[new.clone()]);
+        let after = sealer(std::slice::from_ref(&new));
         let mut message = b"v1hello".to_vec();
         before.seal(&mut message, 2);
         assert_eq!(message.len(), 7 + OVERHEAD);

@@ -211,7 +211,7 @@ fn the_keyring_is_asked_by_a_query() {
     let payload = keyring::Request::List.encode().into();
     let (id, body, own) = ask(&mut one, Draft { name: keyring::QUERY.into(), payload, ..Draft::default() });
     let asked = Outcome::Keyring { id, request: keyring::Request::List };
-    assert_eq!(own, [asked.clone()]);
+    assert_eq!(own, std::slice::from_ref(&asked));
     assert_eq!(receive(&mut other, &body)[1], asked);
     let (answered, _) = keyring::Request::List.carry_out(None);
     let payload = answered.encode(other.answer_room());
