@@ -126,6 +126,13 @@ impl Events {
         Events { waiting: Waiting { coalescing, ..Waiting::default() }, ..Events::default() }
     }
 
+    /// Goes on after an earlier life that has seen events up to a time: they are not delivered again (serf's snapshot: `event-clock`).
+    pub fn resume(&mut self, last: Time) {
+        if self.clock.witness(last) {
+            self.oldest = self.oldest.max(last.next());
+        }
+    }
+
     /// The time of the next event.
     pub fn time(&self) -> Time {
         self.clock.time()
@@ -433,6 +440,16 @@ mod tests {
         let body = one.fire(START, "now", Bytes::new(), false, &mut out).expect("short");
         assert_eq!(hear(&mut other, &body), Heard::New);
         assert!(other.merge(START, Time(u64::MAX), &[], true, &mut out).is_err());
+    }
+
+    #[test]
+    fn a_later_life_does_not_deliver_again() {
+        let mut events = Events::default();
+        events.resume(Time(9));
+        events.resume(Time(u64::MAX));
+        assert_eq!(events.time(), Time(10));
+        assert_eq!(hear(&mut events, &body(9, "past", "")), Heard::Known);
+        assert_eq!(hear(&mut events, &body(10, "new", "")), Heard::New);
     }
 
     #[test]

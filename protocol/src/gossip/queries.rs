@@ -219,6 +219,13 @@ impl Queries {
         }
     }
 
+    /// Goes on after an earlier life that has seen queries up to a time: they are not delivered again (serf's snapshot: `query-clock`).
+    pub fn resume(&mut self, last: Time) {
+        if self.clock.witness(last) {
+            self.forget_before(last.next());
+        }
+    }
+
     /// The time of the next query.
     pub fn time(&self) -> Time {
         self.clock.time()

@@ -194,6 +194,16 @@ fn numbers_have_an_end() {
 }
 
 #[test]
+fn a_later_life_does_not_answer_again() {
+    let (mut one, mut other) = (queries("one"), queries("other"));
+    let (_, body, _) = ask(&mut one, draft());
+    other.resume(Time(1));
+    assert_eq!(receive(&mut other, &body), []);
+    let (_, body, _) = ask(&mut one, draft());
+    assert_eq!(receive(&mut other, &body).len(), 2);
+}
+
+#[test]
 fn strangers_cannot_answer_more_often_than_there_are_members() {
     let mut one = queries("one");
     let (id, ..) = ask(&mut one, draft());
