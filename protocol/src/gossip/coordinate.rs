@@ -419,6 +419,38 @@ mod tests {
         assert!(client.coordinate().position[2] < 0.0);
     }
 
+    /// Figures of serf's client, worked out apart from this code: bit by bit, since all of it is IEEE 754 in one order.
+    #[test]
+    fn sixty_observations_lead_where_they_lead_serf() {
+        let near = [0.010, -0.003, 0.0, 0.002, 0.0, 0.0, 0.0, 0.001];
+        let near = Coordinate { position: near, error: 0.4, adjustment: 0.000_1, height: 0.000_5 };
+        let far = [-0.004, 0.020, 0.001, 0.0, 0.0, -0.003, 0.0, 0.0];
+        let far = Coordinate { position: far, error: 1.1, adjustment: -0.000_2, height: 0.000_02 };
+        let (mut client, mut random) = (Client::default(), Random::new(1));
+        for turn in 0..30 {
+            let rtt = Duration::from_nanos(13_000_000 + turn * 17_123);
+            client.update("near", &near, rtt, &mut random).expect("it is plausible");
+            let rtt = Duration::from_micros(if turn == 7 { 900_000 } else { 31_500 });
+            client.update("far", &far, rtt, &mut random).expect("it is plausible");
+        }
+        let there = client.coordinate();
+        let position = [
+            2.719_463_666_171_112_8e-5,
+            -0.006_857_372_113_415_139,
+            -0.000_364_319_878_851_947_9,
+            -0.000_286_016_975_749_215_96,
+            0.0,
+            0.001_092_959_636_555_844_2,
+            0.0,
+            -0.000_143_008_487_874_607_98,
+        ];
+        assert_eq!(there.position, position);
+        assert_eq!(there.error, 0.072_290_264_392_159_92);
+        assert_eq!((there.adjustment, there.height), (0.001_488_274_285_570_463, 9.386_340_990_301_036e-5));
+        let distances = [&near, &far].map(|other| there.distance_to(other).as_nanos());
+        assert_eq!(distances, [13_236_358, 28_902_186]);
+    }
+
     #[test]
     fn what_cannot_be_changes_nothing() {
         let mut client = Client::default();
