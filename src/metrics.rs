@@ -60,6 +60,8 @@ pub enum Sample {
     RaftCommitTime,
     /// One durable write of the log.
     RaftDispatchLog,
+    /// One turn of consensus on the control core, all that follows from it included.
+    RaftTurn,
 }
 
 const COUNTERS: [&str; Counter::RaftFollower as usize + 1] = [
@@ -71,7 +73,7 @@ const COUNTERS: [&str; Counter::RaftFollower as usize + 1] = [
     "raft.state.candidate",
     "raft.state.follower",
 ];
-const SAMPLES: [&str; Sample::RaftDispatchLog as usize + 1] = [
+const SAMPLES: [&str; Sample::RaftTurn as usize + 1] = [
     "fsm.register",
     "fsm.deregister",
     "fsm.kvs",
@@ -82,6 +84,7 @@ const SAMPLES: [&str; Sample::RaftDispatchLog as usize + 1] = [
     "dns.ptr_query",
     "raft.commitTime",
     "raft.leader.dispatchLog",
+    "raft.turn",
 ];
 
 /// The cells of one core, on cache lines of their own.

@@ -23,6 +23,8 @@ pub(super) struct Gauges {
     known_leader: AtomicBool,
     /// When the leader's word came that the published state is as new as, ns; 0: never.
     contact_at: AtomicU64,
+    /// The published state is that of a snapshot from an earlier life: old, but a state.
+    restored: AtomicBool,
     last: AtomicU64,
     last_term: AtomicU64,
     commit: AtomicU64,
@@ -34,6 +36,9 @@ pub(super) struct Gauges {
 
 const ENDLESS: u64 = u64::MAX;
 
+/// Age of a state of which no leader was heard in this life: what Consul says then, the largest there is in its kind.
+const NEVER_HEARD: Duration = Duration::from_nanos(i64::MAX as u64);
+
 impl Gauges {
     /// Of a server that has not started.
     pub fn new(hold: Duration) -> Gauges {
@@ -43,6 +48,7 @@ impl Gauges {
             leads: AtomicBool::new(false),
             known_leader: AtomicBool::new(false),
             contact_at: AtomicU64::new(0),
+            restored: AtomicBool::new(false),
             last: AtomicU64::new(0),
             last_term: AtomicU64::new(0),
             commit: AtomicU64::new(0),
@@ -82,7 +88,7 @@ impl Gauges {
         let now = self.now();
         let heard = match (self.leads.load(Ordering::Relaxed), self.contact_at.load(Ordering::Relaxed)) {
             (true, _) => Some(Duration::ZERO),
-            (false, 0) => None,
+            (false, 0) => self.restored.load(Ordering::Relaxed).then_some(NEVER_HEARD),
             (false, at) => Some(now.saturating_sub(Duration::from_nanos(at))),
         };
         Contact {
@@ -106,7 +112,7 @@ impl Gauges {
         standing.last_log_term = self.last_term.load(Ordering::Relaxed);
         standing.commit_index = self.commit.load(Ordering::Relaxed);
         standing.applied_index = self.applied.load(Ordering::Relaxed);
-        standing.last_contact = self.contact().last;
+        standing.last_contact = self.contact().last.filter(|age| *age < NEVER_HEARD);
         standing
     }
 
@@ -143,6 +149,12 @@ impl Gauges {
         self.lease_until.store(ENDLESS, Ordering::Release);
     }
 
+    /// A state was read from the disk and published. Stale reads need no more: they are answered while the log is replayed, and
+    /// when no leader is ever found.
+    pub fn set_restored(&self) {
+        self.restored.store(true, Ordering::Relaxed);
+    }
+
     /// Nobody answers any more.
     pub fn stop(&self) {
         self.lease_until.store(0, Ordering::Release);
@@ -152,4 +164,20 @@ impl Gauges {
 
 fn nanos(at: Option<Now>) -> u64 {
     at.map_or(0, |at| u64::try_from(at.as_nanos()).unwrap_or(ENDLESS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stale reads waited for a leader after each start, and failed where there was none.
+    #[test]
+    fn a_state_of_an_earlier_life_is_as_old_as_can_be_and_nobody_s_word() {
+        let gauges = Gauges::new(Duration::from_secs(7));
+        assert_eq!(gauges.contact().last, None, "a blank server knows nothing");
+        gauges.set_restored();
+        assert_eq!(gauges.contact().last.map(|age| age.as_millis()), Some(9_223_372_036_854));
+        assert!(!gauges.contact().known_leader && !gauges.contact().leads);
+        assert_eq!(gauges.standing().last_contact, None);
+    }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_lite::future::zip;
 use muster_protocol::entry::{Configuration, Server, ServerId};
 use muster_protocol::log::{self, FileName, OnDamage, Recovered, SnapshotMeta, SnapshotReader, recover};
 use muster_protocol::raft;
@@ -18,7 +19,7 @@ use super::runner::Runner;
 use crate::config::{Performance, RaftConfig};
 use crate::runtime::mesh::{Receiver, Sender};
 use crate::runtime::publish::Published;
-use crate::runtime::{blocking, random, readback};
+use crate::runtime::{blocking, fs, random, readback};
 use crate::store::{State, StateBuilder};
 
 /// The folder in the data folder that the log and the snapshots lie in.
@@ -68,9 +69,7 @@ impl Opening {
             ..log::Options::default()
         };
         let folder = setup.data_dir.map(|folder| folder.join(FOLDER));
-        let reading = folder.clone();
-        let read = blocking::run(move || read(reading.as_deref(), recovery)).await;
-        let (recovered, state, loss_accepted) = read.map_err(|panicked| panicked.to_string())??;
+        let Opened { recovered, state, loss_accepted } = read(folder.clone(), recovery).await?;
         let disk = match folder {
             Some(folder) => {
                 Disk::files(folder).map_err(|error| format!("cannot start the disk thread: {error}"))?
@@ -81,12 +80,14 @@ impl Opening {
         let options = Options {
             hold_timeout: setup.performance.rpc_hold_timeout,
             snapshot_threshold: setup.raft.snapshot_threshold,
+            snapshot_interval: setup.raft.snapshot_interval,
             trailing_logs: setup.raft.trailing_logs,
             ..Options::new(raft)
         };
         gauges.set_hold(options.hold_timeout);
         if state.index() > 0 {
             published.store(state.clone());
+            gauges.set_restored();
         }
         let forced =
             setup.forced.map(|(forced, own)| force(&forced, &own, &recovered)).transpose()?.flatten();
@@ -107,52 +108,134 @@ fn force(forced: &Forced, own: &Server, recovered: &Recovered) -> Result<Option<
     Ok((wanted != *known).then_some(wanted))
 }
 
-/// What the files hold, the state in the newest snapshot, and the operator's word if there was one.
-///
+/// What a folder holds.
+struct Opened {
+    recovered: Recovered,
+    /// The state in the newest snapshot.
+    state: State,
+    /// The operator's word, if there was one.
+    loss_accepted: Option<PathBuf>,
+}
+
 /// # Errors
 /// The files cannot be read, or not be used.
-fn read(
-    folder: Option<&Path>,
-    mut options: log::Options,
-) -> Result<(Recovered, State, Option<PathBuf>), String> {
-    let mut word = None;
-    let files = match folder {
-        Some(folder) => {
-            readback::make_folder(folder).map_err(|error| error.to_string())?;
-            word = Some(folder.join(ACCEPT_LOSS)).filter(|path| readback::length(path).is_ok());
-            read_files(folder).map_err(|error| error.to_string())?
-        }
-        None => Vec::new(),
+async fn read(folder: Option<PathBuf>, mut options: log::Options) -> Result<Opened, String> {
+    let Some(folder) = folder else {
+        let recovered = recover(options, Vec::new()).map_err(|refused| refused.to_string())?;
+        return Ok(Opened { recovered, state: State::new(), loss_accepted: None });
     };
+    let survey = folder.clone();
+    let Files { names, snapshots, newest, word } = off_the_core(move || Files::survey(&survey)).await?;
     if let Some(path) = &word {
         options.on_damage = OnDamage::AcceptLoss;
         tracing::warn!(target: "agent.server.raft", "{}: what damage has taken from the log is given up", path.display());
     }
-    let recovered = recover(options, files).map_err(|refused| match folder {
-        Some(folder) => format!("{}: {refused}", folder.display()),
-        None => refused.to_string(),
-    })?;
-    let state = match &recovered.snapshot {
-        Some(snapshot) => build(snapshot)?,
-        None => State::new(),
+    // Neither needs the other, and each keeps a core busy.
+    let building = off_the_core({
+        let newest = newest.clone();
+        move || newest.as_ref().map(build).transpose()
+    });
+    let recovering = off_the_core(move || {
+        let mut files = snapshots;
+        read_rest(&folder, &names, &mut files).map_err(|error| error.to_string())?;
+        recover(options, files).map_err(|refused| format!("{}: {refused}", folder.display()))
+    });
+    let (built, recovered) = zip(building, recovering).await;
+    let recovered = recovered?;
+    let state = match (&recovered.snapshot, built, newest) {
+        (Some(used), built, Some(newest)) if *used.meta() == *newest.meta() => built?.unwrap_or_default(),
+        // The newest one was damaged after all.
+        (Some(used), ..) => {
+            let used = used.clone();
+            off_the_core(move || build(&used)).await?
+        }
+        (None, ..) => State::new(),
     };
-    Ok((recovered, state, word))
+    Ok(Opened { recovered, state, loss_accepted: word })
 }
 
-fn read_files(folder: &Path) -> io::Result<Vec<log::File>> {
-    let mut files = Vec::new();
-    for text in readback::names(folder)? {
-        let Some(name) = FileName::parse(&text) else { continue };
-        let path = folder.join(text);
+async fn off_the_core<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    blocking::run(job).await.map_err(|panicked| panicked.to_string())?
+}
+
+/// The files of a folder, of which only the snapshots have been read.
+struct Files {
+    names: Vec<FileName>,
+    snapshots: Vec<log::File>,
+    /// The newest snapshot, if all of it can be used.
+    newest: Option<SnapshotReader>,
+    /// The operator's.
+    word: Option<PathBuf>,
+}
+
+impl Files {
+    /// # Errors
+    /// The folder cannot be made or read.
+    fn survey(folder: &Path) -> Result<Files, String> {
+        fs::make_folder(folder).map_err(|error| error.to_string())?;
+        let names = readback::names(folder).map_err(|error| error.to_string())?;
+        let names = names.iter().filter_map(|name| FileName::parse(name)).collect();
+        let word = Some(folder.join(ACCEPT_LOSS)).filter(|path| readback::length(path).is_ok());
+        let mut files = Files { names, snapshots: Vec::new(), newest: None, word };
+        files.read_snapshots(folder).map_err(|error| error.to_string())?;
+        Ok(files)
+    }
+
+    /// Of those before the newest whole one only the ends are read: they are looked at again when they are needed.
+    fn read_snapshots(&mut self, folder: &Path) -> io::Result<()> {
+        let mut snapshots: Vec<(u64, u64)> = self.names.iter().filter_map(snapshot_of).collect();
+        snapshots.sort_unstable();
+        for (index, term) in snapshots.into_iter().rev() {
+            let name = FileName::Snapshot { term, index };
+            let path = folder.join(name.to_string());
+            let bytes = match self.newest {
+                None => readback::read_finished(&path)?,
+                Some(_) => readback::read_ends(&path)?,
+            };
+            if self.newest.is_none() {
+                let named =
+                    |reader: &SnapshotReader| (reader.meta().index, reader.meta().term) == (index, term);
+                let opened = SnapshotReader::open(bytes.clone()).ok();
+                self.newest = opened.filter(|reader| named(reader) && reader.verify().is_ok());
+            }
+            self.snapshots.push(log::File { name, size: bytes.len() as u64, bytes });
+        }
+        Ok(())
+    }
+}
+
+fn snapshot_of(name: &FileName) -> Option<(u64, u64)> {
+    match name {
+        FileName::Snapshot { term, index } => Some((*index, *term)),
+        _ => None,
+    }
+}
+
+/// Segments that a write could have failed in: the one that is written and the next, made ahead. To those before it nothing is written any
+/// more once the next one has a frame, and what was written is durable, or the server would have ended.
+const SEGMENTS_WRITTEN: usize = 2;
+
+fn read_rest(folder: &Path, names: &[FileName], files: &mut Vec<log::File>) -> io::Result<()> {
+    let segments = names.iter().filter(|name| matches!(name, FileName::Segment(_)));
+    let mut finished = segments.count().saturating_sub(SEGMENTS_WRITTEN);
+    // Names are in order, and so are the numbers in them.
+    for name in names {
+        let path = folder.join(name.to_string());
         let bytes = match name {
-            FileName::Snapshot { .. } => readback::read_finished(&path)?,
+            FileName::Snapshot { .. } => continue,
             // What is unfinished is removed, whatever it holds.
             FileName::SnapshotDraft { .. } => bytes::Bytes::new(),
+            FileName::Segment(_) if finished > 0 => {
+                finished -= 1;
+                readback::read_finished(&path)?
+            }
             FileName::Vote | FileName::Segment(_) => readback::read(&path)?,
         };
-        files.push(log::File { name, size: readback::length(&path)?, bytes });
+        files.push(log::File { name: *name, size: readback::length(&path)?, bytes });
     }
-    Ok(files)
+    Ok(())
 }
 
 /// The state in a snapshot.

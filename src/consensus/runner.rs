@@ -192,6 +192,7 @@ impl Runner {
         if !self.presumed {
             self.gauges.update(&self.replica);
         }
+        metrics::sample(Sample::RaftTurn, time::now() - started);
         if self.replica.has_started()
             && let Some(file) = self.remove_when_started.take()
             && let Err(why) = fs::remove(file).await

@@ -3,9 +3,11 @@
 //! all the time; no registration may wait behind them to be written.
 
 use super::mesh::{OneSender, oneshot};
+use super::sys;
 use super::task::panic_text;
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
@@ -37,7 +39,23 @@ pub async fn run<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) ->
     run_on(&FILES, job, false).await
 }
 
-/// The same on the pool for name resolution; a job that nobody waits for any more when its turn comes is not begun.
+/// Runs a long `job` on a thread of its own that gives way to all others: beside it, requests are answered as ever. Whoever
+/// waits for something of it learns of a panic by what it drops.
+///
+/// # Errors
+/// The thread does not start; the job is dropped.
+pub fn run_beside(name: &str, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let work = move || {
+        sys::unpin();
+        sys::give_way();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+            tracing::error!("a job beside the others panicked: {}", panic_text(&*panic));
+        }
+    };
+    thread::Builder::new().name(name.into()).stack_size(STACK).spawn(work).map(drop)
+}
+
+/// Runs `job` on the pool for name resolution; a job that nobody waits for any more when its turn comes is not begun.
 ///
 /// # Errors
 /// The job panicked.
@@ -144,6 +162,7 @@ impl Pool {
     }
 
     fn work(&self) {
+        sys::unpin();
         loop {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             while state.jobs.is_empty() {

@@ -122,12 +122,29 @@ pub async fn rename(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> io::Res
     .await
 }
 
-/// Makes a folder and those above it. Blocking; for start-up.
+/// Makes a folder and those above it, durably; one that is there is fine. Blocking; for start-up.
 ///
 /// # Errors
 /// Names the folder.
 pub fn make_folder(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path).map_err(|error| name("cannot make", path, &error))
+    // Whoever made it in an earlier life may have been killed before it lasted.
+    let made = make_folders(path).and_then(|()| sync_parent(path));
+    made.map_err(|error| name("cannot make", path, &error))
+}
+
+/// Each folder that is made lasts only once the one above it is synced.
+fn make_folders(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_folders(parent)?;
+    }
+    match fs::create_dir(path) {
+        // Another task may have made it meanwhile, and not have synced it yet.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => Err(error),
+        _ => sync_parent(path),
+    }
 }
 
 /// Bytes of the file system that a path lies on: all of them, and those free for us. Blocking.
@@ -142,7 +159,7 @@ const UNFINISHED: &str = "unfinished";
 
 fn write_now(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
+        make_folders(parent)?;
     }
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{:016x}.{UNFINISHED}", random::seed()));
@@ -179,4 +196,22 @@ async fn off_the_executor<T: Send + 'static>(
 
 fn name(action: &str, path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{action} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_made_with_all_above_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let deep = folder.path().join("a/b/c");
+        make_folder(&deep).expect("made");
+        make_folder(&deep).expect("it is there");
+        assert!(deep.is_dir());
+        let file = deep.join("file");
+        write_now(&file.join("under"), b"x", 0o600).expect("a folder of that name is made");
+        let error = make_folder(&file.join("under/more")).expect_err("a file is in the way");
+        assert!(error.to_string().contains("under/more"), "{error}");
+    }
 }

@@ -25,6 +25,7 @@ pub mod random;
 mod reactor;
 pub mod readback;
 pub mod signal;
+pub mod spool;
 mod sys;
 pub mod tally;
 pub mod task;

@@ -67,56 +67,74 @@ pub fn read(path: &Path) -> io::Result<Bytes> {
     read.map_err(|error| named("cannot read", path, &error))
 }
 
-/// All bytes of a file that nobody writes to again (it may be removed). A large one is mapped, and so takes no memory that the
-/// kernel could not have back.
+/// All bytes of a file that nobody writes to again (it may be removed). A large one is mapped: its bytes are not copied, and
+/// the kernel can have their memory back.
 ///
 /// # Errors
 /// Names the file.
 pub fn read_finished(path: &Path) -> io::Result<Bytes> {
     let read = File::open(path).and_then(|file| {
         let length = file.metadata()?.len();
-        if length < MAPPED_MIN || !is_readable(&file, length) {
-            return read_exactly(&file, length);
+        match length >= MAPPED_MIN && is_readable(&file, 0, length) {
+            true => map(&file),
+            false => copy(&file, length).map(|(bytes, _)| bytes),
         }
-        // SAFETY: the file has been renamed to its final name, or its writer waits for us: nobody changes its bytes any more.
-        // They were just read, so that a page that cannot be had (which would kill the process) is as unlikely as can be.
-        let map = unsafe { Mmap::map(&file) }?;
-        Ok(Bytes::from_owner(map))
     });
     read.map_err(|error| named("cannot read", path, &error))
 }
 
-/// Makes the folder, and its name last.
+/// The same for a file of which only the first and the last MiB will be looked at: no more is read now.
 ///
 /// # Errors
-/// Names the folder.
-pub fn make_folder(path: &Path) -> io::Result<()> {
-    let made = fs::create_dir_all(path).and_then(|()| match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
+/// Names the file.
+pub fn read_ends(path: &Path) -> io::Result<Bytes> {
+    let read = File::open(path).and_then(|file| {
+        let length = file.metadata()?.len();
+        let tail = length.saturating_sub(BLOCK as u64);
+        let ends =
+            length >= MAPPED_MIN && is_readable(&file, 0, BLOCK as u64) && is_readable(&file, tail, length);
+        match ends {
+            true => map(&file),
+            false => copy(&file, length).map(|(bytes, _)| bytes),
+        }
     });
-    made.map_err(|error| named("cannot make", path, &error))
+    read.map_err(|error| named("cannot read", path, &error))
 }
 
 fn read_all(file: &File) -> io::Result<Bytes> {
-    let bytes = read_exactly(file, file.metadata()?.len())?;
-    // Block by block, as most of a fresh file is zeros.
-    let blocks = bytes.chunks(ZEROS.len()).rev().take_while(|block| **block == ZEROS[..block.len()]);
-    let end = bytes.len() - blocks.map(<[u8]>::len).sum::<usize>();
-    Ok(bytes.slice(..end))
+    let (bytes, written) = copy(file, file.metadata()?.len())?;
+    // Block by block, as most of what follows the last frame is zeros.
+    let blocks = bytes[..written].chunks(ZEROS.len()).rev();
+    let zeros = blocks.take_while(|block| **block == ZEROS[..block.len()]).map(<[u8]>::len).sum::<usize>();
+    Ok(bytes.slice(..written - zeros))
 }
 
-fn read_exactly(file: &File, length: u64) -> io::Result<Bytes> {
-    let length = usize::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    let mut bytes = vec![0; length + ALIGNMENT - 1];
+/// A copy of a file, and where the last part of it ends that was ever written. The rest is not read: it takes neither time nor memory.
+fn copy(file: &File, length: u64) -> io::Result<(Bytes, usize)> {
+    let size = usize::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    // Zeroed memory is no memory until it is touched.
+    let mut bytes = vec![0; size + ALIGNMENT - 1];
     let skip = bytes.as_ptr().align_offset(ALIGNMENT);
-    for start in (0..length).step_by(BLOCK) {
-        let block = &mut bytes[skip + start..skip + length.min(start + BLOCK)];
-        if file.read_exact_at(block, start as u64).is_err() {
-            read_around_damage(file, block, start as u64);
+    let mut written = 0;
+    while let Some((begin, end)) = sys::written_part(file, written as u64, length) {
+        let (begin, end) = (begin as usize, end as usize);
+        for start in (begin..end).step_by(BLOCK) {
+            let block = &mut bytes[skip + start..skip + end.min(start + BLOCK)];
+            if file.read_exact_at(block, start as u64).is_err() {
+                read_around_damage(file, block, start as u64);
+            }
         }
+        written = end;
     }
-    Ok(Bytes::from(bytes).slice(skip..skip + length))
+    Ok((Bytes::from(bytes).slice(skip..skip + size), written))
+}
+
+fn map(file: &File) -> io::Result<Bytes> {
+    // SAFETY: nobody changes the bytes of the file any more: a snapshot has its final name or its writer waits for us, and what is
+    // looked at of a segment, its frames, is written once. They were just read without a fault, so that a page that
+    // cannot be had later (which would kill the process) is as unlikely as can be.
+    let map = unsafe { Mmap::map(file) }?;
+    Ok(Bytes::from_owner(map))
 }
 
 fn read_around_damage(file: &File, block: &mut [u8], start: u64) {
@@ -127,11 +145,12 @@ fn read_around_damage(file: &File, block: &mut [u8], start: u64) {
     }
 }
 
-fn is_readable(file: &File, length: u64) -> bool {
+/// Whether the disk gives all bytes of `from..to`; leaves them in the page cache.
+fn is_readable(file: &File, from: u64, to: u64) -> bool {
     let mut block = vec![0; BLOCK];
-    let mut start = 0;
-    while start < length {
-        let some = BLOCK.min(usize::try_from(length - start).unwrap_or(BLOCK));
+    let mut start = from;
+    while start < to {
+        let some = BLOCK.min(usize::try_from(to - start).unwrap_or(BLOCK));
         if file.read_exact_at(&mut block[..some], start).is_err() {
             return false;
         }
@@ -152,8 +171,7 @@ mod tests {
     fn files_come_back_aligned_and_without_the_zeros_behind() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("sub");
-        make_folder(&path).expect("it can be made");
-        make_folder(&path).expect("it is there");
+        fs::create_dir(&path).expect("made");
         let file = path.join("a");
         let mut bytes = vec![7; 3000];
         bytes.resize(100_000, 0);
@@ -169,6 +187,31 @@ mod tests {
         bytes.resize(MAPPED_MIN as usize + 5, 9);
         fs::write(&file, &bytes).expect("written");
         assert_eq!(read_finished(&file).expect("mapped"), bytes);
+        let ends = read_ends(&file).expect("mapped");
+        assert_eq!(
+            (ends.len(), &ends[..8], &ends[ends.len() - 8..]),
+            (bytes.len(), &bytes[..8], &[9; 8][..])
+        );
         assert!(read(&path.join("b")).expect_err("not there").to_string().contains("sub/b"));
+    }
+
+    /// A segment is reserved as a whole and written from its beginning; a write that went astray may lie anywhere in it.
+    #[test]
+    fn what_was_never_written_reads_as_zeros_wherever_it_lies() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a");
+        let length = 3 * MAPPED_MIN;
+        let file = File::options().create(true).truncate(true).write(true).open(&path).expect("made");
+        assert!(read(&path).expect("an empty one").is_empty());
+        sys::allocate(&file, length).expect("reserved");
+        assert!(read(&path).expect("all zeros").is_empty());
+        file.write_all_at(&[7; 5000], 0).expect("written");
+        file.write_all_at(&[8; 10], 2 * MAPPED_MIN + 4096).expect("written");
+        let bytes = read(&path).expect("read");
+        let end = 2 * MAPPED_MIN as usize + 4096;
+        assert_eq!((&bytes[..5000], &bytes[end..end + 10]), (&[7; 5000][..], &[8; 10][..]));
+        assert!(bytes[5000..end].iter().chain(&bytes[end + 10..]).all(|byte| *byte == 0));
+        assert!(bytes.len() <= end + 4096, "{}", bytes.len());
+        assert_eq!(sys::written_part(&file, length, length), None);
     }
 }

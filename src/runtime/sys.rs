@@ -213,6 +213,24 @@ pub(super) fn pin_to(cpu: usize) {
     }
 }
 
+/// Lets the calling thread run wherever the process may: a thread inherits the CPU of the core that starts it. A refusal is harmless.
+pub(super) fn unpin() {
+    let mut set = std::mem::MaybeUninit::<libc::cpu_set_t>::zeroed();
+    // SAFETY: the kernel fills at most the given size of the zeroed set, which is whole whatever it fills, and then only reads it. The
+    // thread asked about is the first one of the process, which is never pinned.
+    unsafe {
+        if libc::sched_getaffinity(libc::getpid(), size_of::<libc::cpu_set_t>(), set.as_mut_ptr()) == 0 {
+            libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set.as_ptr());
+        }
+    }
+}
+
+/// Lets the calling thread give way to all others of the process. It cannot be taken back. A refusal is harmless.
+pub(super) fn give_way() {
+    // SAFETY: takes no pointer. On Linux it holds for the calling thread alone.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
+}
+
 /// Size and free bytes of the file system that a path lies on.
 pub(super) fn space(path: &std::path::Path) -> io::Result<(u64, u64)> {
     use std::os::unix::ffi::OsStrExt;
@@ -283,4 +301,25 @@ pub(super) fn allocate(file: &std::fs::File, size: u64) -> io::Result<()> {
 pub(super) fn forget_cached(file: &std::fs::File) {
     // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call takes numbers only.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+}
+
+/// The first part of a file at or behind `from` that may hold more than zeros: where it begins and where it ends. `None`: nothing
+/// behind `from` was ever written. Where the file system cannot tell, all of the file was.
+pub(super) fn written_part(file: &std::fs::File, from: u64, length: u64) -> Option<(u64, u64)> {
+    let seek = |from: u64, whence| {
+        let from = libc::off_t::try_from(from).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        // SAFETY: takes no pointer; nobody here reads or writes at a file's own position.
+        let place = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
+        u64::try_from(place).map_err(|_| io::Error::last_os_error())
+    };
+    if from >= length {
+        return None;
+    }
+    let begin = match seek(from, libc::SEEK_DATA) {
+        Ok(begin) => begin,
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return None,
+        Err(_) => return Some((from, length)),
+    };
+    let end = seek(begin, libc::SEEK_HOLE).unwrap_or(length);
+    (begin < length).then_some((begin, end.clamp(begin, length)))
 }

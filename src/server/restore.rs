@@ -1,6 +1,7 @@
 //! Restoring an archive: read once to know that it is whole, then once more to send it through the log.
 
 use std::fmt;
+use std::io::{Cursor, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -8,9 +9,10 @@ use futures_lite::future;
 
 use crate::archive;
 use crate::consensus::{Proposals, ProposeError};
+use crate::runtime::spool::Spool;
 use crate::runtime::{blocking, mesh, random, task, time};
 use crate::store::command::{Applied, Command, RestoreOp};
-use crate::store::{RESTORE_PART_LENGTH_MAX, Section, StateBuilder};
+use crate::store::{RESTORE_LENGTH_MAX, RESTORE_PART_LENGTH_MAX, Section, StateBuilder};
 
 /// Sections that are unpacked ahead of the log.
 const SECTIONS_AHEAD: usize = 2;
@@ -19,7 +21,7 @@ const SECTIONS_AHEAD: usize = 2;
 const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 const BUSY_RETRIES: usize = 200;
 
-/// Whether an archive is being restored: each holds its body in memory, and a cluster takes one at a time anyway.
+/// Whether an archive is being restored: a cluster takes one at a time.
 static RESTORING: AtomicBool = AtomicBool::new(false);
 
 /// The right to restore. Given back when dropped.
@@ -35,6 +37,25 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         RESTORING.store(false, Ordering::Release);
+    }
+}
+
+/// An archive as it came.
+#[derive(Clone, Debug)]
+pub enum Archive {
+    /// In memory.
+    Memory(Bytes),
+    /// In a file.
+    File(Spool),
+}
+
+impl Archive {
+    /// Its bytes from the first on. Blocking.
+    fn reader(&self) -> Box<dyn Read + Send> {
+        match self {
+            Archive::Memory(bytes) => Box::new(Cursor::new(bytes.clone())),
+            Archive::File(spool) => Box::new(spool.reader()),
+        }
     }
 }
 
@@ -62,9 +83,11 @@ impl std::error::Error for RestoreError {}
 ///
 /// # Errors
 /// See [`RestoreError`].
-pub async fn restore(proposals: &Proposals, archive: Bytes) -> Result<(), RestoreError> {
+pub async fn restore(proposals: &Proposals, archive: Archive) -> Result<(), RestoreError> {
     let whole = archive.clone();
-    let sections = off_the_core(move || check(&whole)).await?.map_err(RestoreError::Archive)?;
+    let sections = off_the_core(move || check(whole.reader(), RESTORE_LENGTH_MAX))
+        .await?
+        .map_err(RestoreError::Archive)?;
     let id = random::seed();
     propose(proposals, RestoreOp::Begin { id, sections }).await?;
     match send(proposals, id, archive).await {
@@ -81,9 +104,15 @@ pub async fn restore(proposals: &Proposals, archive: Bytes) -> Result<(), Restor
     }
 }
 
-/// Reads the archive to its end: how many sections it has.
-fn check(archive: &[u8]) -> Result<u64, String> {
+/// Reads the archive to its end: how many sections it has. One that holds more than the state takes is refused before anything
+/// goes into the log, at its first byte too many: packed zeros unpack to a thousand times as much.
+fn check(archive: impl Read, length_max: usize) -> Result<u64, String> {
+    let mut length = 0;
     let contents = archive::read(archive, &mut |Section { kind, version, bytes }| {
+        length += bytes.len();
+        if length > length_max {
+            return Err(format!("the archive holds more than the {length_max} bytes that a restore takes"));
+        }
         StateBuilder::check(kind, version, &bytes).map(drop).map_err(|why| why.to_string())
     });
     let contents = contents.map_err(|why| why.to_string())?;
@@ -92,10 +121,10 @@ fn check(archive: &[u8]) -> Result<u64, String> {
 }
 
 /// Sends the parts and the commit.
-async fn send(proposals: &Proposals, id: u64, archive: Bytes) -> Result<(), RestoreError> {
+async fn send(proposals: &Proposals, id: u64, archive: Archive) -> Result<(), RestoreError> {
     let (ahead, mut sections) = mesh::channel(SECTIONS_AHEAD);
     let reading = task::spawn(blocking::run(move || {
-        archive::read(&archive[..], &mut |section| {
+        archive::read(archive.reader(), &mut |section| {
             future::block_on(ahead.send(section)).map_err(|_| "nobody wants the rest".to_owned())
         })
     }));
@@ -130,4 +159,20 @@ async fn off_the_core<T: Send + 'static>(
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, RestoreError> {
     blocking::run(job).await.map_err(|why| RestoreError::Archive(why.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::State;
+
+    #[test]
+    fn an_archive_of_too_many_bytes_is_refused_before_anything_is_proposed() {
+        let facts = archive::Facts { term: 1, servers: Vec::new(), configuration_index: 1, unix_ms: 0 };
+        let mut writer = archive::Writer::new(&State::new(), facts);
+        let bytes: Vec<u8> = std::iter::from_fn(|| writer.next_piece()).flatten().collect();
+        assert_eq!(check(&bytes[..], 1 << 20), Ok(1), "the head is a section");
+        let refused = check(&bytes[..], 8).expect_err("it has more bytes than these");
+        assert!(refused.contains("more than the 8 bytes that a restore takes"), "{refused}");
+    }
 }

@@ -81,10 +81,46 @@ fn a_damaged_archive_changes_nothing() {
     assert_eq!(agent.get("/v1/kv/?recurse").index(), index, "nothing was written");
 }
 
+/// Bytes that cannot be packed, in hexadecimal digits.
+fn noise(seed: u64, length: usize) -> String {
+    let mut state = seed | 1;
+    let mut word = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        format!("{state:016x}")
+    };
+    std::iter::from_fn(|| Some(word())).take(length / 16).collect()
+}
+
+/// It goes through a file without a name, a MiB at a time, and the rest of it with the last piece.
+#[test]
+fn an_archive_that_is_too_large_for_memory_is_restored() {
+    let agent = Agent::server(json!({}));
+    for number in 0..20 {
+        put_key(&agent, &format!("a/{number}"), &noise(number + 1, 400_000));
+    }
+    muster(&agent, &["snapshot", "save", "a.snap"]);
+    let archive = std::fs::read(agent.folder().join("a.snap")).expect("the saved file");
+    assert!(archive.len() > 3 << 20, "{}", archive.len());
+    let before = keys(&agent);
+    put_key(&agent, "gone", "1");
+    let mut flipped = archive.clone();
+    flipped[archive.len() - (1 << 20)] ^= 0x40;
+    let mut one = Connection::open(agent.ports.http).expect("a connection");
+    for (archive, status) in [(&flipped, 500), (&archive, 200), (&archive, 200)] {
+        let restored =
+            one.exchange(&Request::new("PUT", "/v1/snapshot").body(archive.clone())).expect("a reply");
+        assert_eq!(restored.status, status, "{}", restored.text());
+    }
+    assert_eq!(keys(&agent), before);
+    assert_eq!(agent.get("/v1/kv/a/7?raw").text(), noise(8, 400_000));
+}
+
 /// The log's own snapshots and its entries carry on what a restore began: rows, and an index ahead of the log's.
 #[test]
 fn a_restored_state_survives_restarts() {
-    let mut agent = Agent::server(json!({"raft_snapshot_threshold": 50}));
+    let mut agent = Agent::server(json!({"raft_snapshot_threshold": 50, "raft_snapshot_interval": "10ms"}));
     for number in 0..200 {
         put_key(&agent, &format!("a/{number}"), "1");
     }

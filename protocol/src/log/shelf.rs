@@ -8,7 +8,7 @@ use super::FileName;
 
 /// A snapshot is written in durable pieces of no more than this many bytes: the log's own writes wait for one such piece at most, and the sync at the end
 /// finds little left.
-const PIECE_BYTES: usize = 512 << 10;
+const PIECE_BYTES: usize = 256 << 10;
 
 /// A whole snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Committed entries become state, batch by batch: first the state is given out, then the writers are told.
 
-use muster_protocol::entry::{Configuration, EntryKind};
+use muster_protocol::entry::{Configuration, EntryKind, Now};
 
-use super::limits::BATCH_BYTES_MAX;
+use super::limits::{BATCH_BYTES_MAX, HELD_BACK_MAX};
 use super::writes::answer;
 use super::{Done, Effect, Kinds, Outcome, Published, Replica, newer_version};
 use crate::consensus::{COMMAND_VERSION, Encoded};
@@ -12,13 +12,19 @@ use crate::store::command::{ArchivedCatalogOp, ArchivedCommand};
 /// What one batch has come to.
 #[derive(Default)]
 struct Batch {
-    touched: Touched,
-    kinds: Kinds,
+    changes: Unpublished,
     answers: Vec<(u64, Outcome)>,
-    /// Whether the state moved.
-    moved: bool,
     /// What its entries weigh.
     bytes: usize,
+}
+
+/// What has changed since the state was given out last.
+#[derive(Default)]
+pub(super) struct Unpublished {
+    touched: Touched,
+    kinds: Kinds,
+    /// When the state moved first.
+    since: Option<Now>,
 }
 
 impl Replica {
@@ -27,6 +33,9 @@ impl Replica {
         let commit = self.raft.commit_index();
         if self.applied.0 < commit {
             self.apply_batch(commit, out);
+        }
+        if self.unpublished.since.is_some() {
+            return;
         }
         if self.applied.0 >= self.heard.1 && self.heard.1 > 0 {
             self.contact = Some(self.heard.0);
@@ -39,8 +48,13 @@ impl Replica {
         }
     }
 
+    /// Whether the state that was given out lacks what was applied since.
+    pub fn holds_back(&self) -> bool {
+        self.unpublished.since.is_some()
+    }
+
     fn apply_batch(&mut self, commit: u64, out: &mut Vec<Effect>) {
-        let mut batch = Batch::default();
+        let mut batch = Batch { changes: std::mem::take(&mut self.unpublished), ..Batch::default() };
         let last = commit.min(self.applied.0 + self.options.batch_max as u64);
         while self.applied.0 < last && batch.bytes < BATCH_BYTES_MAX {
             if let Err(why) = self.apply_next(&mut batch, out) {
@@ -49,12 +63,25 @@ impl Replica {
                 return;
             }
         }
-        let Batch { touched, kinds, answers, moved, .. } = batch;
-        if moved {
+        let Batch { changes, answers, .. } = batch;
+        if answers.is_empty() && self.may_hold_back(&changes, commit) {
+            self.unpublished = changes;
+            return;
+        }
+        if changes.since.is_some() {
             let (state, applied) = (self.state.clone(), self.applied.0);
+            let Unpublished { touched, kinds, .. } = changes;
             out.push(Effect::Publish(Box::new(Published { state, applied, touched, kinds })));
         }
         answer(answers, out);
+    }
+
+    /// A state that was given out is never changed: each branch of its tables on the way to a row is copied first. So a server that has
+    /// much to catch up with gives out its state only now and then, and when somebody's turn has come: it is several times as fast.
+    fn may_hold_back(&self, changes: &Unpublished, commit: u64) -> bool {
+        let young = changes.since.is_none_or(|since| self.now.saturating_sub(since) < HELD_BACK_MAX);
+        let wanted = self.reads.next_index().is_some_and(|index| index <= self.applied.0);
+        self.applied.0 < commit && young && !wanted
     }
 
     /// # Errors
@@ -68,7 +95,7 @@ impl Replica {
         match kind {
             EntryKind::Noop => {
                 self.state.new_term(index);
-                batch.moved = true;
+                batch.changes.since.get_or_insert(self.now);
             }
             EntryKind::Configuration => {
                 let configuration = Configuration::decode(entry.version, &entry.body)
@@ -81,10 +108,10 @@ impl Replica {
                 // SAFETY: an entry gets into the log from a valid archive only (`Encoded::of`, or a link that has validated it), at an
                 // aligned address, and comes back from the disk only with the checksum that it had then.
                 let command = unsafe { Encoded::trusted(&entry.body) };
-                batch.kinds.count(command);
-                let result = self.state.apply(index, command, &mut batch.touched);
+                batch.changes.kinds.count(command);
+                let result = self.state.apply(index, command, &mut batch.changes.touched);
                 applied = Some(Done { index: self.state.index(), applied: result });
-                batch.moved = true;
+                batch.changes.since.get_or_insert(self.now);
             }
         }
         let weight = super::cache::weight(entry);

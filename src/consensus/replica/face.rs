@@ -25,6 +25,8 @@ pub struct Options {
     pub hold_timeout: Duration,
     /// Entries since the last snapshot from which on another may be taken: Consul's `raft_snapshot_threshold`.
     pub snapshot_threshold: u64,
+    /// How often it is looked whether there are as many: Consul's `raft_snapshot_interval`. Nothing: always.
+    pub snapshot_interval: Duration,
     /// Entries kept before a snapshot, for followers that are a little behind: Consul's `raft_trailing_logs`.
     pub trailing_logs: u64,
     /// Entries applied before their state is published.
@@ -32,12 +34,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// Consul's defaults around Raft's timing.
+    /// Consul's defaults around Raft's timing; snapshots are taken as soon as there are entries for one.
     pub fn new(raft: raft::Options) -> Options {
         Options {
             raft,
             hold_timeout: Duration::from_secs(7),
             snapshot_threshold: 16_384,
+            snapshot_interval: Duration::ZERO,
             trailing_logs: 10_240,
             batch_max: BATCH_MAX,
         }
@@ -240,6 +243,6 @@ pub struct Indexes {
     pub last_term: u64,
     /// Index of the newest entry that a majority holds.
     pub commit: u64,
-    /// Index of the newest entry in the published state.
+    /// Index of the newest entry in the state, which is given out by and by.
     pub applied: u64,
 }

@@ -13,6 +13,9 @@ pub(super) const BATCH_MAX: usize = crate::consensus::BATCH_MAX;
 /// disk get their turn while a server catches up.
 pub(super) const BATCH_BYTES_MAX: usize = 1 << 20;
 
+/// How long a server that catches up may keep a newer state to itself while nobody waits for just that.
+pub(super) const HELD_BACK_MAX: Duration = Duration::from_millis(100);
+
 /// Bytes of writes in one message to the leader, but at least one write. As in Raft's messages.
 pub(super) const FORWARD_BYTES_MAX: usize = 512 << 10;
 
@@ -40,8 +43,12 @@ pub(super) const SNAPSHOT_RESEND: Duration = Duration::from_secs(1);
 /// Silence after which sending a snapshot counts as failed; Raft then asks for it again when the server answers.
 pub(super) const SNAPSHOT_SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// A snapshot is due when this many times the threshold of entries have come since the last one, even if they
-/// are few bytes next to it: replaying them should take seconds, not minutes.
+/// Thresholds of entries from which on a snapshot does not wait for its interval: after a burst of writes too, a start should
+/// replay no more than takes about a second.
+pub(super) const THRESHOLDS_HURRY: u64 = 16;
+
+/// Thresholds of entries from which on a snapshot is due even if they are few bytes next to it: replaying them should take seconds,
+/// not minutes.
 pub(super) const THRESHOLDS_MAX: u64 = 64;
 
 /// Age of an unfinished request of the disk from which on Raft is told.

@@ -60,6 +60,8 @@ pub struct Replica {
     applied: (u64, u64),
     /// The configuration as of `applied`, with the index of its entry.
     applied_configuration: (u64, Configuration),
+    /// What `state` holds and nobody was given yet.
+    unpublished: apply::Unpublished,
     cache: EntryCache,
     writes: Writes,
     reads: Reads,
@@ -125,7 +127,8 @@ impl Replica {
         let backlog = (self.applied.0 < self.raft.commit_index()).then_some(self.now);
         let peers = self.peers_due();
         let retry = self.writes.retry_due(self.now).into_iter().chain(self.reads.retry_due(self.now)).min();
-        [self.raft.next_deadline(), self.log.next_deadline(), sweep, backlog, peers, retry]
+        let snapshot = self.snapshot_due();
+        [self.raft.next_deadline(), self.log.next_deadline(), sweep, backlog, peers, retry, snapshot]
             .into_iter()
             .flatten()
             .min()

@@ -64,6 +64,11 @@ impl Reads {
         self.any_fresh() || !self.asked.is_empty() || !self.known.is_empty()
     }
 
+    /// The lowest index that reads wait for, of those whose index is known.
+    pub fn next_index(&self) -> Option<u64> {
+        self.known.first_key_value().map(|(index, _)| *index)
+    }
+
     /// When what is not asked yet is asked, if it is held back now.
     pub fn retry_due(&self, now: Now) -> Option<Now> {
         (self.any_fresh() && self.retry_at > now).then_some(self.retry_at)

@@ -176,6 +176,7 @@ impl Replica {
             false => self.cache.clear(),
         }
         self.state = state;
+        self.unpublished = Default::default();
         self.applied = (index, term);
         self.applied_configuration = (meta.configuration_index, meta.configuration);
         self.told.stale = true;

@@ -1,10 +1,12 @@
 //! Snapshots of the own state: when one is due, and how its sections get into a file while writes go on.
 
-use muster_protocol::entry;
+use std::time::Duration;
+
+use muster_protocol::entry::{self, Now};
 use muster_protocol::log::{SNAPSHOT_QUEUE_BYTES_MAX, SnapshotEncoder, SnapshotMeta};
 use muster_protocol::raft;
 
-use super::limits::THRESHOLDS_MAX;
+use super::limits::{THRESHOLDS_HURRY, THRESHOLDS_MAX};
 use super::{Effect, Replica};
 use crate::consensus::AdminError;
 use crate::store::Section;
@@ -20,6 +22,8 @@ pub(super) struct Policy {
     bytes: u64,
     /// Bytes of the last one.
     size: u64,
+    /// When it is looked next whether one is due.
+    next_look: Now,
     /// Somebody wants one now.
     wanted: bool,
     /// The log is to be given up before the snapshot: a part of it cannot be read.
@@ -32,8 +36,8 @@ pub(super) struct Policy {
 
 impl Policy {
     /// What stands after a start.
-    pub fn new(size: u64, kept_from: u64) -> Policy {
-        Policy { size, kept_from, ..Policy::default() }
+    pub fn new(size: u64, kept_from: u64, first_look: Now) -> Policy {
+        Policy { size, kept_from, next_look: first_look, ..Policy::default() }
     }
 
     /// An entry was applied.
@@ -54,9 +58,19 @@ impl Policy {
     }
 
     /// As many bytes are written to the log as to snapshots at least; so snapshots of a large state are rare.
-    fn is_due(&self, threshold: u64) -> bool {
-        let enough = self.entries >= threshold && self.bytes >= self.size;
-        self.wanted || enough || self.entries >= threshold.saturating_mul(THRESHOLDS_MAX)
+    fn is_due(&mut self, now: Now, threshold: u64, interval: Duration) -> bool {
+        let enough = self.enough(threshold);
+        let looks = now >= self.next_look;
+        if looks {
+            self.next_look = now + interval;
+        }
+        let hurry = enough && self.entries >= threshold.saturating_mul(THRESHOLDS_HURRY);
+        let last = self.entries >= threshold.saturating_mul(THRESHOLDS_MAX);
+        self.wanted || (enough && looks) || hurry || last
+    }
+
+    fn enough(&self, threshold: u64) -> bool {
+        self.entries >= threshold && self.bytes >= self.size
     }
 
     fn taken(&mut self, size: u64) {
@@ -85,9 +99,19 @@ impl Replica {
                 taking.asked = true;
                 out.push(Effect::NextSection { id: taking.id });
             }
-        } else if self.snapshots.is_due(self.options.snapshot_threshold) {
+        } else if self.snapshots.is_due(
+            self.now,
+            self.options.snapshot_threshold,
+            self.options.snapshot_interval,
+        ) {
             self.take_snapshot(out);
         }
+    }
+
+    /// When a snapshot will be due for which there are entries enough already.
+    pub(super) fn snapshot_due(&self) -> Option<Now> {
+        let waits = self.taking.is_none() && self.snapshots.next_look > self.now;
+        (waits && self.snapshots.enough(self.options.snapshot_threshold)).then_some(self.snapshots.next_look)
     }
 
     fn take_snapshot(&mut self, out: &mut Vec<Effect>) {

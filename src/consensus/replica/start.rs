@@ -41,7 +41,8 @@ impl Replica {
             repair_until,
         };
         let size = log.snapshot().map_or(0, |(.., bytes)| bytes);
-        let policy = snapshot::Policy::new(size, log.first_index());
+        let first_look = now + options.snapshot_interval;
+        let policy = snapshot::Policy::new(size, log.first_index(), first_look);
         let mut cache = EntryCache::default();
         cache.append(entries.into_iter().filter(|entry| entry.index > applied.0).collect());
         let starting = Starting { restored, forced, forcing: None, held: Vec::new(), notes };
@@ -58,6 +59,7 @@ impl Replica {
             state,
             applied,
             applied_configuration,
+            unpublished: Default::default(),
             cache,
             writes: Writes::new(first_token),
             reads: Reads::new(first_token),

@@ -10,14 +10,14 @@ use muster_protocol::log::SnapshotMeta;
 use crate::consensus::disk::Draft;
 use crate::consensus::opening;
 use crate::consensus::replica::Input;
+use crate::runtime::blocking;
 use crate::runtime::mesh::{self, Receiver};
-use crate::runtime::{blocking, task};
 use crate::store::{Section, State};
 
 /// Sections that are made ahead of the disk.
 const SECTIONS_AHEAD_MAX: usize = 2;
 
-/// The sections of one snapshot, made on a thread of the blocking pool as they are wanted. Dropping it ends the work.
+/// The sections of one snapshot, made on a thread beside the others as they are wanted. Dropping it ends the work.
 pub(super) struct Sections {
     id: u64,
     /// Ends with a `None`; one that ends without has failed.
@@ -28,14 +28,16 @@ pub(super) struct Sections {
 impl Sections {
     pub fn of(id: u64, state: State) -> Sections {
         let (sender, made) = mesh::channel(SECTIONS_AHEAD_MAX);
-        let work = blocking::run(move || {
+        let begun = blocking::run_beside("muster-snapshot", move || {
             for section in state.sections().map(Some).chain([None]) {
                 if block_on(sender.send(section)).is_err() {
                     return;
                 }
             }
         });
-        task::spawn(async move { drop(work.await) }).detach();
+        if let Err(error) = begun {
+            tracing::error!(target: "agent.server.raft", "cannot start a thread for a snapshot: {error}");
+        }
         Sections { id, made, wanted: false }
     }
 

@@ -72,6 +72,7 @@ fn handle(edge: &Rc<Edge>, method: Method, target: &str) -> Handled {
         query: Query::parse(query.as_bytes()).expect("a query"),
         headers: Headers::default(),
         body: Bytes::new(),
+        spool: None,
         peer: Peer::Unix,
     };
     (route.handler)(edge, &request)

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use super::respond::{Manner, Wire};
 use super::stream::Flow;
 use crate::metrics::routes::Meter;
 use crate::runtime::net::Socket;
+use crate::runtime::spool::Spool;
 use crate::runtime::tally::Share;
 
 /// An entry of the slab. It holds no buffer while nothing is half read or half written.
@@ -56,6 +58,8 @@ pub enum Phase {
     Head,
     /// In a request's body.
     Body(Box<Receiving>),
+    /// In a request's body, a piece of which is on its way into a file.
+    Spooling(Box<Receiving>),
     /// In a body that nobody wants, behind its answer.
     Discard(Body),
     /// Its query is parked.
@@ -91,8 +95,14 @@ pub struct Receiving {
     pub admitted: Admitted,
     /// Where in the body.
     pub body: Body,
-    /// The body so far.
+    /// The body so far, behind what is in `spool`.
     pub data: Vec<u8>,
+    /// The body's file, once it is too large for memory.
+    pub spool: Option<Spool>,
+    /// Where that lies; without a folder all is kept in memory.
+    pub folder: Option<PathBuf>,
+    /// All of it has come.
+    pub done: bool,
     /// What it takes of all bodies' room.
     pub room: Room,
     /// Its raw query, for the key of its answer.

@@ -14,6 +14,7 @@ use muster_protocol::http::{Headers, Method};
 
 use super::query::Query;
 use crate::edge::fresh::Freshness;
+use crate::runtime::spool::Spool;
 use crate::store::State;
 use crate::store::topic::Topic;
 
@@ -50,6 +51,8 @@ pub struct Request {
     pub headers: Headers,
     /// The body.
     pub body: Bytes,
+    /// The body, where it was too large for memory; then `body` is empty.
+    pub spool: Option<Spool>,
     /// Who asks.
     pub peer: Peer,
 }

@@ -15,9 +15,18 @@ pub const BODY_MAX: usize = 8 << 20;
 /// connection closes. Room for 256 values of the largest size at once.
 pub const BODIES_MAX: usize = 128 << 20;
 
-/// Bytes of an archive on its way in (`PUT /v1/snapshot`), and of all of them together on one core: beyond it 413 or 503. It is
-/// kept as it came, compressed, which is a fraction of what its content takes once it is restored.
-pub const ARCHIVE_MAX: usize = 1 << 30;
+/// Bytes of an archive on its way in (`PUT /v1/snapshot`): beyond it 413. It is kept as it came, compressed, in a file of the data
+/// folder: as many bytes as its content may have once it is unpacked.
+pub const ARCHIVE_MAX: usize = crate::store::RESTORE_LENGTH_MAX;
+
+/// The same for an agent without a data folder, which keeps it in memory.
+pub const ARCHIVE_IN_MEMORY_MAX: usize = 256 << 20;
+
+/// Bytes of all archives that a core has in memory while they come: beyond it 503.
+pub const ARCHIVES_IN_MEMORY_MAX: usize = 256 << 20;
+
+/// Bytes of an archive that are gathered in memory before they go into its file.
+pub const SPOOLED_AT: usize = 1 << 20;
 
 /// Bytes of a body that nobody wants (the answer came before it) that are read and dropped to keep the
 /// connection; with more to come it closes behind the answer. As Go's `net/http`.

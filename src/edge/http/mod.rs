@@ -42,6 +42,7 @@ mod serve;
 pub mod server;
 pub mod services;
 pub mod snapshot;
+mod spooling;
 pub mod status;
 pub mod stream;
 mod tags;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use muster_protocol::http::{Framing, Head, Method, Target, clean_path, escape_path};
 
 use super::exchange::{Peer, Request, Response};
-use super::limits::{ARCHIVE_MAX, BODY_MAX};
+use super::limits::{ARCHIVE_IN_MEMORY_MAX, ARCHIVE_MAX, BODY_MAX};
 use super::query::Query;
 use super::router::{BodyLimit, Found, Route, Router};
 use crate::config::Config;
@@ -109,8 +109,16 @@ impl Policy {
         }
         let Head { method, headers, .. } = head;
         let path = Bytes::from(clean);
-        let request =
-            Request { method, path, pattern: route.pattern, query, headers, body: Bytes::new(), peer };
+        let request = Request {
+            method,
+            path,
+            pattern: route.pattern,
+            query,
+            headers,
+            body: Bytes::new(),
+            spool: None,
+            peer,
+        };
         Ok(Admitted { request, route: *route, body_max, body_key })
     }
 
@@ -157,7 +165,8 @@ impl Policy {
             BodyLimit::General => (BODY_MAX, None),
             BodyLimit::KvValue => (limits.kv_max_value_size, Some("kv_max_value_size")),
             BodyLimit::Transaction => (limits.txn_max_req_len, Some("txn_max_req_len")),
-            BodyLimit::Archive => (ARCHIVE_MAX, None),
+            BodyLimit::Archive if self.config.data_dir.is_some() => (ARCHIVE_MAX, None),
+            BodyLimit::Archive => (ARCHIVE_IN_MEMORY_MAX, None),
         }
     }
 }

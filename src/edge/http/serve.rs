@@ -131,8 +131,8 @@ impl Server {
                     conn.progress = tick;
                     let max = receiving.admitted.body_max;
                     let fed = receiving.body.feed(rest, &mut receiving.data);
-                    let size = receiving.data.len();
-                    let fits = receiving.room.hold(size);
+                    let size = receiving.size();
+                    let fits = receiving.room.hold(receiving.data.len());
                     match fed {
                         Ok(_) if !fits => {
                             self.answer_and_close(id, &Response::text(503, NO_ROOM));
@@ -142,6 +142,8 @@ impl Server {
                             used += progress.consumed;
                             if size > max {
                                 self.body_too_large(id, progress.done);
+                            } else if receiving.is_to_be_spooled(progress.done) {
+                                self.spool(id, progress.done);
                             } else if progress.done {
                                 self.on_body(id);
                             }
@@ -168,7 +170,11 @@ impl Server {
                     }
                 }
                 Phase::Linger => return (input.len(), false),
-                Phase::Parked(_) | Phase::Waiting(_) | Phase::Busy(_) | Phase::Streaming(_) => {
+                Phase::Spooling(_)
+                | Phase::Parked(_)
+                | Phase::Waiting(_)
+                | Phase::Busy(_)
+                | Phase::Streaming(_) => {
                     return (used, false);
                 }
             }
@@ -217,8 +223,11 @@ impl Server {
         };
         let budget = if admitted.route.body == BodyLimit::Archive { &self.archives } else { &self.bodies };
         let room = budget.room();
+        let folder = policy.config.data_dir.clone();
         let Some(conn) = self.conn(id) else { return };
-        conn.phase = Phase::Body(Box::new(Receiving { admitted, body, data: Vec::new(), room, raw_query }));
+        let (data, spool) = (Vec::new(), None);
+        let receiving = Receiving { admitted, body, data, spool, folder, done: false, room, raw_query };
+        conn.phase = Phase::Body(Box::new(receiving));
         if expects_continue {
             conn.push(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
             if conn.flush() == Flushed::Broken {
@@ -227,11 +236,12 @@ impl Server {
         }
     }
 
-    fn on_body(&mut self, id: ConnId) {
+    pub(super) fn on_body(&mut self, id: ConnId) {
         let Some(conn) = self.conn(id) else { return };
         if let Phase::Body(receiving) = std::mem::replace(&mut conn.phase, Phase::Head) {
-            let Receiving { mut admitted, data, raw_query, .. } = *receiving;
+            let Receiving { mut admitted, data, spool, raw_query, .. } = *receiving;
             admitted.request.body = data.into();
+            admitted.request.spool = spool;
             self.dispatch(id, &admitted, &raw_query, None);
         }
     }
@@ -240,7 +250,7 @@ impl Server {
         let Some(conn) = self.conn(id) else { return };
         if let Phase::Body(receiving) = std::mem::replace(&mut conn.phase, Phase::Head) {
             let Admitted { body_max, body_key, .. } = receiving.admitted;
-            let response = too_large(receiving.data.len() as u64, body_max, body_key);
+            let response = too_large(receiving.size() as u64, body_max, body_key);
             conn.manner.keep_alive &= done;
             let Admitted { request, route, .. } = &receiving.admitted;
             let meter = self.meter(&request.method, route.pattern);
@@ -327,7 +337,7 @@ impl Server {
         }
     }
 
-    fn answer_and_close(&mut self, id: ConnId, response: &Response) {
+    pub(super) fn answer_and_close(&mut self, id: ConnId, response: &Response) {
         if let Some(conn) = self.conn(id) {
             conn.manner.keep_alive = false;
             conn.phase = Phase::Head;

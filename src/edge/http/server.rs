@@ -101,7 +101,7 @@ impl Server {
             policy,
             cache: Cache::default(),
             bodies: Budget::new(limits::BODIES_MAX),
-            archives: Budget::new(limits::ARCHIVE_MAX),
+            archives: Budget::new(limits::ARCHIVES_IN_MEMORY_MAX),
             park: Park::default(),
             barriers: Barriers::default(),
             inbox,
@@ -320,6 +320,7 @@ impl Server {
     fn on_news(&mut self, news: News) {
         match news {
             News::Answer(id, response) => self.late_answer(id, &response),
+            News::Spooled(id, spooled) => self.spooled(id, spooled),
             News::Stream(id, streaming) => self.late_stream(id, streaming),
             News::Chunk(id, chunk) => self.stream_chunk(id, &chunk),
             News::End(id) => self.stream_end(id),
@@ -355,7 +356,11 @@ impl Server {
                 Phase::Head => (past(limits::HEAD_TIMEOUT), true),
                 Phase::Body(_) => (past(limits::BODY_STALL_TIMEOUT), true),
                 Phase::Discard(_) | Phase::Linger => (past(limits::LINGER_TIMEOUT), false),
-                Phase::Parked(_) | Phase::Waiting(_) | Phase::Busy(_) | Phase::Streaming(_) => (false, false),
+                Phase::Spooling(_)
+                | Phase::Parked(_)
+                | Phase::Waiting(_)
+                | Phase::Busy(_)
+                | Phase::Streaming(_) => (false, false),
             };
             if overdue && answer {
                 self.reject(id, Reject::Timeout);

@@ -15,7 +15,7 @@ use super::router::{BodyLimit, Route};
 use crate::archive::{Facts, Server, Writer};
 use crate::edge::fresh::{Freshness, Shown, Verdict};
 use crate::runtime::{blocking, time};
-use crate::server::restore::{self, RestoreError};
+use crate::server::restore::{self, Archive, RestoreError};
 
 /// The area's routes.
 pub const ROUTES: &[Route] =
@@ -94,7 +94,11 @@ fn put(edge: &Rc<Edge>, request: &Request) -> Handled {
     let turn = restore::Turn::take().ok_or_else(|| {
         Response::internal("a snapshot is being restored already: try again when that has ended")
     })?;
-    let (proposals, archive) = (edge.proposals().clone(), request.body.clone());
+    let proposals = edge.proposals().clone();
+    let archive = match &request.spool {
+        Some(spool) => Archive::File(spool.clone()),
+        None => Archive::Memory(request.body.clone()),
+    };
     Ok(Outcome::later(async move {
         let _turn = turn;
         match restore::restore(&proposals, archive).await {

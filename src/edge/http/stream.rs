@@ -15,6 +15,7 @@ use futures_lite::{FutureExt as _, Stream, StreamExt as _};
 use super::connection::Timing;
 use super::exchange::{LocalBoxFuture, Response, Streaming};
 use super::park::ConnId;
+use super::spooling::Spooled;
 use crate::consensus::{Consistency, ProposeError};
 use crate::runtime::net::Notifier;
 use crate::runtime::task::{self, Task};
@@ -25,6 +26,8 @@ use crate::store::Touched;
 pub enum News {
     /// A late answer.
     Answer(ConnId, Response),
+    /// A piece of a body lies in its file.
+    Spooled(ConnId, Spooled),
     /// A late answer that is a stream.
     Stream(ConnId, Streaming),
     /// The next chunk of a stream.

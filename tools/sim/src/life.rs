@@ -1,5 +1,7 @@
 //! How servers start, stop and die.
 
+use std::time::Duration;
+
 use histories::Answer;
 use muster::consensus::replica::{Input, Options, Replica, Start};
 use muster::store::{State, StateBuilder};
@@ -149,6 +151,7 @@ impl World {
             raft,
             hold_timeout: plan.hold_timeout,
             snapshot_threshold: plan.snapshot_threshold,
+            snapshot_interval: Duration::ZERO,
             trailing_logs: plan.trailing,
             batch_max: plan.batch_max,
         }

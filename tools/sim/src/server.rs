@@ -134,9 +134,9 @@ impl Server {
 
     /// Index in the log of the newest entry that readers see, and the state. Not every entry changes the state.
     pub fn published(&self) -> Option<(u64, &State)> {
-        self.process
-            .as_ref()
-            .map(|process| (process.replica.indexes().applied.max(process.applied), &process.published))
+        let process = self.process.as_ref()?;
+        let all = if process.replica.holds_back() { 0 } else { process.replica.indexes().applied };
+        Some((all.max(process.applied), &process.published))
     }
 
     /// Whether it has all that was committed up to `until`, and votes again.
@@ -374,13 +374,19 @@ impl World {
         self.step(to, vec![Input::Peer { from, message: letter.message }]);
     }
 
-    /// Remembers what makes a server's state fresh: a leader's word, or, while it leads itself, that of a follower.
+    /// Remembers what makes a server's state fresh, once it holds what that calls for: a leader's word, or, while it leads itself, that
+    /// of a follower.
     fn note_word(&mut self, server: usize, message: &PeerMessage) {
         let now = self.now;
         let process = self.process(server);
         let word = match message {
             PeerMessage::Raft(raft::Message::Append(append)) => (now, append.commit),
-            PeerMessage::Raft(raft::Message::AppendReply(_)) if process.replica.leads() => (now, 0),
+            PeerMessage::Raft(raft::Message::AppendReply(_)) if process.replica.leads() => {
+                // What earlier leaders have committed, it may know to be committed only with the first entry of its own.
+                let raft = process.replica.raft();
+                let own = process.replica.log().terms().iter().find(|(_, term)| *term == raft.term());
+                (now, raft.commit_index().max(own.map_or(0, |(first, _)| *first)))
+            }
             _ => return,
         };
         process.heard.push_back(word);

@@ -67,6 +67,8 @@ struct Node {
     fails: bool,
     inputs: Vec<Input>,
     published: State,
+    /// How often it was.
+    publications: usize,
     touched: Touched,
     answers: BTreeMap<u64, Outcome>,
     barriers: BTreeMap<u64, Result<(), ProposeError>>,
@@ -93,6 +95,7 @@ impl Node {
             fails: false,
             inputs: Vec::new(),
             published: State::new(),
+            publications: 0,
             touched: Touched::new(),
             answers: BTreeMap::new(),
             barriers: BTreeMap::new(),
@@ -147,7 +150,7 @@ impl Node {
         if self.replica.next_deadline().is_some_and(|due| due <= now) {
             self.inputs.push(Input::Tick);
         }
-        let (mut effects, mut sent, mut published) = (Vec::new(), Vec::new(), self.replica.state().index());
+        let (mut effects, mut sent, mut published) = (Vec::new(), Vec::new(), self.published.index());
         self.replica.step(now, &mut self.inputs, &mut effects);
         for effect in effects {
             match effect {
@@ -155,6 +158,7 @@ impl Node {
                 Effect::Disk(request) => self.requests.push_back(request),
                 Effect::Publish(batch) => {
                     self.published = batch.state;
+                    self.publications += 1;
                     self.touched.merge(batch.touched);
                     published = self.published.index();
                 }
@@ -189,6 +193,8 @@ impl Node {
                 Effect::Fatal(why) => self.fatal = Some(why),
             }
         }
+        let shown = self.published.index() == self.replica.state().index();
+        assert!(shown || self.replica.lease().is_none(), "reads are answered from what is published");
         sent
     }
 

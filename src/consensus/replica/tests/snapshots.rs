@@ -69,6 +69,28 @@ fn snapshots_come_by_themselves_when_the_log_has_grown() {
 }
 
 #[test]
+fn it_is_looked_at_intervals_whether_a_snapshot_is_due() {
+    let mut world = World::new(1);
+    let lone = id(1);
+    world.node(lone).options.snapshot_threshold = 100;
+    world.node(lone).options.snapshot_interval = Duration::from_secs(30);
+    world.restart(lone);
+    world.admin(lone, AdminOp::Bootstrap(Configuration::new(vec![server(1)])));
+    world.until(|world| world.leader() == Some(lone));
+    fill(&mut world, lone, 300);
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.node(lone).standing.snapshot_index, 0);
+    // Nothing is written any more, and still its time comes.
+    world.run(Duration::from_secs(11));
+    let taken = world.node(lone).standing.snapshot_index;
+    assert!(taken > 300);
+    // A burst does not wait for it.
+    fill(&mut world, lone, 1700);
+    world.run(Duration::from_secs(1));
+    assert!(world.node(lone).standing.snapshot_index > taken + 1500);
+}
+
+#[test]
 fn a_server_that_is_far_behind_gets_a_snapshot_in_chunks() {
     let mut world = World::led(3);
     let (leader, behind) = (world.leader().expect("it leads"), world.followers()[0]);
