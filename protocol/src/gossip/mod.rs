@@ -1,8 +1,16 @@
 //! Who is in a pool, and who has failed: SWIM membership with Lifeguard, sans-IO.
 
+mod body;
+pub mod clock;
+pub mod coordinate;
+pub mod events;
 mod face;
+pub mod intents;
+pub mod keyring;
 mod member;
 mod message;
+pub mod queries;
+pub mod seal;
 mod settings;
 
 pub use face::{Change, Claim, Conflict, Effect, Evidence, Input, Level, Party, StreamId};
