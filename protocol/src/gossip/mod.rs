@@ -68,6 +68,7 @@ use intents::Intents;
 use packet::PacketWriter;
 use probe::Prober;
 use pushpull::Streams;
+use seal::Sealer;
 use spread::Spread;
 use table::Table;
 
@@ -91,6 +92,8 @@ pub struct Gossip {
     complaints: Complaints,
     /// The packet that is being made; its memory is used again.
     packet: PacketWriter,
+    /// With it all is sealed.
+    sealer: Option<Sealer>,
 }
 
 impl Gossip {
@@ -99,7 +102,7 @@ impl Gossip {
     /// # Panics
     /// Its name is empty, too long, or not fit to be shown.
     pub fn new(settings: Settings, identity: Identity, seed: u64, now: Now) -> Gossip {
-        let Identity { name, id, address, tags, incarnation } = identity;
+        let Identity { name, id, address, tags, incarnation, keyring } = identity;
         let fit = (1..=NAME_LENGTH_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
         assert!(fit, "a name of 1 to {NAME_LENGTH_MAX} bytes without control characters, not {name:?}");
         assert!(
@@ -119,6 +122,7 @@ impl Gossip {
             last_rtt: None,
         };
         let mut random = Random::new(seed);
+        let sealer = keyring.map(|keyring| Sealer::new(keyring, &mut random));
         // Agents that start together shall not all do the same at the same time.
         let push_pull_at =
             now + random.timeout(settings.push_pull_interval) - settings.push_pull_interval / 4;
@@ -141,6 +145,7 @@ impl Gossip {
             departure: None,
             complaints: Complaints::default(),
             packet: PacketWriter::default(),
+            sealer,
         }
     }
 
@@ -266,13 +271,17 @@ impl Gossip {
 
     /// The body of a packet or frame that may be believed.
     fn open(&mut self, from: SocketAddr, bytes: &Bytes, out: &mut Vec<Effect>) -> Option<Bytes> {
-        match open_plain(bytes) {
-            Ok(body) => Some(bytes.slice_ref(body)),
-            Err(why) => {
-                self.complain("head", format!("what {from} sends is refused: {why}"), out);
-                None
-            }
-        }
+        let opened = self.unseal(bytes);
+        opened.map_err(|why| self.complain("head", format!("what {from} sends is refused: {why}"), out)).ok()
+    }
+
+    fn unseal(&self, bytes: &Bytes) -> Result<Bytes, Unreadable> {
+        let Some(sealer) = &self.sealer else {
+            return open_plain(bytes).map(|body| bytes.slice_ref(body));
+        };
+        let mut opened = Vec::new();
+        packet::open_sealed(sealer, bytes, &mut opened)?;
+        Ok(Bytes::from(opened).slice(packet::HEAD_LENGTH..))
     }
 
     fn on_message(&mut self, from: SocketAddr, message: &Message<'_>, out: &mut Vec<Effect>) {

@@ -7,6 +7,8 @@
 //! 6  messages      each: kind u8, length u16, body
 //! ```
 //!
+//! A sealed one has no checksum, and ends with a nonce and a tag: see [`seal`](super::seal).
+//!
 //! Numbers are little-endian; names have their length (one byte) in front; an address is 4 or 6, the IP and the port. A frame on a stream
 //! has the same head, then its kind and its body. Messages of a kind that is not known are skipped: members of a later version may say more.
 //!
@@ -22,6 +24,7 @@ use super::message::{
     Ack, Alive, Call, Dead, Frame, Intent, IntentKind, Known, Message, Names, Ping, PingRequest, State,
     Suspect, Tombstone,
 };
+use super::seal::{self, Sealer};
 use super::settings::{
     CONFIRMERS_MAX, FRAME_LENGTH_MAX, INCARNATION_MAX, MEMBERS_MAX, NAME_LENGTH_MAX, PACKET_LENGTH_MAX,
     TAGS_LENGTH_MAX, TOMBSTONES_MAX,
@@ -35,8 +38,8 @@ const SEALED: u8 = 1;
 /// Version and seal.
 pub(super) const HEAD_LENGTH: usize = 2;
 const CRC_LENGTH: usize = 4;
-/// What a seal may add: a nonce of 12 bytes and a tag of 16.
-pub(super) const SEAL_LENGTH_MAX: usize = 28;
+/// What a seal may add.
+pub(super) const SEAL_LENGTH_MAX: usize = seal::OVERHEAD;
 /// Messages of one packet, bytes.
 pub(super) const BODY_LENGTH_MAX: usize = PACKET_LENGTH_MAX - HEAD_LENGTH - SEAL_LENGTH_MAX;
 /// Kind and length in front of a message.
@@ -100,23 +103,42 @@ impl From<WireError> for Unreadable {
 /// # Errors
 /// It is not to be believed.
 pub fn open_plain(bytes: &[u8]) -> Result<&[u8], Unreadable> {
-    let short = Unreadable::Malformed(WireError::Malformed("it ends within its head"));
-    let (&version, &seal) = match bytes {
-        [version, seal, ..] => (version, seal),
-        _ => return Err(short),
-    };
-    match (version, seal) {
-        (VERSION, PLAIN) => {}
-        (VERSION, SEALED) => return Err(Unreadable::Sealed),
-        (newer, _) if newer > VERSION => return Err(Unreadable::NewerVersion(newer)),
-        _ => return Err(Unreadable::Malformed(WireError::Malformed("its head is none of gossip"))),
+    if read_seal(bytes)? == SEALED {
+        return Err(Unreadable::Sealed);
     }
-    let (crc, body) = bytes[HEAD_LENGTH..].split_first_chunk::<CRC_LENGTH>().ok_or(short)?;
-    if checksum(&bytes[..HEAD_LENGTH], body) == u32::from_le_bytes(*crc) {
-        Ok(body)
-    } else {
-        Err(Unreadable::Damaged)
+    let (head, rest) = bytes.split_at(HEAD_LENGTH);
+    let short = WireError::Malformed("it ends within its head");
+    let (crc, body) = rest.split_first_chunk::<CRC_LENGTH>().ok_or(short)?;
+    if checksum(head, body) == u32::from_le_bytes(*crc) { Ok(body) } else { Err(Unreadable::Damaged) }
+}
+
+/// Opens a packet or frame that is sealed; its body begins behind [`HEAD_LENGTH`] bytes of `opened`.
+///
+/// # Errors
+/// It is not to be believed: also when it is not sealed at all.
+pub(super) fn open_sealed(sealer: &Sealer, bytes: &[u8], opened: &mut Vec<u8>) -> Result<(), Unreadable> {
+    if read_seal(bytes)? != SEALED {
+        return Err(Unreadable::NotSealed);
     }
+    sealer.open(bytes, HEAD_LENGTH, opened).map_err(|_| Unreadable::NotSealed)
+}
+
+/// How a packet or frame is sealed.
+fn read_seal(bytes: &[u8]) -> Result<u8, Unreadable> {
+    match bytes {
+        [VERSION, seal @ (PLAIN | SEALED), ..] => Ok(*seal),
+        [version, ..] if *version > VERSION => Err(Unreadable::NewerVersion(*version)),
+        _ => Err(Unreadable::Malformed(WireError::Malformed("its head is none of gossip"))),
+    }
+}
+
+/// Puts a head in front of a body and seals both.
+pub(super) fn close_sealed(sealer: &mut Sealer, body: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(HEAD_LENGTH + body.len() + SEAL_LENGTH_MAX);
+    bytes.extend_from_slice(&[VERSION, SEALED]);
+    bytes.extend_from_slice(body);
+    sealer.seal(&mut bytes, HEAD_LENGTH);
+    bytes.into()
 }
 
 /// Puts a head without a seal in front of a body.

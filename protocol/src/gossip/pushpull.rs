@@ -150,8 +150,9 @@ impl Gossip {
     /// The answer on a stream that was dialled.
     pub(super) fn on_answered(&mut self, stream: StreamId, bytes: &Bytes, out: &mut Vec<Effect>) {
         let Some(errand) = self.streams.dialled.remove(&stream) else { return };
-        let opened = packet::open_plain(bytes).map_err(|why| why.to_string());
-        let frame = opened.and_then(|body| packet::read_frame(body).map_err(|why| why.to_string()));
+        let opened = self.unseal(bytes);
+        let read = opened.as_ref().map_err(ToString::to_string);
+        let frame = read.and_then(|body| packet::read_frame(body).map_err(|why| why.to_string()));
         match (errand, frame) {
             (Errand::Probe { token }, Ok(Frame::Here(alive))) => self.on_here(Some(token), &alive, out),
             (Errand::Call, Ok(Frame::Here(alive))) => self.on_here(None, &alive, out),

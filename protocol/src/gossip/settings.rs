@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::keyring::Keyring;
 use super::member::{NodeId, Tags};
 use crate::wire::PAYLOAD_LENGTH_MAX;
 
@@ -155,6 +156,9 @@ pub struct Identity {
     /// Where its incarnation begins. The higher of the last one it had and the seconds since 1970 lets it return without contradicting its
     /// former self; 1 works, too.
     pub incarnation: u64,
+    /// With which keys all is sealed; none: nothing is, and what is sealed is refused. The seed of [`Gossip::new`](super::Gossip::new) must then be the
+    /// system's, and be used only once.
+    pub keyring: Option<Keyring>,
 }
 
 /// Addresses with a common prefix.

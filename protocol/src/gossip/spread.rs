@@ -84,13 +84,19 @@ impl Gossip {
     }
 
     fn close_packet(&mut self) -> Bytes {
-        let packet = packet::close_plain(self.packet.body());
+        let packet = match &mut self.sealer {
+            Some(sealer) => packet::close_sealed(sealer, self.packet.body()),
+            None => packet::close_plain(self.packet.body()),
+        };
         assert!(packet.len() <= PACKET_LENGTH_MAX, "a packet fits a datagram");
         packet
     }
 
     /// A frame for a stream.
     pub(super) fn close(&mut self, body: &[u8]) -> Bytes {
-        packet::close_plain(body)
+        match &mut self.sealer {
+            Some(sealer) => packet::close_sealed(sealer, body),
+            None => packet::close_plain(body),
+        }
     }
 }

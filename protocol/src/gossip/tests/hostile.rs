@@ -123,3 +123,52 @@ fn members_without_a_common_version_are_refused() {
     let told = |effect: &Effect| matches!(effect, Effect::Log { text, .. } if text.contains("speaks versions 2 to 3"));
     assert!(pool.nodes[0].told.iter().any(|(_, effect)| told(effect)));
 }
+
+fn keyring(byte: u8) -> Option<keyring::Keyring> {
+    keyring::Keyring::new([keyring::Key::new(&[byte; 32]).expect("a key of 32 bytes")])
+}
+
+#[test]
+fn only_who_has_the_key_takes_part() {
+    let mut pool = Pool::strangers(5, 6);
+    for (n, byte) in [(0, 1), (1, 1), (2, 1), (3, 2)] {
+        pool.nodes[n].identity.keyring = keyring(byte);
+        pool.start(n);
+    }
+    (1..5).for_each(|n| pool.join(n, 0));
+    pool.run(60);
+    assert_eq!((0..5).map(|n| pool.core(n).live()).collect::<Vec<_>>(), [3, 3, 3, 1, 1]);
+    let told = |n: usize, part: &str| {
+        let told = |effect: &Effect| matches!(effect, Effect::Log { text, .. } if text.contains(part));
+        pool.nodes[n].told.iter().any(|(_, effect)| told(effect))
+    };
+    assert!(told(0, "not encrypted with any key of this agent"));
+    pool.kill(2);
+    pool.run(40);
+    assert!(pool.status(1, 2) == Some(Status::Failed), "all the rest goes sealed, too");
+}
+
+#[test]
+fn any_change_of_a_sealed_packet_is_noticed() {
+    let mut pool = Pool::strangers(2, 7);
+    pool.nodes[0].identity.keyring = keyring(1);
+    pool.start(0);
+    let mut body = Vec::new();
+    put_message(&mut body, &Message::Ping(Ping { token: 1, to: "n0", from: "n1" }));
+    let mut random = crate::random::Random::new(9);
+    let mut sealer = seal::Sealer::new(keyring(1).expect("a key"), &mut random);
+    let packet = packet::close_sealed(&mut sealer, &body);
+    let mut answers = |bytes: Vec<u8>| {
+        let (mut out, now) = (Vec::new(), pool.now);
+        let core = pool.nodes[0].core.as_mut().expect("it is up");
+        core.step(now, Input::Packet { from: address(1), bytes: bytes.into() }, &mut out);
+        out.iter().any(|effect| matches!(effect, Effect::Send { .. }))
+    };
+    assert!(answers(packet.to_vec()));
+    for place in 0..packet.len() {
+        let mut damaged = packet.to_vec();
+        damaged[place] ^= 1;
+        assert!(!answers(damaged), "byte {place}");
+    }
+    assert!(!answers(close_plain(&body).to_vec()), "what is not sealed is not heard");
+}

@@ -78,6 +78,7 @@ pub fn identity(n: usize) -> Identity {
         address: address(n),
         tags,
         incarnation: 1,
+        keyring: None,
     }
 }
 
