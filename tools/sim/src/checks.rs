@@ -94,6 +94,15 @@ impl World {
         self.note_changes(&state, old);
     }
 
+    /// A server shows what was in its snapshot, which nobody may have shown before: states are given out by the batch.
+    pub fn check_started(&mut self, server: usize) {
+        let Some((applied, state)) = self.servers[server].published() else { return };
+        let state = state.clone();
+        let result = self.truth.state(server, applied, state.fingerprint());
+        self.require(result);
+        self.note_changes(&state, &State::new());
+    }
+
     /// Remembers where keys changed and where values were written.
     fn note_changes(&mut self, state: &State, old: &State) {
         for key in 0..self.plan.keys {

@@ -60,6 +60,7 @@ impl World {
         let copy = self.servers[server].copy;
         let index = self.servers[server].published().map_or(0, |(_, state)| state.index());
         self.truth.shown.push((copy, self.now, index));
+        self.check_started(server);
         if let Some(hurt) = self.nemesis.hurt.get_mut(&server) {
             *hurt = Hurt::Heals { until: self.truth.newest_committed() };
         }
