@@ -1,7 +1,6 @@
 //! The fields of what events, queries and requests to the keyring look like in a message: like those of [`wire`](crate::wire), with
 //! lengths of one or two bytes, since a packet is small.
 
-use super::settings::NAME_LENGTH_MAX;
 use crate::wire::{Reader, WireError, put_u8, put_u16};
 
 /// Appends up to 255 bytes with their length in front.
@@ -36,12 +35,6 @@ pub fn text<'a>(reader: &mut Reader<'a>, max: usize) -> Result<&'a str, WireErro
 /// Reads a text of two bytes' length.
 pub fn long_text<'a>(reader: &mut Reader<'a>, max: usize) -> Result<&'a str, WireError> {
     as_text(long(reader, max)?)
-}
-
-/// Reads the name of a member.
-pub fn name<'a>(reader: &mut Reader<'a>) -> Result<&'a str, WireError> {
-    let name = text(reader, NAME_LENGTH_MAX)?;
-    if name.is_empty() { Err(WireError::Malformed("a member without a name")) } else { Ok(name) }
 }
 
 fn bounded<'a>(reader: &mut Reader<'a>, length: usize, max: usize) -> Result<&'a [u8], WireError> {

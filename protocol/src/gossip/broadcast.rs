@@ -15,9 +15,11 @@ use super::settings::BROADCASTS_MAX;
 pub(super) enum Lane {
     Members,
     Intents,
+    Queries,
+    Events,
 }
 
-const LANES: usize = 2;
+const LANES: usize = 4;
 
 /// Messages that do not fit into the rest of a packet and are looked past for one that does.
 const MISFITS_MAX: usize = 16;

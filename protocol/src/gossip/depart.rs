@@ -210,6 +210,7 @@ impl Gossip {
     /// Forgets a member. Only a higher incarnation brings it back.
     pub(super) fn bury(&mut self, name: &Arc<str>, out: &mut Vec<Effect>) {
         let Some(member) = self.table.remove(name) else { return };
+        self.said.forget(name);
         let forget_at = self.now + self.settings.reconnect_timeout.max(Duration::from_secs(1));
         self.graves.dig(name, Grave { incarnation: member.incarnation, forget_at });
         out.push(Effect::Member { change: Change::Reaped, member: Box::new(member) });

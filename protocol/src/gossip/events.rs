@@ -85,6 +85,27 @@ impl fmt::Display for EventTooLong {
 
 impl std::error::Error for EventTooLong {}
 
+/// What is to be told to everybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    name: Arc<str>,
+    payload: Bytes,
+    coalesce: bool,
+}
+
+impl Draft {
+    /// See [`UserEvent`].
+    ///
+    /// # Errors
+    /// It is too long.
+    pub fn new(name: &str, payload: Bytes, coalesce: bool) -> Result<Draft, EventTooLong> {
+        if name.len() + payload.len() > EVENT_LENGTH_MAX {
+            return Err(EventTooLong);
+        }
+        Ok(Draft { name: name.into(), payload, coalesce })
+    }
+}
+
 /// What has become of an event that was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
@@ -139,25 +160,13 @@ impl Events {
     }
 
     /// Tells everybody: returns the body of the message to spread. This member hears it, too.
-    ///
-    /// # Errors
-    /// It is too long.
-    pub fn fire(
-        &mut self,
-        now: Now,
-        name: &str,
-        payload: Bytes,
-        coalesce: bool,
-        out: &mut Vec<UserEvent>,
-    ) -> Result<Vec<u8>, EventTooLong> {
-        if name.len() + payload.len() > EVENT_LENGTH_MAX {
-            return Err(EventTooLong);
-        }
-        let event = UserEvent { ltime: self.clock.tick(), name: name.into(), payload, coalesce };
+    pub fn fire(&mut self, now: Now, draft: Draft, out: &mut Vec<UserEvent>) -> Bytes {
+        let Draft { name, payload, coalesce } = draft;
+        let event = UserEvent { ltime: self.clock.tick(), name, payload, coalesce };
         let mut body = Vec::new();
         event.encode(&mut body);
         self.hear(now, event, out);
-        Ok(body)
+        body.into()
     }
 
     /// Takes the body of a message. When it is new, the body is to be spread as it is; `out` gets what is to be delivered.
@@ -333,6 +342,11 @@ mod tests {
         events.receive(START, body, &mut Vec::new()).expect("well-formed")
     }
 
+    fn fire(events: &mut Events, name: &str, payload: &'static str, out: &mut Vec<UserEvent>) -> Bytes {
+        let draft = Draft::new(name, Bytes::from_static(payload.as_bytes()), false).expect("it is short");
+        events.fire(START, draft, out)
+    }
+
     fn times(out: &[UserEvent]) -> Vec<u64> {
         out.iter().map(|event| event.ltime.0).collect()
     }
@@ -341,7 +355,7 @@ mod tests {
     fn an_event_is_delivered_once() {
         let (mut one, mut other) = (Events::default(), Events::default());
         let mut out = Vec::new();
-        let body = one.fire(START, "deploy", Bytes::from_static(b"v2"), false, &mut out).expect("short");
+        let body = fire(&mut one, "deploy", "v2", &mut out);
         assert_eq!(hear(&mut one, &body), Heard::Known, "who has fired it has heard it");
         assert_eq!(other.receive(START, &body, &mut out), Ok(Heard::New));
         assert_eq!(other.receive(START, &body, &mut out), Ok(Heard::Known));
@@ -378,16 +392,12 @@ mod tests {
 
     #[test]
     fn an_event_has_a_longest_length() {
-        let mut events = Events::default();
-        let mut fire = |length: usize| {
-            let payload = Bytes::from(vec![b'x'; length]);
-            events.fire(START, "name", payload, false, &mut Vec::new()).map(|body| body.len())
-        };
-        assert_eq!(fire(508), Ok(BODY_LENGTH_MAX));
-        let refused = fire(509).map_err(|error| error.to_string());
+        let draft = |length: usize| Draft::new("name", vec![b'x'; length].into(), false);
+        let longest = draft(508).expect("it just fits");
+        assert_eq!(Events::default().fire(START, longest, &mut Vec::new()).len(), BODY_LENGTH_MAX);
         // The recorded text of Consul.
-        assert_eq!(refused, Err("user event exceeds configured limit of 512 bytes before encoding".into()));
-        assert_eq!(events.time(), Time(2), "what is refused takes no time");
+        let text = "user event exceeds configured limit of 512 bytes before encoding";
+        assert_eq!(draft(509).map_err(|error| error.to_string()), Err(text.to_owned()));
         assert!(UserEvent::decode(&body(1, "name", &"x".repeat(508))).is_ok());
         assert!(UserEvent::decode(&body(1, "name", &"x".repeat(509))).is_err());
     }
@@ -437,7 +447,7 @@ mod tests {
         assert_eq!(other.merge(START, one.time(), &recent, true, &mut out), Ok(()));
         assert_eq!(hear(&mut other, &body(5, "past", "")), Heard::Known);
         assert_eq!(out, []);
-        let body = one.fire(START, "now", Bytes::new(), false, &mut out).expect("short");
+        let body = fire(&mut one, "now", "", &mut out);
         assert_eq!(hear(&mut other, &body), Heard::New);
         assert!(other.merge(START, Time(u64::MAX), &[], true, &mut out).is_err());
     }

@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::coordinate::Coordinate;
+use super::events::{self, UserEvent};
+use super::keyring::Key;
 use super::member::{Member, NodeId, Tags};
+use super::queries::{self, Query, QueryError, QueryId};
 use crate::entry::Now;
 
 /// Names a stream between the core and its driver. Of the two kinds the driver keeps apart which were dialled and which were accepted.
@@ -62,6 +66,33 @@ pub enum Input {
     },
     /// What this agent says of itself is now this.
     SetTags(Tags),
+    /// Tell all members of an event.
+    Fire(events::Draft),
+    /// Ask the members, this one too. Comes back at once as [`Effect::Asked`].
+    Ask {
+        /// Chosen by the driver.
+        token: u64,
+        /// The question.
+        draft: queries::Draft,
+    },
+    /// The tags of this agent match what a query asks for.
+    Matches(QueryId),
+    /// This agent's answer to a query; only the first counts.
+    Respond {
+        /// The query.
+        query: QueryId,
+        /// The answer.
+        payload: Bytes,
+    },
+    /// No more answers to a query are wanted.
+    CloseQuery(QueryId),
+    /// The keyring of [`Effect::SaveKeyring`] is on disk, or could not be written.
+    KeyringSaved {
+        /// As in the effect.
+        query: QueryId,
+        /// Why not.
+        error: Option<String>,
+    },
 }
 
 /// What the driver is to do, in this order.
@@ -116,8 +147,48 @@ pub enum Effect {
         peer: Arc<str>,
         /// From ping to answer.
         rtt: Duration,
-        /// As the peer encodes it.
-        coordinate: Bytes,
+        /// Where it is, if it says so and that can be.
+        coordinate: Option<Coordinate>,
+    },
+    /// An event that was fired, here or elsewhere; each comes once.
+    Event(UserEvent),
+    /// A question that this agent may answer, by [`Input::Respond`]. When it asks for tags, the driver sees whether they match, and says
+    /// [`Input::Matches`] if so, or nothing.
+    Query(Box<Query>),
+    /// What has become of an [`Input::Ask`].
+    Asked {
+        /// As in the input.
+        token: u64,
+        /// The query, or why it is not asked.
+        query: Result<QueryId, QueryError>,
+    },
+    /// A member has got a question of this agent. Each comes once.
+    Acked {
+        /// The query.
+        query: QueryId,
+        /// Who.
+        from: Arc<str>,
+    },
+    /// A member has answered a question of this agent. Each comes once.
+    Reply {
+        /// The query.
+        query: QueryId,
+        /// Who.
+        from: Arc<str>,
+        /// The answer.
+        payload: Bytes,
+    },
+    /// There will be no more answers to a question of this agent.
+    QueryDone {
+        /// The query.
+        query: QueryId,
+    },
+    /// The keyring has changed: write it, and say [`Input::KeyringSaved`].
+    SaveKeyring {
+        /// Who wanted that.
+        query: QueryId,
+        /// All keys, the primary one first.
+        keys: Vec<Key>,
     },
     /// For the log.
     Log {

@@ -26,6 +26,14 @@ pub enum Message<'a> {
     Dead(Dead<'a>),
     /// A member is about to leave, or has joined again.
     Intent(Intent<'a>),
+    /// Something that all are told: a [`UserEvent`](super::events::UserEvent), encoded.
+    Event(&'a [u8]),
+    /// A question to all: a [`Query`](super::queries::Query), encoded.
+    Query(&'a [u8]),
+    /// An answer to the receiver's question: a [`Reply`](super::queries::Reply), encoded.
+    Reply(&'a [u8]),
+    /// An answer to the question of another, who is to get it from the receiver.
+    Relay(&'a [u8]),
 }
 
 /// Are you there?
@@ -181,6 +189,8 @@ pub struct State<'a> {
     pub join: bool,
     /// The clocks of intents, events and queries.
     pub clocks: [u64; 3],
+    /// The last events, encoded: see [`Events::merge`](super::events::Events::merge).
+    pub events: &'a [u8],
     /// The sender first.
     pub members: Vec<Known<'a>>,
     /// Members that are gone for good.

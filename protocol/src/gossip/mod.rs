@@ -31,6 +31,7 @@ mod packet;
 mod probe;
 mod pushpull;
 pub mod queries;
+mod said;
 pub mod seal;
 mod settings;
 mod spread;
@@ -62,15 +63,27 @@ use awareness::Awareness;
 use broadcast::{Lane, Lanes};
 use claims::Heard;
 use complaints::Complaints;
+use coordinate::Coordinate;
 use depart::Departure;
 use graves::Graves;
 use intents::Intents;
+use keyring::Keyring;
 use packet::PacketWriter;
 use probe::Prober;
 use pushpull::Streams;
+use said::Said;
 use seal::Sealer;
 use spread::Spread;
 use table::Table;
+
+/// What a member remembers of itself over a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Former {
+    /// The last times of intents, events and queries that it has heard of.
+    pub clocks: [clock::Time; 3],
+    /// Where it was.
+    pub coordinate: Option<Coordinate>,
+}
 
 /// One member's part in a pool.
 pub struct Gossip {
@@ -92,6 +105,7 @@ pub struct Gossip {
     complaints: Complaints,
     /// The packet that is being made; its memory is used again.
     packet: PacketWriter,
+    said: Said,
     /// With it all is sealed.
     sealer: Option<Sealer>,
 }
@@ -129,6 +143,7 @@ impl Gossip {
         let reconnect_at =
             now + random.timeout(settings.reconnect_interval) - settings.reconnect_interval / 4;
         Gossip {
+            said: Said::new(own.name.clone(), &settings),
             awareness: Awareness::new(settings.awareness_max),
             settings,
             now,
@@ -149,6 +164,31 @@ impl Gossip {
         }
     }
 
+    /// The keys; nothing when the pool is not sealed.
+    pub fn keyring(&self) -> Option<&Keyring> {
+        self.sealer.as_ref().map(Sealer::keyring)
+    }
+
+    /// Goes on where an earlier life has ended: what was said up to these times is not delivered again, and where it was is where it is.
+    pub fn resume(&mut self, former: Former) {
+        let Former { clocks: [intents, events, queries], coordinate } = former;
+        // What cannot be is no memory of this program's.
+        let _ = self.intents.clock.witness(intents);
+        self.said.resume(events, queries, coordinate);
+    }
+
+    /// What a later life wants to know.
+    pub fn former(&self) -> Former {
+        let [events, queries] = self.said.clocks();
+        let clocks = [self.intents.clock.time(), events, queries].map(|time| time.before(1));
+        Former { clocks, coordinate: self.coordinate().copied() }
+    }
+
+    /// Where this agent is in the space of round trips; nothing when coordinates are off.
+    pub fn coordinate(&self) -> Option<&Coordinate> {
+        self.said.coordinate()
+    }
+
     /// Takes one input and says what is to be done.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
         let due = self.next_deadline();
@@ -167,6 +207,12 @@ impl Gossip {
             Input::Leave => self.on_leave(out),
             Input::ForceLeave { name, prune } => self.on_force_leave(&name, prune, out),
             Input::SetTags(tags) => self.on_set_tags(tags, out),
+            Input::Fire(draft) => self.on_fire(draft, out),
+            Input::Ask { token, draft } => self.on_ask(token, draft, out),
+            Input::Matches(query) => self.on_matches(query, out),
+            Input::Respond { query, payload } => self.on_respond(query, &payload, out),
+            Input::CloseQuery(query) => self.on_close_query(query),
+            Input::KeyringSaved { query, error } => self.on_keyring_saved(query, error, out),
         }
         self.run_due(out);
     }
@@ -186,6 +232,7 @@ impl Gossip {
             self.graves.next_forgotten(),
             departure,
             exchanges,
+            self.said.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -227,6 +274,7 @@ impl Gossip {
         self.run_probes(out);
         self.run_exchanges(out);
         self.forget(out);
+        self.run_said(out);
         self.run_spread(out);
         self.run_departure(out);
     }
@@ -276,12 +324,14 @@ impl Gossip {
     }
 
     fn unseal(&self, bytes: &Bytes) -> Result<Bytes, Unreadable> {
-        let Some(sealer) = &self.sealer else {
-            return open_plain(bytes).map(|body| bytes.slice_ref(body));
-        };
+        let plain = || open_plain(bytes).map(|body| bytes.slice_ref(body));
+        let Some(sealer) = &self.sealer else { return plain() };
         let mut opened = Vec::new();
-        packet::open_sealed(sealer, bytes, &mut opened)?;
-        Ok(Bytes::from(opened).slice(packet::HEAD_LENGTH..))
+        match packet::open_sealed(sealer, bytes, &mut opened) {
+            Ok(()) => Ok(Bytes::from(opened).slice(packet::HEAD_LENGTH..)),
+            Err(why) if self.settings.verify_incoming => Err(why),
+            Err(why) => plain().map_err(|_| why),
+        }
     }
 
     fn on_message(&mut self, from: SocketAddr, message: &Message<'_>, out: &mut Vec<Effect>) {
@@ -304,6 +354,10 @@ impl Gossip {
                 self.answer_accuser(dead.name, from, out);
             }
             Message::Intent(intent) => self.on_intent(intent, out),
+            Message::Event(body) => self.on_event(body, out),
+            Message::Query(body) => self.on_query(body, out),
+            Message::Reply(body) => self.on_reply(body, out),
+            Message::Relay(body) => self.on_relay(body, out),
         }
     }
 

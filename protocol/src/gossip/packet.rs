@@ -29,7 +29,7 @@ use super::settings::{
     CONFIRMERS_MAX, FRAME_LENGTH_MAX, INCARNATION_MAX, MEMBERS_MAX, NAME_LENGTH_MAX, PACKET_LENGTH_MAX,
     TAGS_LENGTH_MAX, TOMBSTONES_MAX,
 };
-use crate::wire::{Reader, WireError, put_id, put_u8, put_u16, put_u32, put_u64};
+use crate::wire::{Reader, WireError, put_bytes, put_id, put_u8, put_u16, put_u32, put_u64};
 
 /// Version of packets and frames.
 pub const VERSION: u8 = 1;
@@ -46,6 +46,8 @@ pub(super) const BODY_LENGTH_MAX: usize = PACKET_LENGTH_MAX - HEAD_LENGTH - SEAL
 const MESSAGE_HEAD_LENGTH: usize = 3;
 /// A network coordinate, encoded, bytes.
 const COORDINATE_LENGTH_MAX: usize = 128;
+/// Events in a state, bytes.
+pub(super) const EVENTS_LENGTH_MAX: usize = 512 << 10;
 /// The reason of a refusal, bytes.
 const REASON_LENGTH_MAX: usize = 1024;
 /// A member in a state, bytes: see [`put_alive`] and [`put_known`].
@@ -233,6 +235,10 @@ pub fn put_message(out: &mut Vec<u8>, message: &Message<'_>) {
             put_name(out, intent.name);
             8
         }
+        Message::Event(body) => (9, out.extend_from_slice(body)).0,
+        Message::Query(body) => (10, out.extend_from_slice(body)).0,
+        Message::Reply(body) => (11, out.extend_from_slice(body)).0,
+        Message::Relay(body) => (12, out.extend_from_slice(body)).0,
     };
     let length = out.len() - start - MESSAGE_HEAD_LENGTH;
     out[start] = kind;
@@ -308,6 +314,10 @@ fn read_message<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Option<Message<
             };
             Message::Intent(Intent { ltime, name: name(reader)?, kind })
         }
+        9 => Message::Event(reader.take(reader.remaining())?),
+        10 => Message::Query(reader.take(reader.remaining())?),
+        11 => Message::Reply(reader.take(reader.remaining())?),
+        12 => Message::Relay(reader.take(reader.remaining())?),
         _ => return Ok(None),
     }))
 }
@@ -445,6 +455,7 @@ fn read_dead<'a>(reader: &mut Reader<'a>) -> Result<Dead<'a>, WireError> {
 fn put_state(out: &mut Vec<u8>, state: &State<'_>) {
     put_u8(out, u8::from(state.join));
     state.clocks.iter().for_each(|clock| put_u64(out, *clock));
+    put_bytes(out, state.events);
     let room = FRAME_LENGTH_MAX - SEAL_LENGTH_MAX - HEAD_LENGTH - 64;
     // Tombstones first: they are short, and without them what follows could be taken for news.
     put_list(out, &state.tombstones, room, TOMBSTONE_LENGTH_MAX, |out, tombstone| {
@@ -480,6 +491,7 @@ fn put_known(out: &mut Vec<u8>, known: &Known<'_>) {
 fn read_state<'a>(reader: &mut Reader<'a>) -> Result<State<'a>, WireError> {
     let join = reader.bool()?;
     let clocks = [reader.u64()?, reader.u64()?, reader.u64()?];
+    let events = reader.bytes(EVENTS_LENGTH_MAX)?;
     let count = reader.count(TOMBSTONES_MAX, TOMBSTONE_LENGTH_MIN)?;
     let mut tombstones = Vec::with_capacity(count);
     for _ in 0..count {
@@ -493,7 +505,7 @@ fn read_state<'a>(reader: &mut Reader<'a>) -> Result<State<'a>, WireError> {
         let status = read_status(reader)?;
         members.push(Known { alive, status, age_s: reader.u32()?, ltime: reader.u64()? });
     }
-    Ok(State { join, clocks, members, tombstones })
+    Ok(State { join, clocks, events, members, tombstones })
 }
 
 fn read_status(reader: &mut Reader<'_>) -> Result<Status, WireError> {

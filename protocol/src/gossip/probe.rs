@@ -9,8 +9,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::claims::Heard;
 use super::face::{Effect, StreamId};
 use super::message::{Ack, Alive, Call, Frame, Message, Ping, PingRequest, Suspect};
@@ -209,7 +207,8 @@ impl Gossip {
             return;
         }
         self.packet.clear();
-        self.packet.push(&Message::Ack(Ack { token: ping.token, coordinate: &[] }));
+        let coordinate = self.said.encoded_coordinate();
+        self.packet.push(&Message::Ack(Ack { token: ping.token, coordinate }));
         // Who asks and is taken for failed here can say that it is there as soon as it knows.
         self.push_doubt(ping.from);
         self.post(from, out);
@@ -287,8 +286,7 @@ impl Gossip {
         if let Some(row) = self.table.row_mut(&probe.target) {
             (row.member.last_ack, row.member.last_rtt) = (Some(self.now), Some(rtt));
         }
-        let coordinate = Bytes::copy_from_slice(ack.coordinate);
-        out.push(Effect::Rtt { peer: probe.target, rtt, coordinate });
+        self.observe(&probe.target, rtt, ack.coordinate, out);
     }
 
     /// A helper has got no answer, and is there itself.

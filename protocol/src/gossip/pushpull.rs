@@ -135,7 +135,7 @@ impl Gossip {
         match packet::read_frame(&body) {
             Ok(Frame::Call(call)) => self.on_call(stream, &call, out),
             Ok(Frame::State(state)) => {
-                let answer = match self.merge(&state, out) {
+                let answer = match self.merge(&state, false, out) {
                     Ok(()) => self.encode_state(false),
                     Err(why) => packet::encode_frame(&Frame::Refused(&why)),
                 };
@@ -158,12 +158,12 @@ impl Gossip {
             (Errand::Call, Ok(Frame::Here(alive))) => self.on_here(None, &alive, out),
             (Errand::Probe { .. } | Errand::Call, _) => {}
             (Errand::Exchange, frame) => {
-                if let Err(why) = self.merge_answer(frame, out) {
+                if let Err(why) = self.merge_answer(frame, false, out) {
                     self.complain("exchange", format!("the state of another is refused: {why}"), out);
                 }
             }
             (Errand::Join { join, to }, frame) => {
-                let result = self.merge_answer(frame, out);
+                let result = self.merge_answer(frame, true, out);
                 self.end_join(join, Some((to, result)), out);
             }
         }
@@ -172,10 +172,11 @@ impl Gossip {
     fn merge_answer(
         &mut self,
         frame: Result<Frame<'_>, String>,
+        joins: bool,
         out: &mut Vec<Effect>,
     ) -> Result<(), String> {
         match frame? {
-            Frame::State(state) => self.merge(&state, out),
+            Frame::State(state) => self.merge(&state, joins, out),
             Frame::Refused(why) => Err(why.to_owned()),
             Frame::Call(_) | Frame::Here(_) => Err("the answer is none to a state".to_owned()),
         }
@@ -241,8 +242,10 @@ impl Gossip {
             incarnation: grave.incarnation,
             age_s: self.age(grave.forget_at, self.settings.reconnect_timeout),
         });
-        let clocks = [self.intents.clock.time().0, 0, 0];
-        packet::encode_frame(&Frame::State(State { join, clocks, members, tombstones: tombstones.collect() }))
+        let [events, queries] = self.said.clocks();
+        let clocks = [self.intents.clock.time().0, events.0, queries.0];
+        let (recent, tombstones) = (self.said.recent_events(), tombstones.collect());
+        packet::encode_frame(&Frame::State(State { join, clocks, events: &recent, members, tombstones }))
     }
 
     fn known<'a>(&self, row: &'a Row) -> Known<'a> {
@@ -260,13 +263,15 @@ impl Gossip {
     }
 
     /// Takes in what another knows.
-    fn merge(&mut self, state: &State<'_>, out: &mut Vec<Effect>) -> Result<(), String> {
+    fn merge(&mut self, state: &State<'_>, joins: bool, out: &mut Vec<Effect>) -> Result<(), String> {
         let Some(sender) = state.members.first() else { return Err("a state of nobody".to_owned()) };
         self.admit(&sender.alive)?;
         self.refuse_conflict(&sender.alive, out)?;
-        if !self.intents.clock.witness_clock(super::clock::Time(state.clocks[0])) {
+        let [intents, events, queries] = state.clocks.map(super::clock::Time);
+        if !self.intents.clock.witness_clock(intents) {
             return Err("its clock is so far ahead that it cannot be one of a pool".to_owned());
         }
+        self.merge_said([events, queries], state.events, joins, out).map_err(|why| why.to_string())?;
         for tombstone in &state.tombstones {
             self.merge_tombstone(tombstone, sender.alive.name, out);
         }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::events::Coalescing;
 use super::keyring::Keyring;
 use super::member::{NodeId, Tags};
 use crate::wire::PAYLOAD_LENGTH_MAX;
@@ -97,6 +98,14 @@ pub struct Settings {
     pub leave_propagate_delay: Duration,
     /// Tags in which all members of the pool agree, and what they name: `dc`, the datacenter. Others are refused.
     pub common_tags: Vec<(String, String)>,
+    /// Whether members measure where they are (Consul: `disable_coordinates`).
+    pub coordinates: bool,
+    /// How events are coalesced.
+    pub coalescing: Coalescing,
+    /// Whether a pool with keys believes only what is sealed (Consul: `encrypt_verify_incoming`; off while a pool goes over to keys).
+    pub verify_incoming: bool,
+    /// Whether a member with keys seals what it sends (Consul: `encrypt_verify_outgoing`).
+    pub verify_outgoing: bool,
     /// Networks that members may be in; none: all.
     pub allowed_networks: Vec<Network>,
 }
@@ -124,6 +133,10 @@ impl Settings {
             leave_broadcast_timeout: Duration::from_secs(5),
             leave_propagate_delay: Duration::from_secs(1),
             common_tags: Vec::new(),
+            coordinates: true,
+            coalescing: Coalescing::default(),
+            verify_incoming: true,
+            verify_outgoing: true,
             allowed_networks: Vec::new(),
         }
     }

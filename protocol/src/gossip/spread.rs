@@ -85,8 +85,8 @@ impl Gossip {
 
     fn close_packet(&mut self) -> Bytes {
         let packet = match &mut self.sealer {
-            Some(sealer) => packet::close_sealed(sealer, self.packet.body()),
-            None => packet::close_plain(self.packet.body()),
+            Some(sealer) if self.settings.verify_outgoing => packet::close_sealed(sealer, self.packet.body()),
+            _ => packet::close_plain(self.packet.body()),
         };
         assert!(packet.len() <= PACKET_LENGTH_MAX, "a packet fits a datagram");
         packet
@@ -95,8 +95,8 @@ impl Gossip {
     /// A frame for a stream.
     pub(super) fn close(&mut self, body: &[u8]) -> Bytes {
         match &mut self.sealer {
-            Some(sealer) => packet::close_sealed(sealer, body),
-            None => packet::close_plain(body),
+            Some(sealer) if self.settings.verify_outgoing => packet::close_sealed(sealer, body),
+            _ => packet::close_plain(body),
         }
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{QUERY_LENGTH_MAX, QueryId, RELAYS_MAX, REPLY_LENGTH_MAX, TIMEOUT_MAX};
-use crate::gossip::body;
 use crate::gossip::clock::Time;
 use crate::gossip::settings::NAME_LENGTH_MAX;
+use crate::gossip::{body, packet};
 use crate::wire::{Reader, WireError, put_u8, put_u32};
 
 /// The asker wants to know who has its query.
@@ -72,7 +72,7 @@ impl Filters {
     fn decode(reader: &mut Reader<'_>) -> Result<Filters, WireError> {
         let mut filters = Filters::default();
         for _ in 0..reader.u8()? {
-            filters.nodes.push(body::name(reader)?.to_owned());
+            filters.nodes.push(packet::name(reader)?.to_owned());
         }
         for _ in 0..reader.u8()? {
             let tag = body::text(reader, TAG_NAME_LENGTH_MAX)?.to_owned();
@@ -121,7 +121,7 @@ impl Query {
             ack: reader.u8()? & ACK != 0,
             relays: reader.u8()?.min(RELAYS_MAX),
             timeout: Duration::from_millis(reader.u32()?.into()).min(TIMEOUT_MAX),
-            asker: body::name(&mut reader)?.into(),
+            asker: packet::name(&mut reader)?.into(),
             filters: Filters::decode(&mut reader)?,
             name: body::long_text(&mut reader, QUERY_LENGTH_MAX)?.into(),
             payload: Bytes::copy_from_slice(body::long(&mut reader, QUERY_LENGTH_MAX)?),
@@ -184,7 +184,7 @@ impl Reply {
         let mut reader = Reader::new(bytes);
         let id = QueryId::decode(&mut reader)?;
         let ack = reader.u8()? & ACK != 0;
-        let from = body::name(&mut reader)?.into();
+        let from = packet::name(&mut reader)?.into();
         let payload = Bytes::copy_from_slice(body::long(&mut reader, REPLY_LENGTH_MAX)?);
         reader.end()?;
         Ok(Reply { id, from, ack, payload })
@@ -202,7 +202,7 @@ pub(super) fn encode_relay(to: &str, reply: &[u8]) -> Bytes {
 /// Who is to get which body of an answer. Nothing else is sent on.
 pub(super) fn decode_relay(bytes: &[u8]) -> Result<(Arc<str>, Bytes), WireError> {
     let mut reader = Reader::new(bytes);
-    let to = body::name(&mut reader)?;
+    let to = packet::name(&mut reader)?;
     let reply = reader.take(reader.remaining())?;
     Reply::decode(reply)?;
     Ok((to.into(), Bytes::copy_from_slice(reply)))

@@ -80,12 +80,13 @@ proptest! {
 
     #[test]
     fn states_are_read_as_they_were_said(parts in parts(), join: bool, clocks: [u64; 3], age_s: u32) {
+        let names = confirmers(&parts);
         let Some(Message::Alive(alive)) = messages(&parts, &[]).into_iter().nth(4) else { unreachable!() };
         let statuses = [Status::Alive, Status::Suspect, Status::Leaving, Status::Left, Status::Failed];
         let known = |status| Known { alive, status, age_s, ltime: clocks[0] };
         let members = statuses.into_iter().map(known).collect();
         let tombstones = vec![Tombstone { name: &parts.1, incarnation: 9, age_s }];
-        let said = Frame::State(State { join, clocks, members, tombstones });
+        let said = Frame::State(State { join, clocks, events: &names, members, tombstones });
         let bytes = encode_frame(&said);
         prop_assert_eq!(read_frame(&bytes), Ok(said));
         let said = Frame::Here(alive);

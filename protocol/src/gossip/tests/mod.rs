@@ -6,3 +6,4 @@ mod hostile;
 mod joining;
 mod leaving;
 mod network;
+mod said;
