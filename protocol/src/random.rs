@@ -13,7 +13,7 @@ impl Random {
     }
 
     /// A draw of all 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -24,7 +24,7 @@ impl Random {
     /// A draw below a bound; 0 when the bound is 0.
     pub fn below(&mut self, bound: usize) -> usize {
         // The upper half of a wide product: as even as a draw of 64 bits allows, without a division.
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
+        ((u128::from(self.draw()) * bound as u128) >> 64) as usize
     }
 
     /// A draw from nothing up to a span, in microseconds.
@@ -35,7 +35,7 @@ impl Random {
     /// A draw from once to one and a half times a span.
     pub fn timeout(&mut self, shortest: Duration) -> Duration {
         let spread = (shortest.as_micros() as u64 / 2).max(1);
-        shortest + Duration::from_micros(self.next() % spread)
+        shortest + Duration::from_micros(self.draw() % spread)
     }
 
     /// Puts items into a random order (Fisher and Yates).
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn draws_repeat_with_their_seed_and_stay_below_their_bound() {
         let (mut one, mut other) = (Random::new(7), Random::new(7));
-        assert!((0..100).all(|_| one.next() == other.next()));
+        assert!((0..100).all(|_| one.draw() == other.draw()));
         assert!((0..1000).all(|bound| one.below(bound) < bound.max(1)));
         let mut seen = [0; 8];
         (0..8000).for_each(|_| seen[one.below(8)] += 1);

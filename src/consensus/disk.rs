@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use muster_protocol::entry::BODY_ALIGNMENT;
@@ -33,6 +33,8 @@ pub(super) struct Files {
     batch: Vec<disk::Request>,
     /// The log's write that is under way, and since when. There is one at most.
     writing: Option<(u64, Instant)>,
+    /// How long the last one took.
+    took: Duration,
 }
 
 /// A file that is whole and not yet in use, to be read on another thread.
@@ -62,7 +64,7 @@ impl Disk {
     pub fn files(folder: PathBuf) -> io::Result<Disk> {
         let (sender, done) = mesh::channel(REPORTS_MAX);
         let disk = disk::Disk::open(folder.clone(), sender)?;
-        Ok(Disk::Files(Files { folder, disk, done, batch: Vec::new(), writing: None }))
+        Ok(Disk::Files(Files { folder, disk, done, batch: Vec::new(), writing: None, took: Duration::ZERO }))
     }
 
     /// Takes a request; with [`Disk::flush`] it is on its way. What is done at once is added to `inputs`.
@@ -90,6 +92,11 @@ impl Disk {
         matches!(self, Disk::Files(files) if files.writing.is_some())
     }
 
+    /// How long the last write of the log took.
+    pub fn last_write(&self) -> Duration {
+        if let Disk::Files(files) = self { files.took } else { Duration::ZERO }
+    }
+
     /// A file that was asked to be written and whose writes are done.
     pub fn draft(&self, file: FileName) -> Draft {
         match self {
@@ -103,7 +110,8 @@ impl Disk {
         let Disk::Files(files) = self else { return };
         while let Poll::Ready(Some(done)) = files.done.poll_recv(cx) {
             if let Some((_, since)) = files.writing.take_if(|(id, _)| *id == done.id) {
-                metrics::sample(Sample::RaftDispatchLog, time::now() - since);
+                files.took = time::now() - since;
+                metrics::sample(Sample::RaftDispatchLog, files.took);
             }
             inputs.push(Input::Disk(completion(done)));
         }

@@ -1,6 +1,7 @@
 //! The control core's side of the door: drives the replica over a real disk and real links.
 
 mod edges;
+mod gathering;
 mod sections;
 
 use std::future::Future;
@@ -34,6 +35,7 @@ use super::proposals::{Job, Proposal, Room};
 use super::replica::{self, Effect, Input, Kinds, Replica};
 use super::standing::Role;
 use edges::Edges;
+use gathering::Gathering;
 use sections::{Loading, Sections};
 
 /// Orders and applies what is proposed. Dropping it, or its future, ends all waiting writers as stopping.
@@ -57,6 +59,7 @@ pub struct Runner {
     inputs: Vec<Input>,
     effects: Vec<Effect>,
     alarm: Option<Pin<Box<Sleep>>>,
+    gathering: Gathering,
     /// No handle is left.
     closed: bool,
     /// To be removed when the replica has started.
@@ -101,6 +104,7 @@ impl Runner {
             inputs: Vec::with_capacity(BATCH_MAX),
             effects: Vec::with_capacity(BATCH_MAX),
             alarm: None,
+            gathering: Gathering::default(),
             closed: false,
             remove_when_started: None,
             presumed: false,
@@ -311,6 +315,10 @@ impl Runner {
         if self.disk.is_writing() && self.gauges.is_alone() {
             return;
         }
+        if self.gathering.poll(cx, self.turned).is_pending() {
+            return;
+        }
+        let mut taken = 0;
         // Past the limit jobs stay in their queue, and past that one's limit writers are told to come again.
         while self.waiting.len() < UNDER_WAY_MAX {
             match self.jobs.poll_recv(cx) {
@@ -319,9 +327,11 @@ impl Runner {
                     self.closed = true;
                     return;
                 }
-                Poll::Pending => return,
+                Poll::Pending => break,
             }
+            taken += 1;
         }
+        self.gathering.took(taken, self.turned, self.disk.last_write(), self.gauges.is_alone());
     }
 
     fn begin(&mut self, job: Job) {

@@ -14,8 +14,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// How long tasks may run before glommio looks at its rings. Its default of 100 ms makes timers late by as much.
-const PREEMPT_AFTER: Duration = Duration::from_millis(1);
+/// How long tasks may run before glommio looks at its rings, where only kicks come from: [`drive`] looks for all else among the
+/// tasks' turns. Its default is 100 ms. Shorter costs system calls, and makes it likelier that a thread loses its CPU for as
+/// long between glommio's arming of this timer and its first task, and is then put to sleep with tasks ready (see `watchdog`).
+const PREEMPT_AFTER: Duration = Duration::from_millis(10);
 /// Registered memory for glommio's own file I/O, which we do not use. Its default is 10 MiB, pinned.
 const IO_MEMORY: usize = 64 * 1024;
 const RING_DEPTH: usize = 128;

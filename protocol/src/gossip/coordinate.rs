@@ -323,7 +323,7 @@ fn direction(
 
 /// A draw from 0 to 1.
 fn unit(random: &mut Random) -> f64 {
-    (random.next() >> 11) as f64 / (1u64 << 53) as f64
+    (random.draw() >> 11) as f64 / (1u64 << 53) as f64
 }
 
 fn difference(one: &[f64; DIMENSIONS], other: &[f64; DIMENSIONS]) -> [f64; DIMENSIONS] {

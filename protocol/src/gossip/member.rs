@@ -101,7 +101,7 @@ impl Versions {
 /// Names and values that a member says of itself: role, datacenter, ports and so on. Kept as they travel, so that what is heard again is
 /// compared as bytes: for each tag in order of names, the name's length (one byte), the name, the value's length (two bytes,
 /// little-endian), the value. At most [`TAGS_LENGTH_MAX`] bytes.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Tags(Arc<[u8]>);
 
 /// Tags that lie in a packet.
@@ -143,12 +143,6 @@ impl Tags {
     /// All, in order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.view().iter()
-    }
-}
-
-impl Default for Tags {
-    fn default() -> Tags {
-        Tags(Arc::default())
     }
 }
 

@@ -35,10 +35,8 @@ pub struct Ping<'a> {
     pub token: u32,
     /// Who is meant: an address may have another owner now, who does not answer for it.
     pub to: &'a str,
-    /// Who asks.
+    /// Who asks. The answer goes where the packet came from.
     pub from: &'a str,
-    /// Where the answer goes.
-    pub reply_to: SocketAddr,
 }
 
 /// Ask another whether it is there.
@@ -46,14 +44,10 @@ pub struct Ping<'a> {
 pub struct PingRequest<'a> {
     /// Chosen by the sender.
     pub token: u32,
-    /// Who is to be asked.
+    /// Who is to be asked, at the address that the receiver knows: nobody makes it send elsewhere.
     pub target: &'a str,
-    /// Where.
-    pub address: SocketAddr,
     /// Who wants to know.
     pub from: &'a str,
-    /// Where the answer goes.
-    pub reply_to: SocketAddr,
 }
 
 /// The answer to a ping.
@@ -161,12 +155,23 @@ pub enum IntentKind {
 pub enum Frame<'a> {
     /// All that one side knows; the answer is the same of the other side.
     State(State<'a>),
-    /// Are you there? Answered by [`Frame::Ack`] when the name is right.
-    Ping(Ping<'a>),
-    /// The answer to a ping.
-    Ack(Ack<'a>),
+    /// Are you there? Answered by [`Frame::Here`] when the name is right.
+    Call(Call<'a>),
+    /// The answer to a call: what the called one says of itself.
+    Here(Alive<'a>),
     /// The other side's state was not taken; says why, and what to do.
     Refused(&'a str),
+}
+
+/// Are you there?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call<'a> {
+    /// Who is meant.
+    pub to: &'a str,
+    /// Who asks.
+    pub from: &'a str,
+    /// The incarnation that is suspected; 0: none is.
+    pub suspected: u64,
 }
 
 /// All that one side knows.

@@ -253,7 +253,7 @@ impl Queries {
         if self.asked.len() >= ASKED_MAX {
             return Err(QueryError::TooMany);
         }
-        let id = QueryId { ltime: self.clock.time(), number: random.next() as u32 };
+        let id = QueryId { ltime: self.clock.time(), number: random.draw() as u32 };
         let timeout = draft.timeout.unwrap_or_else(|| default_timeout(members, gossip_interval));
         let query = Query {
             id,

@@ -67,7 +67,7 @@ pub struct Sealer {
 impl Sealer {
     /// For one life of a member. Its nonces depend on the draw, so the seed behind it must be the system's, and be used only once.
     pub fn new(keyring: Keyring, random: &mut Random) -> Sealer {
-        Sealer { keyring, nonces: Nonces::new(random.next()) }
+        Sealer { keyring, nonces: Nonces::new(random.draw()) }
     }
 
     /// The keys.
@@ -126,7 +126,7 @@ impl Nonces {
     fn new(seed: u64) -> Nonces {
         let mut draws = Random::new(seed);
         // Draws of this generator differ from one another as long as it lives.
-        let fixed = draws.next();
+        let fixed = draws.draw();
         Nonces { draws, fixed, count: 0 }
     }
 
@@ -136,7 +136,7 @@ impl Nonces {
         nonce[8..].copy_from_slice(&self.count.to_le_bytes());
         self.count = self.count.wrapping_add(1);
         if self.count == 0 {
-            self.fixed = self.draws.next();
+            self.fixed = self.draws.draw();
         }
         nonce
     }

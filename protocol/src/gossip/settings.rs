@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::keyring::Keyring;
 use super::member::{NodeId, Tags};
 use crate::wire::PAYLOAD_LENGTH_MAX;
 
@@ -39,6 +40,12 @@ pub const INCARNATION_LEAP_MAX: u64 = 1 << 48;
 pub const BURST_MAX: usize = 6;
 /// What cannot be understood is told in the log this often at most.
 pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+/// Reasons that are told apart for that. Others are not told while so many are fresh.
+pub const COMPLAINTS_MAX: usize = 64;
+/// All that goes over one stream (memberlist: `TCPTimeout`).
+pub const STREAM_PATIENCE: Duration = Duration::from_secs(10);
+/// Who is told of it at once when the state of another accuses many.
+pub const TOLD_AT_ONCE_MAX: usize = 64;
 
 const _: () = assert!(FRAME_LENGTH_MAX < PAYLOAD_LENGTH_MAX, "a frame travels as one payload");
 const _: () =
@@ -84,14 +91,12 @@ pub struct Settings {
     pub reconnect_timeout: Duration,
     /// Those who left are forgotten after this (serf: `TombstoneTimeout`).
     pub tombstone_timeout: Duration,
-    /// How often is looked whom to forget (serf: `ReapInterval`).
-    pub reap_interval: Duration,
     /// So long a leaving member waits for its word to be sent as often as it should (serf: `BroadcastTimeout`).
     pub leave_broadcast_timeout: Duration,
     /// And so long it still answers, so that all hear it before it is silent (serf: `LeavePropagateDelay`).
     pub leave_propagate_delay: Duration,
-    /// Tags in which all members of the pool agree, such as the datacenter; others are refused.
-    pub common_tags: Vec<String>,
+    /// Tags in which all members of the pool agree, and what they name: `dc`, the datacenter. Others are refused.
+    pub common_tags: Vec<(String, String)>,
     /// Networks that members may be in; none: all.
     pub allowed_networks: Vec<Network>,
 }
@@ -116,7 +121,6 @@ impl Settings {
             reconnect_interval: Duration::from_secs(30),
             reconnect_timeout: Duration::from_secs(72 * 3600),
             tombstone_timeout: Duration::from_secs(24 * 3600),
-            reap_interval: Duration::from_secs(15),
             leave_broadcast_timeout: Duration::from_secs(5),
             leave_propagate_delay: Duration::from_secs(1),
             common_tags: Vec::new(),
@@ -152,6 +156,9 @@ pub struct Identity {
     /// Where its incarnation begins. The higher of the last one it had and the seconds since 1970 lets it return without contradicting its
     /// former self; 1 works, too.
     pub incarnation: u64,
+    /// With which keys all is sealed; none: nothing is, and what is sealed is refused. The seed of [`Gossip::new`](super::Gossip::new) must then be the
+    /// system's, and be used only once.
+    pub keyring: Option<Keyring>,
 }
 
 /// Addresses with a common prefix.

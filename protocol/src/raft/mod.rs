@@ -123,7 +123,7 @@ impl Raft {
             configurations: Configurations::new(restored.configurations),
             repair_until: restored.repair_until,
             repair_after_term: term,
-            damage: random.next() | 1,
+            damage: random.draw() | 1,
             disk: Disk::default(),
             behind: false,
             role: Role::Follower,
