@@ -237,7 +237,7 @@ impl Worker {
         let written = self.open(name, false).and_then(|file| {
             for page in (begin..end).step_by(PAGE) {
                 let length = (end - page).min(PAGE as u64) as usize;
-                sys::write_all_at(file, &[0; PAGE][..length], page, false)?;
+                file.write_all_at(&[0; PAGE][..length], page)?;
             }
             sys::start_writing_out(file, begin, end - begin)
         });
