@@ -288,13 +288,13 @@ impl Gossip {
         while let Some((_, name)) = self.table.next_suspicion().filter(|(at, _)| *at <= self.now) {
             let name = name.clone();
             match self.table.call(&name, self.now) {
-                Some(times) => self.call(&name, times == 0, out),
+                Some(times) => self.call(&name, Suspicion::by_stream(times), out),
                 None => self.declare_failed(&name, out),
             }
         }
     }
 
-    /// Asks a suspected member to contradict, directly; the first time over a stream, too, which loses nothing.
+    /// Asks a suspected member to contradict, directly.
     fn call(&mut self, name: &Arc<str>, by_stream: bool, out: &mut Vec<Effect>) {
         let Some(row) = self.table.row(name) else { return };
         let (address, suspected) = (row.member.address, row.member.incarnation);

@@ -372,8 +372,8 @@ mod tests {
         table.delay_suspicions(Duration::from_secs(3));
         assert_eq!(
             table.next_suspicion().map(|(at, _)| at.as_secs()),
-            Some(13),
-            "it is called a second before"
+            Some(12),
+            "it is called two seconds before"
         );
         assert!(table.end_suspicion("m2").is_some());
         assert_eq!(table.next_suspicion().map(|(_, name)| &**name), Some("m3"));
