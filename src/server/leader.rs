@@ -29,6 +29,9 @@ use crate::store::model::AutopilotConfig;
 pub const COMPATIBLE_VERSION: &str = "1.8.7";
 /// How often the catalog is compared with the members when neither seems to have changed, as in Consul.
 pub const RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
+/// When it is compared once more after a difference was put right: what an earlier leader or a server that leaves had
+/// written before may arrive after that.
+const SECOND_LOOK: Duration = Duration::from_secs(5);
 /// How often the leader looks at what membership and consensus tell it.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a server looks whether it leads now.
@@ -57,7 +60,7 @@ struct Shared {
 struct Lead {
     term: u64,
     since: Instant,
-    /// The members as they are in the catalog already, and when that was looked at.
+    /// The members as they are in the catalog already, and until when that is believed.
     reconciled: Option<(Arc<Roster>, Instant)>,
     judged: Option<Instant>,
     pruned: Instant,
@@ -161,9 +164,7 @@ impl Shared {
         roster: &Arc<Roster>,
     ) -> Result<(), ProposeError> {
         let now = time::now();
-        let is_fresh = |(seen, at): &(Arc<Roster>, Instant)| {
-            Arc::ptr_eq(seen, roster) && now.duration_since(*at) < RECONCILE_INTERVAL
-        };
+        let is_fresh = |(seen, until): &(Arc<Roster>, Instant)| Arc::ptr_eq(seen, roster) && now < *until;
         if lead.reconciled.as_ref().is_some_and(is_fresh) {
             return Ok(());
         }
@@ -175,8 +176,9 @@ impl Shared {
             // A leader that has just come may not have met all members yet.
             reap: now.duration_since(lead.since) >= RECONCILE_INTERVAL,
         });
+        let pause = if ops.is_empty() { RECONCILE_INTERVAL } else { SECOND_LOOK };
         self.write(ops).await?;
-        lead.reconciled = Some((roster.clone(), now));
+        lead.reconciled = Some((roster.clone(), now + pause));
         Ok(())
     }
 
