@@ -227,21 +227,8 @@ pub(super) fn unpin() {
 
 /// Lets the calling thread give way to all others of the process. It cannot be taken back. A refusal is harmless.
 pub(super) fn give_way() {
-    const NICE: i32 = 10;
-    // The shortest that the kernel takes (since Linux 6.12; older ones ignore it). Who wakes up waits until the thread that
-    // runs has used its slice up, however nice that is; 3 ms is the usual one, and a write wakes five threads in turn.
-    const SLICE_NS: u64 = 100_000;
-    // SAFETY: all of it are numbers, for which zero is a value.
-    let mut wanted: libc::sched_attr = unsafe { std::mem::zeroed() };
-    wanted.size = size_of::<libc::sched_attr>() as u32;
-    wanted.sched_nice = NICE;
-    wanted.sched_runtime = SLICE_NS;
-    // SAFETY: the kernel reads `size` bytes of the struct. 0 is the calling thread, and the flags are none.
-    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const wanted, 0) };
-    if set != 0 {
-        // SAFETY: takes no pointer. On Linux it holds for the calling thread alone.
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
-    }
+    // SAFETY: takes no pointer. On Linux it holds for the calling thread alone.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
 }
 
 /// Size and free bytes of the file system that a path lies on.
