@@ -323,7 +323,9 @@ impl Worker {
         };
         let (removed, files) = mpsc::channel();
         // Without a thread it is closed here and now.
-        if removed.send(file).is_ok() && blocking::run_beside("muster-close", move || close_all(&files)).is_ok() {
+        if removed.send(file).is_ok()
+            && blocking::run_beside("muster-close", move || close_all(&files)).is_ok()
+        {
             self.removed = Some(removed);
         }
     }
