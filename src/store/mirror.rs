@@ -282,7 +282,10 @@ fn touch(view: &View, touched: &mut Touched) {
 }
 
 /// An instance from what was told of it and what was held of it before.
-fn instance(body: &ArchivedInstanceBody<'_>, before: Option<&InstanceRow>) -> Result<InstanceRow, MirrorError> {
+fn instance(
+    body: &ArchivedInstanceBody<'_>,
+    before: Option<&InstanceRow>,
+) -> Result<InstanceRow, MirrorError> {
     let mut told: BTreeMap<Name, Arc<Check>> = BTreeMap::new();
     for check in body.checks.iter() {
         let row: Check = thaw(check);
@@ -291,9 +294,8 @@ fn instance(body: &ArchivedInstanceBody<'_>, before: Option<&InstanceRow>) -> Re
     let known = before.into_iter().flat_map(|row| row.view().checks());
     let known: BTreeMap<Name, &Arc<Check>> =
         known.map(|check| (fold(&check.check_id).into(), check)).collect();
-    let find = |id: &str| {
-        told.get(id).or_else(|| known.get(id).copied()).cloned().ok_or(MirrorError::Disjoint)
-    };
+    let find =
+        |id: &str| told.get(id).or_else(|| known.get(id).copied()).cloned().ok_or(MirrorError::Disjoint);
     let node_checks = body.node_checks.iter().map(|id| find(id)).collect::<Result<Vec<_>, _>>()?;
     let service_checks = body.service_checks.iter().map(|id| find(id)).collect::<Result<Vec<_>, _>>()?;
     let node = match body.node.as_ref() {
