@@ -7,10 +7,10 @@
 use muster_protocol::entry::ServerId;
 
 use super::leader::COMPATIBLE_VERSION;
+use super::witness::Witness;
 use crate::agent::sync::{SERVER_CHECK, SERVER_SERVICE, same_check, same_service};
 use crate::config::Config;
 use crate::consensus::Standing;
-use super::witness::Witness;
 use crate::membership::{Difference, Member, MemberStatus, Roster, ServerFacts};
 use crate::store::State;
 use crate::store::command::{CatalogOp, Deregister, Register};
