@@ -52,7 +52,8 @@ mod tests {
 
     #[test]
     fn code_and_constants_are_as_they_were() {
-        let before = (file_pages(), std::hint::black_box(&CONSTANT).iter().map(|b| u64::from(*b)).sum::<u64>());
+        let before =
+            (file_pages(), std::hint::black_box(&CONSTANT).iter().map(|b| u64::from(*b)).sum::<u64>());
         let_go_of_code();
         let during = file_pages();
         assert!(during < before.0, "{during} KiB of {} KiB", before.0);
