@@ -15,15 +15,6 @@ pub fn raise_limits() -> u64 {
     raise(libc::RLIMIT_NOFILE, "open files")
 }
 
-/// Has memory come in small pages, here and in the programs that checks run. The allocator asks for huge ones, and the kernel clears all of
-/// such a page when it is first touched: milliseconds at a time on a virtual machine, in which no request is answered. A kernel
-/// that refuses leaves all as it was.
-pub fn use_small_pages() {
-    const YES: libc::c_ulong = 1;
-    // SAFETY: takes no pointer.
-    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, YES, 0, 0, 0) };
-}
-
 /// How many files this process may have open now.
 pub(super) fn open_files() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
