@@ -36,6 +36,7 @@ pub mod park;
 pub mod policy;
 pub mod query;
 mod reading;
+pub mod remembered;
 pub mod respond;
 pub mod router;
 mod serve;
@@ -61,6 +62,7 @@ use crate::edge::fresh::Leadership;
 use crate::membership::{self, Roster};
 use crate::runtime::publish::Published;
 use crate::store::State;
+use crate::upstream::views::Views;
 
 use router::Router;
 
@@ -94,6 +96,12 @@ impl Edge {
     #[must_use]
     pub fn with_members(self, roster: Published<Roster>, membership: membership::Door) -> Edge {
         Edge { roster, membership, ..self }
+    }
+
+    /// The same, of a client agent, which answers from what it keeps.
+    #[must_use]
+    pub fn with_views(self, views: Views) -> Edge {
+        Edge { leadership: Leadership::Views(views), ..self }
     }
 
     /// The members that are known; none on an agent that takes no part in a membership.
