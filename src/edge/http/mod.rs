@@ -62,7 +62,6 @@ use crate::edge::fresh::Leadership;
 use crate::membership::{self, Roster};
 use crate::runtime::publish::Published;
 use crate::store::State;
-use crate::upstream::views::Views;
 
 use router::Router;
 
@@ -98,10 +97,10 @@ impl Edge {
         Edge { roster, membership, ..self }
     }
 
-    /// The same, of a client agent, which answers from what it keeps.
+    /// The same, with others to tell how the state stands: a client agent's is made of what it keeps.
     #[must_use]
-    pub fn with_views(self, views: Views) -> Edge {
-        Edge { leadership: Leadership::Views(views), ..self }
+    pub fn with_leadership(self, leadership: Leadership) -> Edge {
+        Edge { leadership, ..self }
     }
 
     /// The members that are known; none on an agent that takes no part in a membership.

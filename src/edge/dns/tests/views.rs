@@ -87,19 +87,13 @@ fn another_cluster_with_the_same_indexes_is_another_answer() {
     client.servers.instance("n1", "10.0.0.1", "web", 80);
     let web = View::service("web");
     client.learn(std::slice::from_ref(&web));
-    assert_eq!(
-        client.agent.ask("web.service.consul", rtype::A).answer,
-        ["web.service.consul. 0 A 10.0.0.1"]
-    );
+    assert_eq!(client.agent.ask("web.service.consul", rtype::A).answer, ["web.service.consul. 0 A 10.0.0.1"]);
     client.servers = Bench::new(config());
     client.servers.instance("n2", "10.0.0.2", "web", 80);
     client.agent.state.begin_history();
     let everything = client.servers.state.view_since(&web, 0);
     client.agent.state.put_view(&web, &everything, &mut Touched::new()).unwrap();
-    assert_eq!(
-        client.agent.ask("web.service.consul", rtype::A).answer,
-        ["web.service.consul. 0 A 10.0.0.2"]
-    );
+    assert_eq!(client.agent.ask("web.service.consul", rtype::A).answer, ["web.service.consul. 0 A 10.0.0.2"]);
 }
 
 #[test]
@@ -133,9 +127,6 @@ fn names_of_addresses_are_the_servers_to_tell() {
         Reply::Now(len) => read(out[..len].to_vec()),
         other => panic!("not answered: {other:?}"),
     };
-    assert_eq!(
-        named(Some(Named::Node("n1"))).answer,
-        ["1.0.0.10.in-addr.arpa. 0 PTR n1.node.dc1.consul."]
-    );
+    assert_eq!(named(Some(Named::Node("n1"))).answer, ["1.0.0.10.in-addr.arpa. 0 PTR n1.node.dc1.consul."]);
     assert!(named(None).head.starts_with("SERVFAIL"));
 }
