@@ -14,13 +14,14 @@ use rkyv::rancor;
 use rkyv::util::AlignedVec;
 
 use super::apply::thaw;
-use super::catalog::{InstanceRow, Name, NodeEntry, ServiceEntry};
+use super::catalog::{InstanceRow, Name, NodeEntry, ServiceEntry, Spelling};
 use super::model::{Check, Node, Service};
 use super::state::State;
 use super::topic::{Topic, fold};
 use super::touched::Touched;
 use super::view::{
-    ArchivedInstanceBody, ArchivedNodeBody, ArchivedPlace, ArchivedServiceBody, Indexes, View, digest,
+    ArchivedInstanceBody, ArchivedNamesBody, ArchivedNodeBody, ArchivedPlace, ArchivedServiceBody, Indexes,
+    View, digest,
 };
 
 /// Why an answer was not put into a mirror.
@@ -48,6 +49,7 @@ impl std::error::Error for MirrorError {}
 pub(super) struct Mirrored {
     services: OrdMap<Name, ServiceIndexes>,
     nodes: OrdMap<Name, Indexes>,
+    names: Option<Indexes>,
     /// Counts the clusters that it was a mirror of.
     history: u64,
 }
@@ -66,6 +68,7 @@ impl Mirrored {
             Topic::ServiceInstances(name) => service(name).instances,
             Topic::ServiceHealth(name) => service(name).health,
             Topic::Node(name) => self.nodes.get(&*fold(name)).copied().unwrap_or_default(),
+            Topic::Services => self.names.unwrap_or_default(),
             _ => Indexes::default(),
         };
         (shown, changed)
@@ -75,6 +78,7 @@ impl Mirrored {
         match view {
             View::Service(name) => self.services.contains_key(name),
             View::Node(name) => self.nodes.contains_key(name),
+            View::Names => self.names.is_some(),
         }
     }
 }
@@ -119,6 +123,7 @@ impl State {
         match view {
             View::Service(name) => !self.services.contains_key(name),
             View::Node(name) => !self.nodes.contains_key(name),
+            View::Names => false,
         }
     }
 
@@ -135,6 +140,7 @@ impl State {
         let moved = match view {
             View::Service(name) => self.put_service(name, access(&aligned)?, touched),
             View::Node(name) => self.put_node(name, access(&aligned)?, touched),
+            View::Names => self.put_names(access(&aligned)?, touched),
         }?;
         self.index += u64::from(moved);
         Ok(())
@@ -154,6 +160,10 @@ impl State {
             View::Node(name) => {
                 self.nodes.remove(name);
                 mirrored.nodes.remove(name).is_some()
+            }
+            View::Names => {
+                self.spellings = OrdMap::new();
+                mirrored.names.take().is_some()
             }
         };
         if held {
@@ -259,6 +269,21 @@ impl State {
         }
         Ok(moved || held != Some(indexes))
     }
+
+    fn put_names(&mut self, body: &ArchivedNamesBody, touched: &mut Touched) -> Result<bool, MirrorError> {
+        let names = body.names.iter().map(|pair| {
+            let tags = pair.1.iter().map(|tag| (Arc::from(tag.as_str()), 1usize)).collect();
+            (Arc::from(pair.0.as_str()), Spelling { instances: 1, tags })
+        });
+        self.spellings = names.collect();
+        let indexes: Indexes = thaw(&body.indexes);
+        let held = self.mirrored.as_mut().expect(MIRROR).names.replace(indexes);
+        let moved = held.is_none_or(|held| held.changed != indexes.changed);
+        if moved {
+            touched.services();
+        }
+        Ok(moved || held != Some(indexes))
+    }
 }
 
 const MIRROR: &str = "only mirrors are given views";
@@ -283,6 +308,7 @@ fn touch(view: &View, touched: &mut Touched) {
     match view {
         View::Service(name) => touched.instances(name),
         View::Node(name) => touched.node(name),
+        View::Names => touched.services(),
     }
 }
 

@@ -19,11 +19,13 @@ pub fn answers_here(edge: &Rc<Edge>, request: &Request) -> Option<Handled> {
     let handler = match request.pattern {
         "/v1/health/service/" => health::service,
         "/v1/catalog/service/" => catalog::service,
+        "/v1/catalog/services" => catalog::services,
         "/v1/catalog/node/" => catalog::node,
         "/v1/catalog/node-services/" => catalog::node_services,
         _ => return None,
     };
-    let cacheable = matches!(request.pattern, "/v1/health/service/" | "/v1/catalog/service/");
+    let kept = ["/v1/health/service/", "/v1/catalog/service/", "/v1/catalog/services"];
+    let cacheable = kept.contains(&request.pattern);
     let cached = cacheable && request.query.has("cached") && edge.config().http.use_cache;
     if !cached && views.contact().known_leader {
         return None;

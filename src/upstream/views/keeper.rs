@@ -214,13 +214,14 @@ impl Shared {
     /// The question for what has changed of a view.
     fn target(&self, view: &View, everything: bool, wait: &str) -> String {
         let inner = self.inner.borrow();
-        let (kind, name) = match view {
-            View::Service(name) => ("service", name),
-            View::Node(name) => ("node", name),
+        let kind = match view {
+            View::Service(_) => "service",
+            View::Node(_) => "node",
+            View::Names => "names",
         };
         let since = if everything { 0 } else { inner.mirror.view_index(view) };
         let mut target = format!("/v1/internal/rpc/view/{kind}?format={VIEW_FORMAT}&stale&name=");
-        escape(name, &mut target);
+        escape(view.name(), &mut target);
         let history = inner.views.get(view).and_then(|kept| kept.history.as_ref());
         if let Some(history) = history.filter(|_| since > 0) {
             target.push_str("&history=");
