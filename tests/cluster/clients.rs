@@ -140,8 +140,8 @@ fn cached_reads_of_a_client_are_from_memory_and_block() {
         assert_eq!((second.index(), second.json()), (server.index(), server.json()), "{path}");
     }
     let index = fleet.client("/v1/health/service/web?cached").expect("an answer").index();
+    let path = format!("/v1/health/service/web?cached&passing&index={index}&wait=60s");
     let flips = std::thread::scope(|scope| {
-        let path = format!("/v1/health/service/web?cached&passing&index={index}&wait=60s");
         let waiting = scope.spawn(|| fleet.client(&path));
         std::thread::sleep(Duration::from_millis(200));
         fleet.register(0, "n1", "10.0.0.1", "critical");
