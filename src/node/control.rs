@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use super::server::ServerRole;
 use super::{Control, Plan, server, signals};
-use crate::agent::{Agent, Hooks, Parts, identity};
+use crate::agent::{Agent, Hooks, LocalState, Parts, identity};
 use crate::consensus::ProposeError;
+use crate::runtime::publish::Published;
 use crate::runtime::{blocking, cores, memory, process, task, time};
 use crate::store::model::Node;
-use crate::upstream::views::Ask;
+use crate::upstream::views::{Ask, Own};
 
 /// So long after the start an agent has joined, elected and loaded what it will.
 const SETTLED: Duration = Duration::from_secs(15);
@@ -26,7 +27,8 @@ pub(super) async fn run(plan: Plan, control: Control) {
     let _signals = task::spawn(signals::obey(plan.clone()));
     let _orphans = task::spawn(reap_orphans());
     let Control { server: seat, keeper, doorway, changes } = control;
-    let _keeper = keeper.map(|keeper| task::spawn(keeper.run(nobody(), changes.clone())));
+    let _keeper =
+        keeper.map(|keeper| task::spawn(keeper.run(nobody(), own_rows(plan.local.clone()), changes.clone())));
     let role = Role::default();
     let starting = async {
         let node = settle_node(&plan).await?;
@@ -66,6 +68,19 @@ pub(super) async fn run(plan: Plan, control: Control) {
     if let Some(role) = role.take() {
         role.stop();
     }
+}
+
+/// What the agent knows of its own node, whenever that has changed.
+fn own_rows(local: Published<LocalState>) -> Own {
+    let mut told: Option<Arc<LocalState>> = None;
+    Box::new(move || {
+        let local = local.load_full();
+        if told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &local)) {
+            return None;
+        }
+        told = Some(local.clone());
+        Some(local.rows())
+    })
 }
 
 /// A client agent knows no server yet.

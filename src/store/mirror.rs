@@ -24,6 +24,17 @@ use super::view::{
     View, digest,
 };
 
+/// What an agent knows of its own node without any server.
+#[derive(Clone, Debug, Default)]
+pub struct OwnRows {
+    /// Its node.
+    pub node: Arc<Node>,
+    /// Checks of the node.
+    pub node_checks: Vec<Arc<Check>>,
+    /// Its services, each with its checks.
+    pub services: Vec<(Arc<Service>, Vec<Arc<Check>>)>,
+}
+
 /// Why an answer was not put into a mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MirrorError {
@@ -59,6 +70,12 @@ struct ServiceIndexes {
     instances: Indexes,
     health: Indexes,
 }
+
+/// Of what only the agent itself knows.
+const ALONE: ServiceIndexes = {
+    let first = Indexes { shown: 1, changed: 1 };
+    ServiceIndexes { instances: first, health: first }
+};
 
 impl Mirrored {
     /// The indexes of a topic; zeros if it is none that is held.
@@ -125,6 +142,69 @@ impl State {
             View::Node(name) => !self.nodes.contains_key(name),
             View::Names => false,
         }
+    }
+
+    /// The same mirror with the rows of the agent's own node as the agent itself has them, for while no server tells: in the
+    /// services that are held, and beside them. No index moves: to who waits it is news all the same, see
+    /// [`State::begin_history`].
+    ///
+    /// # Panics
+    /// This is no mirror.
+    #[must_use]
+    pub fn with_own(&self, own: &OwnRows, touched: &mut Touched) -> State {
+        let mut state = self.clone();
+        let node: Name = fold(&own.node.node).into();
+        let holders: Vec<Name> = state.services.keys().cloned().collect();
+        for name in holders {
+            let entry = state.service_mut(&name);
+            let here: Vec<_> = entry.instances.keys().filter(|(on, _)| *on == node).cloned().collect();
+            here.iter().for_each(|key| {
+                entry.instances.remove(key);
+                touched.instances(&name);
+            });
+        }
+        let node_checks: Arc<[Arc<Check>]> = own.node_checks.clone().into();
+        for (service, checks) in &own.services {
+            let name: Name = fold(&service.name).into();
+            let row = InstanceRow {
+                node: own.node.clone(),
+                service: service.clone(),
+                node_checks: node_checks.clone(),
+                service_checks: checks.clone(),
+                changed: 0,
+            };
+            let entry = Arc::make_mut(state.services.entry(name.clone()).or_default());
+            entry.instances.insert((node.clone(), fold(&service.id).into()), Arc::new(row));
+            state.mirrored.as_mut().expect(MIRROR).services.entry(name.clone()).or_insert(ALONE);
+            touched.instances(&name);
+        }
+        let mirrored = state.mirrored.as_mut().expect(MIRROR);
+        mirrored.nodes.entry(node.clone()).or_insert(ALONE.health);
+        let services = own.services.iter().map(|(row, _)| (Name::from(fold(&row.id)), row.clone()));
+        let entry = NodeEntry {
+            row: own.node.clone(),
+            services: services.collect(),
+            checks: OrdMap::new(),
+            checks_by_service: OrdSet::new(),
+            own_checks: Arc::new([]),
+            changed: 0,
+            checks_changed: 0,
+        };
+        state.nodes.insert(node.clone(), Arc::new(entry));
+        touched.node(&node);
+        state
+    }
+
+    /// The same state as the `index`-th of those that are published, of a history of its own if `apart`.
+    #[must_use]
+    pub fn as_published(&self, index: u64, apart: bool) -> State {
+        let mut state = self.clone();
+        state.index = index;
+        if let Some(mirrored) = state.mirrored.as_mut().filter(|_| apart) {
+            // Mirrors count their histories from 0.
+            mirrored.history = u64::MAX - index;
+        }
+        state
     }
 
     /// Puts what a server said of a view ([`State::view_since`]) into a mirror. What it changed is added to `touched`.
