@@ -14,6 +14,7 @@ pub mod defaults;
 pub mod definition;
 pub mod duration;
 pub mod flags;
+mod gossip;
 pub mod gojson;
 pub mod hcl;
 pub mod keys;
@@ -25,6 +26,7 @@ pub mod sources;
 pub mod template;
 
 pub use definition::{CheckDefinition, CheckKind, DefinitionError, ServiceDefinition};
+pub use gossip::{GossipConfig, GossipPace};
 pub use model::*;
 pub use sources::Sources;
 
