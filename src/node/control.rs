@@ -4,13 +4,17 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::client::ClientRole;
 use super::server::ServerRole;
 use super::{Control, Plan, client, server, signals};
 use crate::agent::{Agent, Hooks, LocalFuture, Parts, identity};
-use crate::runtime::{blocking, cores, process, task};
+use crate::runtime::{blocking, cores, memory, process, task, time};
 use crate::store::model::Node;
+
+/// So long after the start an agent has joined, elected and loaded what it will.
+const SETTLED: Duration = Duration::from_secs(15);
 
 /// The role of this agent, once it has started; the agent's hooks hold it too.
 type Role = Rc<RefCell<Option<Part>>>;
@@ -70,6 +74,10 @@ pub(super) async fn run(plan: Plan, control: Control) {
         Err(()) => return,
     };
     plan.ready.raise();
+    let _settled = task::spawn(async {
+        time::sleep(SETTLED).await;
+        memory::let_go_of_code();
+    });
     let faulted = role.borrow_mut().as_mut().map(Part::take_fault);
     let faulted = async {
         match faulted {

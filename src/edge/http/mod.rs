@@ -50,6 +50,7 @@ mod tags;
 mod tests;
 pub mod tls;
 pub mod ui;
+pub mod view;
 
 use std::sync::Arc;
 
