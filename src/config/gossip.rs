@@ -106,7 +106,8 @@ fn pace(s: &Settings) -> Result<GossipPace, ConfigError> {
     };
     let length = |key: &'static str| {
         let length = time(s, key);
-        let wrong = || ConfigError::of_key(s, key, &format!("{key} cannot be {length:?}. Must be at least 1ms"));
+        let wrong =
+            || ConfigError::of_key(s, key, &format!("{key} cannot be {length:?}. Must be at least 1ms"));
         Some(length).filter(|length| *length >= Duration::from_millis(1)).ok_or_else(wrong)
     };
     Ok(GossipPace {
@@ -121,9 +122,9 @@ fn pace(s: &Settings) -> Result<GossipPace, ConfigError> {
 
 fn networks(s: &Settings, key: &'static str) -> Result<Vec<Cidr>, ConfigError> {
     let texts = s.texts(key);
-    let parsed = texts.iter().map(|text| {
-        Cidr::parse(text).map_err(|why| ConfigError::of_key(s, key, &format!("{key}: {why}")))
-    });
+    let parsed = texts
+        .iter()
+        .map(|text| Cidr::parse(text).map_err(|why| ConfigError::of_key(s, key, &format!("{key}: {why}"))));
     parsed.collect()
 }
 

@@ -124,7 +124,12 @@ async fn found(inner: &Rc<Inner>, founder: &Founder, configuration: Configuratio
     let own = &inner.settings.own;
     let founders = roster.servers().filter(|member| founding.configuration.server(member.id).is_some());
     for member in founders.filter(|member| member.id != own.id).cloned() {
-        let Some(message) = wrap(inner, |out| founding.encode(out).is_ok()) else { return };
+        let mut frame = Vec::new();
+        if let Err(why) = founding.encode(&mut frame) {
+            tracing::error!(target: "agent.server", "the first servers cannot be told: {why}");
+            return;
+        }
+        let message = wrap(inner, &frame);
         task::spawn(async move {
             let to = member.serf_lan_address();
             let answer = streams::exchange(to, Kind::Founding, &message, TELL_LIMIT).await;
@@ -149,22 +154,19 @@ pub(super) async fn answer(inner: &Rc<Inner>, message: &[u8]) -> Vec<u8> {
     if let Err(why) = &outcome {
         tracing::warn!(target: "agent.server", "the first servers of a cluster are refused: {why}");
     }
-    let mut out = vec![PLAIN];
-    Founding::encode_answer(outcome.as_ref().err().map_or("", String::as_str), &mut out);
-    out
+    let mut frame = Vec::new();
+    Founding::encode_answer(outcome.as_ref().err().map_or("", String::as_str), &mut frame);
+    [&[PLAIN], &frame[..]].concat()
 }
 
-/// Puts a mark in front, and seals it as gossip is sealed.
-fn wrap(inner: &Inner, write: impl FnOnce(&mut Vec<u8>) -> bool) -> Option<Vec<u8>> {
-    let mut out = vec![PLAIN];
-    if !write(&mut out) {
-        return None;
-    }
+/// Puts a mark in front of a frame, and seals it as gossip is sealed.
+fn wrap(inner: &Inner, frame: &[u8]) -> Vec<u8> {
+    let mut message = [&[PLAIN], frame].concat();
     if let Some(mut sealer) = sealer(inner).filter(|_| inner.settings.pool.verify_outgoing) {
-        out[0] = SEALED;
-        sealer.seal(&mut out, 1);
+        message[0] = SEALED;
+        sealer.seal(&mut message, 1);
     }
-    Some(out)
+    message
 }
 
 fn unwrap(inner: &Inner, message: &[u8]) -> Result<Founding, String> {

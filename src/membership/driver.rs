@@ -252,8 +252,7 @@ impl Inner {
         let own = core.own();
         let left = self.is_leaving() && !self.settings.gossip.rejoin_after_leave;
         let others = core.members().filter(|member| member.is_live() && member.name != own.name);
-        let mut members: Vec<_> =
-            others.map(|member| (member.name.to_string(), member.address)).collect();
+        let mut members: Vec<_> = others.map(|member| (member.name.to_string(), member.address)).collect();
         if members.is_empty() {
             // Nobody answers yet: what was known is still the best that is known.
             members.clone_from(&self.remembered.members);

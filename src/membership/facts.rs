@@ -52,7 +52,8 @@ impl ServerFacts {
         if tags.get("role") != Some(SERVER_ROLE) {
             return None;
         }
-        let port = |name: &str| tags.get(name).and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0);
+        let port =
+            |name: &str| tags.get(name).and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0);
         Some(ServerFacts {
             port: port("port")?,
             wan_join_port: port("wan_join_port"),

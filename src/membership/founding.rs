@@ -11,8 +11,8 @@ use muster_protocol::entry::{Configuration, Server, Suffrage};
 
 use super::cluster::Cluster;
 use super::driver::known_servers;
-use super::roster::{Member, Roster};
 use super::facts::ServerFacts;
+use super::roster::{Member, Roster};
 use crate::consensus::Proposals;
 
 /// How long a founder whose log is lost looks for others that have it: its last members are asked every few seconds.
@@ -141,8 +141,7 @@ mod tests {
     /// A server that expects three, and knows these.
     fn member(n: u8, knows: &[u8], change: impl FnOnce(&mut ServerFacts)) -> Member {
         let knows = digest(knows.iter().map(|n| ServerId([*n; 16])));
-        let mut facts =
-            ServerFacts { port: 8300, expect: 3, knows: Some(knows), ..ServerFacts::default() };
+        let mut facts = ServerFacts { port: 8300, expect: 3, knows: Some(knows), ..ServerFacts::default() };
         change(&mut facts);
         Member {
             id: ServerId([n; 16]),

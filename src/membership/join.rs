@@ -93,7 +93,9 @@ pub(super) async fn as_configured(inner: &Rc<Inner>) -> String {
         tracing::info!("Joining cluster...: cluster=LAN");
         match join(inner, addresses).await {
             Ok(joined) => {
-                tracing::info!("Join completed. Initial agents synced with: cluster=LAN agent_count={joined}");
+                tracing::info!(
+                    "Join completed. Initial agents synced with: cluster=LAN agent_count={joined}"
+                );
             }
             Err(why) => return why.to_string(),
         }

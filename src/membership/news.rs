@@ -138,7 +138,12 @@ impl Inner {
                 log!(self, debug, memberlist, "memberlist: Suspect {name}: no answer to {by}");
             }
             Change::Refuted { suspected_by } => {
-                log!(self, debug, memberlist, "memberlist: {name} has contradicted: {suspected_by} had suspected it");
+                log!(
+                    self,
+                    debug,
+                    memberlist,
+                    "memberlist: {name} has contradicted: {suspected_by} had suspected it"
+                );
             }
             Change::Failed(evidence) => {
                 log!(self, info, serf, "serf: EventMemberFailed: {name} {ip}");
