@@ -31,6 +31,7 @@ use crate::runtime::publish::Published;
 use crate::runtime::tally::Tally;
 use crate::runtime::{memory, mesh, preflight, process, task};
 use crate::store::{State, Touched};
+use crate::upstream::views::{self, Keeper, Views};
 use doors::Doors;
 
 /// Batches of changes that wait for an edge core; the control core waits for one that lags further behind.
@@ -175,6 +176,8 @@ struct Plan {
     state: Published<State>,
     local: Published<LocalState>,
     proposals: Proposals,
+    /// On a client.
+    views: Option<Views>,
     roster: Published<Roster>,
     door: Door,
     members: membership::Door,
@@ -193,6 +196,8 @@ struct Control {
     pool: PoolSeat,
     /// None on a client.
     server: Option<server::Seat>,
+    /// What keeps the state of a client.
+    keeper: Option<Keeper>,
     doorway: Doorway,
     changes: Vec<mesh::Sender<Arc<Touched>>>,
 }
@@ -218,15 +223,19 @@ impl Plan {
         gossip: membership::Sockets,
         links: Option<Listener>,
     ) -> Plan {
-        let (proposals, state, server) = match links {
+        let (proposals, state, server, views) = match links {
             Some(links) => {
                 let (proposals, state, opening) = consensus::door();
-                (proposals, state, Some(server::Seat { opening, links }))
+                (proposals, state, Some(server::Seat { opening, links }), None)
             }
-            None => (Proposals::without_server(), Published::new(State::new()), None),
+            None => {
+                let (views, state, keeper) = views::views();
+                (Proposals::without_server(), state, None, Some((views, keeper)))
+            }
         };
         let (members, doorway_of_pool) = membership::door();
         let pool = PoolSeat { sockets: gossip, doorway: doorway_of_pool };
+        let (views, keeper) = views.unzip();
         let (door, doorway) = agent::door();
         let (senders, receivers): (Vec<_>, Vec<_>) =
             doors.iter().map(|_| mesh::channel(CHANGES_WAITING_MAX)).unzip();
@@ -239,13 +248,14 @@ impl Plan {
             state,
             local: Published::new(local),
             proposals,
+            views,
             roster: Published::new(Roster::default()),
             door,
             members,
             shutdown: Shutdown::new(),
             ready: Shutdown::new(),
             ending: Ending::default(),
-            control: PerCore::new(vec![Control { pool, server, doorway, changes: senders }]),
+            control: PerCore::new(vec![Control { pool, server, keeper, doorway, changes: senders }]),
             edges: PerCore::new(seats.collect::<Vec<_>>()),
             clients: Tally::new(),
         }
@@ -295,10 +305,14 @@ async fn run_edge(plan: Plan, seat: EdgeSeat) {
         plan.local.clone(),
         plan.door.clone(),
     );
-    let edge = Rc::new(edge.with_members(plan.roster.clone(), plan.members.clone()));
+    let edge = edge.with_members(plan.roster.clone(), plan.members.clone());
+    let leadership = match plan.views {
+        Some(views) => Leadership::Views(views),
+        None => Leadership::Real(plan.proposals),
+    };
+    let edge = Rc::new(edge.with_leadership(leadership.clone()));
     let shutdown = plan.shutdown.clone();
     let dns = task::spawn(async move {
-        let leadership = Leadership::Real(plan.proposals);
         dns::serve(plan.config, plan.state, leadership, doors.dns, async move { shutdown.raised().await })
             .await;
     });

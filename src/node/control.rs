@@ -10,8 +10,10 @@ use super::client::ClientRole;
 use super::server::ServerRole;
 use super::{Control, Plan, client, server, signals};
 use crate::agent::{Agent, Hooks, LocalFuture, Parts, identity};
+use crate::consensus::ProposeError;
 use crate::runtime::{blocking, cores, memory, process, task, time};
 use crate::store::model::Node;
+use crate::upstream::views::Ask;
 
 /// So long after the start an agent has joined, elected and loaded what it will.
 const SETTLED: Duration = Duration::from_secs(15);
@@ -52,7 +54,8 @@ impl Part {
 pub(super) async fn run(plan: Plan, control: Control) {
     let _signals = task::spawn(signals::obey(plan.clone()));
     let _orphans = task::spawn(reap_orphans());
-    let Control { pool, server: seat, doorway, changes } = control;
+    let Control { pool, server: seat, keeper, doorway, changes } = control;
+    let _keeper = keeper.map(|keeper| task::spawn(keeper.run(nobody(), changes.clone())));
     let role = Role::default();
     let starting = async {
         let node = settle_node(&plan).await?;
@@ -93,6 +96,11 @@ pub(super) async fn run(plan: Plan, control: Control) {
     if let Some(role) = role.take() {
         role.stop();
     }
+}
+
+/// A client agent knows no server yet.
+fn nobody() -> Ask {
+    Box::new(|_| Box::pin(async { Err(ProposeError::NoServers.to_string()) }))
 }
 
 async fn settle_node(plan: &Plan) -> Result<Node, String> {
