@@ -7,6 +7,7 @@
 //! Stop: one flag is raised; edges close their listeners and connections, the control core closes the agent's files,
 //! then the cores end.
 
+mod client;
 mod control;
 mod doors;
 mod server;
@@ -25,13 +26,13 @@ use crate::edge::fresh::Leadership;
 use crate::edge::{dns, http};
 use crate::membership::{self, Roster};
 use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError};
-use crate::runtime::net::BindError;
+use crate::runtime::net::{BindError, Listener};
 use crate::runtime::publish::Published;
 use crate::runtime::tally::Tally;
-use crate::runtime::{memory, mesh, preflight, process, task};
+use crate::runtime::{mesh, preflight, process, task};
 use crate::store::{State, Touched};
 use crate::upstream::views::{self, Keeper, Views};
-use doors::{Doors, ServerDoors};
+use doors::Doors;
 
 /// Batches of changes that wait for an edge core; the control core waits for one that lags further behind.
 const CHANGES_WAITING_MAX: usize = 1024;
@@ -85,7 +86,6 @@ pub type Reload = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 /// See [`Failure`].
 pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
     preflight::raise_limits();
-    memory::use_small_pages();
     let _data_dir = match &config.data_dir {
         Some(folder) => Some(identity::lock_data_dir(folder).map_err(Failure::DataDir)?),
         None => None,
@@ -93,12 +93,13 @@ pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
     let driver = choose_driver(config.runtime)?;
     let layout = Layout::of(&config);
     let edges = doors::open(&config, layout.edges)?;
-    let servers = config.server.then(|| doors::open_server(&config)).transpose()?;
+    let gossip = doors::open_gossip(&config)?;
+    let links = config.server.then(|| doors::open_server(&config)).transpose()?;
     let _pid_file = config.pid_file.clone().map(PidFile::write).transpose().map_err(Failure::PidFile)?;
     announce(&config, driver, &layout);
 
     let choice = config.runtime;
-    let plan = Plan::new(config, reload, layout, edges, servers);
+    let plan = Plan::new(config, reload, layout, edges, gossip, links);
     let ending = plan.ending.clone();
     let run_on = |driver| {
         let plan = plan.clone();
@@ -160,10 +161,6 @@ fn announce(config: &Config, driver: Driver, layout: &Layout) {
     if !config.unsupported_keys.is_empty() {
         tracing::warn!(keys = %config.unsupported_keys.join(", "), "agent: keys accepted whose feature is not there yet");
     }
-    let joins = config.gossip.retry_join.iter().chain(&config.gossip.start_join).next().is_some();
-    if joins && !config.server {
-        tracing::warn!("agent: a client agent finds no servers yet: what it is told to join is not used");
-    }
     for warning in &config.warnings {
         tracing::warn!("agent: {warning}");
     }
@@ -195,12 +192,19 @@ struct Plan {
 
 /// What the control core alone owns.
 struct Control {
+    pool: PoolSeat,
     /// None on a client.
     server: Option<server::Seat>,
     /// What keeps the state of a client.
     keeper: Option<Keeper>,
     doorway: Doorway,
     changes: Vec<mesh::Sender<Arc<Touched>>>,
+}
+
+/// What membership alone owns before it starts.
+struct PoolSeat {
+    sockets: membership::Sockets,
+    doorway: membership::Doorway,
 }
 
 /// What one edge core alone owns.
@@ -215,19 +219,21 @@ impl Plan {
         reload: Reload,
         layout: Layout,
         doors: Vec<Doors>,
-        server_doors: Option<ServerDoors>,
+        gossip: membership::Sockets,
+        links: Option<Listener>,
     ) -> Plan {
-        let (proposals, state, members, server, views) = match server_doors {
-            Some(doors) => {
+        let (proposals, state, server, views) = match links {
+            Some(links) => {
                 let (proposals, state, opening) = consensus::door();
-                let (members, doorway) = membership::door();
-                (proposals, state, members, Some(server::Seat { opening, doors, doorway }), None)
+                (proposals, state, Some(server::Seat { opening, links }), None)
             }
             None => {
                 let (views, state, keeper) = views::views();
-                (Proposals::without_server(), state, membership::Door::closed(), None, Some((views, keeper)))
+                (Proposals::without_server(), state, None, Some((views, keeper)))
             }
         };
+        let (members, doorway_of_pool) = membership::door();
+        let pool = PoolSeat { sockets: gossip, doorway: doorway_of_pool };
         let (views, keeper) = views.unzip();
         let (door, doorway) = agent::door();
         let (senders, receivers): (Vec<_>, Vec<_>) =
@@ -248,7 +254,7 @@ impl Plan {
             shutdown: Shutdown::new(),
             ready: Shutdown::new(),
             ending: Ending::default(),
-            control: PerCore::new(vec![Control { server, keeper, doorway, changes: senders }]),
+            control: PerCore::new(vec![Control { pool, server, keeper, doorway, changes: senders }]),
             edges: PerCore::new(seats.collect::<Vec<_>>()),
             clients: Tally::new(),
         }

@@ -6,9 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::client::ClientRole;
 use super::server::ServerRole;
-use super::{Control, Plan, server, signals};
-use crate::agent::{Agent, Hooks, LocalState, Parts, identity};
+use super::{Control, Plan, client, server, signals};
+use crate::agent::{Agent, Hooks, LocalFuture, LocalState, Parts, identity};
 use crate::consensus::ProposeError;
 use crate::runtime::publish::Published;
 use crate::runtime::{blocking, cores, memory, process, task, time};
@@ -18,24 +19,53 @@ use crate::upstream::views::{Ask, Own};
 /// So long after the start an agent has joined, elected and loaded what it will.
 const SETTLED: Duration = Duration::from_secs(15);
 
-/// The server role, once it has started; the agent's hooks hold it too.
-type Role = Rc<RefCell<Option<ServerRole>>>;
+/// The role of this agent, once it has started; the agent's hooks hold it too.
+type Role = Rc<RefCell<Option<Part>>>;
+
+/// What an agent is besides an agent.
+enum Part {
+    Server(ServerRole),
+    Client(ClientRole),
+}
+
+impl Part {
+    fn take_fault(&mut self) -> LocalFuture<String> {
+        match self {
+            Part::Server(role) => role.take_fault(),
+            Part::Client(role) => role.take_fault(),
+        }
+    }
+
+    fn leave(&self) -> LocalFuture<()> {
+        match self {
+            Part::Server(role) => role.leave(),
+            Part::Client(role) => role.leave(),
+        }
+    }
+
+    fn stop(self) {
+        if let Part::Server(role) = self {
+            role.stop();
+        }
+    }
+}
 
 /// Runs until the order to stop, then closes the agent's files. Start: who we are, the log and the state, links,
 /// membership, leader duties, the agent; then the edges are let in.
 pub(super) async fn run(plan: Plan, control: Control) {
     let _signals = task::spawn(signals::obey(plan.clone()));
     let _orphans = task::spawn(reap_orphans());
-    let Control { server: seat, keeper, doorway, changes } = control;
+    let Control { pool, server: seat, keeper, doorway, changes } = control;
     let _keeper =
         keeper.map(|keeper| task::spawn(keeper.run(nobody(), own_rows(plan.local.clone()), changes.clone())));
     let role = Role::default();
     let starting = async {
         let node = settle_node(&plan).await?;
-        if let Some(seat) = seat {
-            let started = server::start(&plan, seat, &node, changes).await?;
-            role.replace(Some(started));
-        }
+        let started = match seat {
+            Some(seat) => Part::Server(server::start(&plan, seat, pool, &node, changes).await?),
+            None => Part::Client(client::start(&plan, pool, &node).await?),
+        };
+        role.replace(Some(started));
         start_agent(&plan, node, &role).await
     };
     // A disk that hangs must not keep the agent from being stopped.
@@ -53,7 +83,7 @@ pub(super) async fn run(plan: Plan, control: Control) {
         time::sleep(SETTLED).await;
         memory::let_go_of_code();
     });
-    let faulted = role.borrow_mut().as_mut().map(ServerRole::take_fault);
+    let faulted = role.borrow_mut().as_mut().map(Part::take_fault);
     let faulted = async {
         match faulted {
             Some(faulted) => faulted.await,
@@ -127,7 +157,7 @@ fn hooks(plan: &Plan, role: &Role) -> Hooks {
         leave: Box::new(move || {
             let (plan, role) = (leaving.clone(), role.clone());
             Box::pin(async move {
-                let left = role.borrow().as_ref().map(ServerRole::leave);
+                let left = role.borrow().as_ref().map(Part::leave);
                 if let Some(left) = left {
                     left.await;
                 }
