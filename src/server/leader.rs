@@ -17,7 +17,7 @@ use super::members::{self, Facts};
 use super::rest::Rest;
 use crate::config::Config;
 use crate::consensus::{AdminError, AdminOp, Consistency, Proposals, ProposeError, Standing};
-use crate::membership::{self, Member, Roster};
+use crate::membership::{self, Roster};
 use crate::metrics;
 use crate::runtime::publish::Published;
 use crate::runtime::{task, time};
@@ -312,7 +312,7 @@ impl Lead {
         let servers = &standing.configuration.servers;
         let here: BTreeSet<ServerId> = servers.iter().map(|server| server.id).collect();
         let gone = self.servers.difference(&here);
-        let alive = gone.filter(|id| roster.member(**id).is_some_and(Member::is_alive));
+        let alive = gone.filter(|id| roster.server(**id).is_some_and(|member| member.is_alive()));
         self.expelled.extend(alive.map(|id| (*id, now)));
         self.servers = here;
     }

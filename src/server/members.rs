@@ -9,7 +9,7 @@ use super::leader::COMPATIBLE_VERSION;
 use crate::agent::sync::{SERVER_CHECK, SERVER_SERVICE, same_check, same_service};
 use crate::config::Config;
 use crate::consensus::Standing;
-use crate::membership::{Member, MemberStatus, Roster};
+use crate::membership::{Member, MemberStatus, Roster, ServerFacts};
 use crate::store::State;
 use crate::store::command::{CatalogOp, Deregister, Register};
 use crate::store::model::{Check, Node, Service, Status, StringMap};
@@ -35,7 +35,7 @@ pub struct Facts<'a> {
 /// The writes after which the catalog says what membership says.
 pub fn differences(facts: &Facts<'_>) -> Vec<CatalogOp> {
     let mut ops: Vec<CatalogOp> =
-        facts.roster.members().iter().filter_map(|member| difference(facts, member)).collect();
+        facts.roster.members().filter_map(|member| difference(facts, member)).collect();
     if facts.reap {
         ops.extend(unknown(facts));
     }
@@ -53,7 +53,7 @@ fn difference(facts: &Facts<'_>, member: &Member) -> Option<CatalogOp> {
             let wanted = rows(facts.config, member, Status::Passing);
             let says = holds(facts.state, &wanted);
             if !says {
-                tracing::info!(target: "agent.server", member = member.name, "member joined, marking health alive");
+                tracing::info!(target: "agent.server", member = %member.name, "member joined, marking health alive");
             }
             (!says).then(|| CatalogOp::Register(Box::new(wanted)))
         }
@@ -63,7 +63,7 @@ fn difference(facts: &Facts<'_>, member: &Member) -> Option<CatalogOp> {
             if check.is_some_and(|check| check.status == Status::Critical) {
                 return None;
             }
-            tracing::info!(target: "agent.server", member = member.name, "member failed, marking health critical");
+            tracing::info!(target: "agent.server", member = %member.name, "member failed, marking health critical");
             let wanted = rows(facts.config, member, Status::Critical);
             Some(CatalogOp::Register(Box::new(Register { service: None, ..wanted })))
         }
@@ -73,7 +73,7 @@ fn difference(facts: &Facts<'_>, member: &Member) -> Option<CatalogOp> {
             if own || !is_of(facts.state, &member.name, member.id) {
                 return None;
             }
-            tracing::info!(target: "agent.server", member = member.name, reason = "left", "deregistering member");
+            tracing::info!(target: "agent.server", member = %member.name, reason = "left", "deregistering member");
             Some(deregistration(&member.name))
         }
         MemberStatus::Leaving => None,
@@ -104,26 +104,9 @@ fn deregistration(node: &str) -> CatalogOp {
 
 /// The rows of a server. The node's other addresses and its metadata are for the agent on it to write.
 fn rows(config: &Config, member: &Member, status: Status) -> Register {
-    let meta: StringMap = [
-        ("non_voter", if member.server.non_voter { "true" } else { "false" }),
-        ("raft_version", if config.raft.protocol == 2 { "2" } else { "3" }),
-        ("serf_protocol_current", "2"),
-        ("serf_protocol_max", "5"),
-        ("serf_protocol_min", "1"),
-        ("version", COMPATIBLE_VERSION),
-    ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .into();
-    let service = Service {
-        node: member.name.clone(),
-        id: SERVER_SERVICE.to_owned(),
-        name: SERVER_SERVICE.to_owned(),
-        meta: Some(meta),
-        port: i64::from(member.server.port),
-        ..Service::default()
-    };
+    let service = member.server.as_ref().map(|server| server_service(config, member, server));
     let check = Check {
-        node: member.name.clone(),
+        node: member.name.to_string(),
         check_id: SERVER_CHECK.to_owned(),
         name: "Serf Health Status".to_owned(),
         status,
@@ -132,13 +115,34 @@ fn rows(config: &Config, member: &Member, status: Status) -> Register {
     };
     let node = Node {
         id: member.id.to_string(),
-        node: member.name.clone(),
+        node: member.name.to_string(),
         address: member.ip.to_string(),
         datacenter: config.datacenter.clone(),
         ..Node::default()
     };
     // An existing row has more to say than ours.
-    Register { node, skip_node_update: true, service: Some(service), checks: vec![check] }
+    Register { node, skip_node_update: true, service, checks: vec![check] }
+}
+
+fn server_service(config: &Config, member: &Member, server: &ServerFacts) -> Service {
+    let meta: StringMap = [
+        ("non_voter", if server.non_voter { "true" } else { "false" }),
+        ("raft_version", if config.raft.protocol == 2 { "2" } else { "3" }),
+        ("serf_protocol_current", "2"),
+        ("serf_protocol_max", "5"),
+        ("serf_protocol_min", "1"),
+        ("version", COMPATIBLE_VERSION),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into();
+    Service {
+        node: member.name.to_string(),
+        id: SERVER_SERVICE.to_owned(),
+        name: SERVER_SERVICE.to_owned(),
+        meta: Some(meta),
+        port: i64::from(server.port),
+        ..Service::default()
+    }
 }
 
 fn holds(state: &State, wanted: &Register) -> bool {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use muster_protocol::entry::{Configuration, Server, ServerId, Suffrage};
+use muster_protocol::gossip::Tags;
 use muster_protocol::wire::ClusterId;
 use rkyv::rancor;
 
@@ -36,16 +37,23 @@ fn server(n: u8, suffrage: Suffrage) -> Server {
 fn member(n: u8, status: MemberStatus) -> Member {
     Member {
         id: id(n),
-        name: format!("s{n}"),
+        name: format!("s{n}").into(),
         ip: [10, 0, 0, n].into(),
         serf_lan_port: 8301,
-        datacenter: "dc1".into(),
-        segment: String::new(),
-        server: ServerFacts { port: 8300, cluster: Some(CLUSTER), ..ServerFacts::default() },
-        started_ms: 0,
+        tags: Tags::new([("dc", "dc1")]).expect("short"),
+        server: Some(ServerFacts { port: 8300, cluster: Some(CLUSTER), ..ServerFacts::default() }.into()),
+        incarnation: 1,
         status,
         since: NOW,
+        evidence: None,
     }
+}
+
+/// A member whose server says something else.
+fn with_facts(member: Member, change: impl FnOnce(&mut ServerFacts)) -> Member {
+    let mut facts = ServerFacts::clone(member.server.as_deref().expect("a server"));
+    change(&mut facts);
+    Member { server: Some(facts.into()), ..member }
 }
 
 /// Server 1 leads in term 3, its log ends at 1000; the others hold all of it and have just answered.
@@ -83,7 +91,7 @@ fn with_silent(mut standing: Standing, silent: &[u8]) -> Standing {
 }
 
 fn roster(members: &[(u8, MemberStatus)]) -> Roster {
-    Roster::new(members.iter().map(|(n, status)| member(*n, *status)).collect())
+    Roster::new(members.iter().map(|(n, status)| member(*n, *status)))
 }
 
 fn judge(standing: &Standing, roster: &Roster) -> ClusterHealth {
@@ -188,8 +196,7 @@ fn new_servers_join_as_learners_and_vote_once_they_are_stable() {
 #[test]
 fn non_voters_stay_what_they_are() {
     let rules = AutopilotConfig::default();
-    let mut silent = member(2, Alive);
-    silent.server.non_voter = true;
+    let silent = with_facts(member(2, Alive), |facts| facts.non_voter = true);
     let both = Roster::new(vec![member(1, Alive), silent]);
     let one = standing(&[(1, Voter)]);
     assert_eq!(step(&rules, &one, &both), Ok(Some(Step::Add(server(2, NonVoter)))));
@@ -206,20 +213,17 @@ fn non_voters_stay_what_they_are() {
 fn strangers_are_not_let_in() {
     let rules = AutopilotConfig::default();
     let one = standing(&[(1, Voter)]);
-    let with = |change: &dyn Fn(&mut Member)| {
-        let mut other = member(2, Alive);
-        other.server.cluster = None;
-        change(&mut other);
-        Roster::new(vec![member(1, Alive), other])
-    };
-    assert_eq!(step(&rules, &one, &with(&|_| {})), Ok(Some(Step::Add(server(2, Learner)))), "a blank one");
-    let strangers: [&dyn Fn(&mut Member); 3] = [
-        &|other| other.server.cluster = Some(ClusterId([8; 16])),
-        &|other| other.server.bootstrap = true,
-        &|other| other.datacenter = "dc2".into(),
+    let blank = || with_facts(member(2, Alive), |facts| facts.cluster = None);
+    let with = |other: Member| Roster::new(vec![member(1, Alive), other]);
+    assert_eq!(step(&rules, &one, &with(blank())), Ok(Some(Step::Add(server(2, Learner)))), "a blank one");
+    let strangers = [
+        with_facts(blank(), |facts| facts.cluster = Some(ClusterId([8; 16]))),
+        with_facts(blank(), |facts| facts.bootstrap = true),
+        Member { tags: Tags::new([("dc", "dc2")]).expect("short"), ..blank() },
+        Member { server: None, ..blank() },
     ];
-    for change in strangers {
-        assert_eq!(step(&rules, &one, &with(change)), Ok(None));
+    for stranger in strangers {
+        assert_eq!(step(&rules, &one, &with(stranger)), Ok(None));
     }
 }
 
@@ -377,7 +381,7 @@ fn the_catalog_forgets_servers_that_nobody_knows_and_nothing_else() {
     // A name that another server has taken over is not removed with the one that left.
     let mut namesake = member(4, Left);
     namesake.name = "s1".into();
-    let seen = Roster::new(vec![member(1, Alive), namesake]);
+    let seen = Roster::new(vec![namesake]);
     let ops =
         differences(&Facts { config: &config, state: &state, roster: &seen, standing: &one, reap: true });
     assert!(ops.is_empty(), "{ops:?}");
