@@ -177,6 +177,11 @@ impl Mux {
         input
     }
 
+    /// Whether there is something to read on a stream, or its end.
+    pub fn has_input(&self, id: u32) -> bool {
+        self.streams.get(&id).is_none_or(Stream::has_input)
+    }
+
     /// Forgets a stream; the other side is told if it may still expect something of it.
     pub fn close(&mut self, id: u32, reason: ResetReason) {
         let Some(stream) = self.streams.remove(&id) else { return };
@@ -275,7 +280,11 @@ impl Mux {
         match frame {
             MuxFrame::Data { stream, first, end, bytes } => self.on_data(stream, first, end, bytes, events)?,
             MuxFrame::Reset { stream: id, reason } => {
-                if let Some(stream) = self.known(id)? {
+                let Some(stream) = self.known(id)? else { return Ok(()) };
+                if stream.is_heard_out() {
+                    // It has said all and hears no more: what it said stays.
+                    events.push(MuxEvent::Input(id));
+                } else {
                     self.unread -= stream.reset();
                     events.push(MuxEvent::Reset(id, reason));
                 }

@@ -118,6 +118,16 @@ impl Stream {
         Ok(())
     }
 
+    pub fn has_input(&self) -> bool {
+        self.unread() > 0 || self.input_ended || self.is_reset
+    }
+
+    /// The other side hears no more. Whether it has said all it had to say.
+    pub fn is_heard_out(&mut self) -> bool {
+        self.ended |= self.input_ended;
+        self.input_ended
+    }
+
     /// Gives it up; returns how much of its input nobody will read.
     pub fn reset(&mut self) -> usize {
         let unread = self.unread();

@@ -127,6 +127,20 @@ fn what_is_given_up_is_told_once_and_what_was_under_way_is_dropped() {
 }
 
 #[test]
+fn an_answer_given_before_the_whole_question_stays() {
+    let mut pair = Pair::new();
+    let (id, _) = pair.sides[AGENT].open(b"a long", false).expect("room");
+    pair.settle();
+    pair.sides[SERVER].write(id, b"too long", true);
+    pair.sides[SERVER].close(id, ResetReason::Cancelled);
+    pair.settle();
+    assert_eq!(pair.sides[AGENT].write(id, b" story", true), 6, "it goes nowhere");
+    assert_eq!(read_all(&mut pair.sides[AGENT], id), (b"too long".to_vec(), Input::End));
+    pair.sides[AGENT].close(id, ResetReason::Cancelled);
+    assert!(pair.sides[AGENT].output().is_empty());
+}
+
+#[test]
 fn past_the_limits_streams_are_refused_and_the_connection_lives() {
     let mut pair = Pair::new();
     let ids: Vec<u32> = (0..STREAMS_MAX).map(|_| pair.open()).collect();
