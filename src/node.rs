@@ -28,8 +28,10 @@ use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError}
 use crate::runtime::net::BindError;
 use crate::runtime::publish::Published;
 use crate::runtime::tally::Tally;
-use crate::runtime::{mesh, preflight, process, task};
+use crate::runtime::{memory, mesh, preflight, process, task};
+use crate::server::rpc::{GUESTS_WAITING_MAX, Guest};
 use crate::store::{State, Touched};
+use crate::upstream::{self, Dialler, ServerAddress, Upstream};
 use doors::{Doors, ServerDoors};
 
 /// Batches of changes that wait for an edge core; the control core waits for one that lags further behind.
@@ -84,6 +86,7 @@ pub type Reload = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 /// See [`Failure`].
 pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
     preflight::raise_limits();
+    memory::use_small_pages();
     let _data_dir = match &config.data_dir {
         Some(folder) => Some(identity::lock_data_dir(folder).map_err(Failure::DataDir)?),
         None => None,
@@ -176,6 +179,8 @@ struct Plan {
     state: Published<State>,
     local: Published<LocalState>,
     proposals: Proposals,
+    /// The way to the servers, on an agent that is none.
+    upstream: Option<Upstream>,
     roster: Published<Roster>,
     door: Door,
     members: membership::Door,
@@ -191,8 +196,9 @@ struct Plan {
 
 /// What the control core alone owns.
 struct Control {
-    /// None on a client: it knows no server yet.
+    /// None on a client, which asks servers instead.
     server: Option<server::Seat>,
+    dialler: Option<Dialler>,
     doorway: Doorway,
     changes: Vec<mesh::Sender<Arc<Touched>>>,
 }
@@ -200,6 +206,8 @@ struct Control {
 /// What one edge core alone owns.
 struct EdgeSeat {
     doors: Doors,
+    /// Agents' connections, on a server.
+    guests: Option<mesh::Receiver<Guest>>,
     changes: mesh::Receiver<Arc<Touched>>,
 }
 
@@ -211,21 +219,32 @@ impl Plan {
         doors: Vec<Doors>,
         server_doors: Option<ServerDoors>,
     ) -> Plan {
+        let roster = Published::new(Roster::default());
+        let mut guests = Vec::new();
+        let (mut upstream, mut dialler) = (None, None);
         let (proposals, state, members, server) = match server_doors {
-            Some(doors) => {
+            Some(server_doors) => {
                 let (proposals, state, opening) = consensus::door();
                 let (members, doorway) = membership::door();
-                (proposals, state, members, Some(server::Seat { opening, doors, doorway }))
+                let (senders, receivers) = doors.iter().map(|_| mesh::channel(GUESTS_WAITING_MAX)).unzip();
+                guests = receivers;
+                let seat = server::Seat { opening, doors: server_doors, doorway, guests: senders };
+                (proposals, state, members, Some(seat))
             }
             None => {
+                let (handle, runs) = ask_servers(&config, &roster);
+                (upstream, dialler) = (Some(handle), Some(runs));
                 let state = Published::new(State::new());
                 (Proposals::without_server(), state, membership::Door::closed(), None)
             }
         };
+        let mut guests = guests.into_iter();
         let (door, doorway) = agent::door();
         let (senders, receivers): (Vec<_>, Vec<_>) =
             doors.iter().map(|_| mesh::channel(CHANGES_WAITING_MAX)).unzip();
-        let seats = doors.into_iter().zip(receivers).map(|(doors, changes)| EdgeSeat { doors, changes });
+        let seats = doors.into_iter().zip(receivers);
+        let seats = seats.map(|(doors, changes)| EdgeSeat { doors, guests: guests.next(), changes });
+        let seats: Vec<EdgeSeat> = seats.collect();
         let local = LocalState::of_node(&config.node_name);
         Plan {
             layout,
@@ -234,17 +253,48 @@ impl Plan {
             state,
             local: Published::new(local),
             proposals,
-            roster: Published::new(Roster::default()),
+            upstream,
+            roster,
             door,
             members,
             shutdown: Shutdown::new(),
             ready: Shutdown::new(),
             ending: Ending::default(),
-            control: PerCore::new(vec![Control { server, doorway, changes: senders }]),
-            edges: PerCore::new(seats.collect::<Vec<_>>()),
+            control: PerCore::new(vec![Control { server, dialler, doorway, changes: senders }]),
+            edges: PerCore::new(seats),
             clients: Tally::new(),
         }
     }
+}
+
+/// The way to the servers that the roster names.
+fn ask_servers(config: &Config, roster: &Published<Roster>) -> (Upstream, Dialler) {
+    let settings = upstream::Settings {
+        node: config.node_name.clone(),
+        id: String::new(),
+        datacenter: config.datacenter.clone(),
+        from: None,
+    };
+    let (known, members, datacenter) = (roster.clone(), roster.clone(), config.datacenter.clone());
+    let handed_in = handed_in(config);
+    let (upstream, dialler) = Upstream::new(settings, move || {
+        let servers = upstream::servers_of(&known.load(), &datacenter);
+        if servers.is_empty() { handed_in.clone() } else { servers }
+    });
+    (upstream, dialler.among(move || members.load().len()))
+}
+
+/// Until gossip finds them: servers at the addresses that the agent is told to join.
+fn handed_in(config: &Config) -> Vec<ServerAddress> {
+    let joins = config.gossip.retry_join.iter().chain(&config.gossip.start_join);
+    let addresses = joins.filter_map(|text| text.split(':').next()?.parse::<IpAddr>().ok());
+    let address = |ip| ServerAddress {
+        id: muster_protocol::entry::ServerId([0; 16]),
+        name: "?".into(),
+        address: std::net::SocketAddr::new(ip, config.ports.server),
+        is_suspected: false,
+    };
+    addresses.map(address).collect()
 }
 
 async fn core_main(plan: Plan, core: CoreId) {
@@ -280,7 +330,7 @@ impl Drop for EndTogether {
 }
 
 async fn run_edge(plan: Plan, seat: EdgeSeat) {
-    let EdgeSeat { doors, changes } = seat;
+    let EdgeSeat { doors, guests, changes } = seat;
     // Clients wait in the listeners' backlogs meanwhile.
     let _ = cores::either(plan.ready.raised(), plan.shutdown.raised()).await;
     let edge = http::Edge::new(
@@ -290,7 +340,8 @@ async fn run_edge(plan: Plan, seat: EdgeSeat) {
         plan.local.clone(),
         plan.door.clone(),
     );
-    let edge = Rc::new(edge.with_members(plan.roster.clone(), plan.members.clone()));
+    let edge = edge.with_members(plan.roster.clone(), plan.members.clone());
+    let edge = Rc::new(edge.with_upstream(plan.upstream.clone()));
     let shutdown = plan.shutdown.clone();
     let dns = task::spawn(async move {
         let leadership = Leadership::Real(plan.proposals);
@@ -298,7 +349,7 @@ async fn run_edge(plan: Plan, seat: EdgeSeat) {
             .await;
     });
     let server = http::server::Server::new(edge, http::routes(), doors.http, plan.clients);
-    server.run(changes, plan.shutdown).await;
+    server.with_guests(guests).run(changes, plan.shutdown).await;
     dns.await;
 }
 

@@ -4,12 +4,16 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::server::ServerRole;
 use super::{Control, Plan, server, signals};
-use crate::agent::{Agent, Hooks, Parts, identity};
-use crate::runtime::{blocking, cores, process, task};
+use crate::agent::{Agent, Catalog, Hooks, Parts, identity};
+use crate::runtime::{blocking, cores, memory, process, task, time};
 use crate::store::model::Node;
+
+/// So long after the start an agent has joined, elected and loaded what it will.
+const SETTLED: Duration = Duration::from_secs(15);
 
 /// The server role, once it has started; the agent's hooks hold it too.
 type Role = Rc<RefCell<Option<ServerRole>>>;
@@ -19,10 +23,14 @@ type Role = Rc<RefCell<Option<ServerRole>>>;
 pub(super) async fn run(plan: Plan, control: Control) {
     let _signals = task::spawn(signals::obey(plan.clone()));
     let _orphans = task::spawn(reap_orphans());
-    let Control { server: seat, doorway, changes } = control;
+    let Control { server: seat, dialler, doorway, changes } = control;
     let role = Role::default();
     let starting = async {
         let node = settle_node(&plan).await?;
+        if let Some(dialler) = dialler {
+            let dialler = dialler.named(node.node.clone(), node.id.clone());
+            task::spawn(dialler.run()).detach();
+        }
         if let Some(seat) = seat {
             let started = server::start(&plan, seat, &node, changes).await?;
             role.replace(Some(started));
@@ -40,6 +48,10 @@ pub(super) async fn run(plan: Plan, control: Control) {
         Err(()) => return,
     };
     plan.ready.raise();
+    let _settled = task::spawn(async {
+        time::sleep(SETTLED).await;
+        memory::let_go_of_code();
+    });
     let faulted = role.borrow_mut().as_mut().map(ServerRole::take_fault);
     let faulted = async {
         match faulted {
@@ -69,8 +81,12 @@ async fn start_agent(plan: &Plan, node: Node, role: &Role) -> Result<Agent, Stri
         config: plan.config.load_full(),
         node,
         local: plan.local.clone(),
-        state: plan.state.clone(),
-        proposals: plan.proposals.clone(),
+        catalog: match &plan.upstream {
+            None => Catalog::Local { proposals: plan.proposals.clone(), state: plan.state.clone() },
+            Some(upstream) => {
+                Catalog::Remote { upstream: upstream.clone(), roster: plan.roster.clone() }
+            }
+        },
         hooks: hooks(plan, role),
     });
     agent.await

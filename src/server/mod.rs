@@ -11,6 +11,7 @@ pub mod recovery;
 mod rest;
 pub mod restore;
 pub mod rpc;
+mod witness;
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,8 @@ use rkyv::rancor;
 
 use super::autopilot::{Stay, Step, View};
 use super::health::{ClusterHealth, Seen};
-use super::members::{Facts, differences};
+use super::members::{Facts, differences, differences_since};
+use super::witness::Witness;
 use crate::config::Config;
 use crate::consensus::{Encoded, PeerProgress, Role, Standing};
 use crate::membership::{Member, MemberStatus, Roster, ServerFacts};
@@ -334,8 +335,10 @@ fn the_catalog_says_of_servers_what_membership_says() {
     let config = config();
     let three = standing(&[(1, Voter), (2, Voter), (3, Voter)]);
     let mut state = State::new();
-    let differ = |state: &State, roster: &Roster, reap| {
-        differences(&Facts { config: &config, state, roster, standing: &three, reap })
+    let witness = Witness::default();
+    let differ = |state: &State, roster: &Roster, strangers| {
+        let facts = Facts { config: &config, state, roster, standing: &three, witness: &witness };
+        differences(&facts, strangers)
     };
     let all = roster(&[(1, Alive), (2, Alive), (3, Alive)]);
     let ops = differ(&state, &all, false);
@@ -361,30 +364,93 @@ fn the_catalog_says_of_servers_what_membership_says() {
     assert_eq!((check.status, check.output.as_str()), (Status::Passing, "Agent alive and reachable"));
 }
 
-#[test]
-fn the_catalog_forgets_servers_that_nobody_knows_and_nothing_else() {
-    let config = config();
-    let one = standing(&[(1, Voter)]);
+/// Rows of a pool of a server and clients, and of a node that never had an agent.
+fn pool() -> (State, Roster) {
+    let (config, one, witness) = (config(), standing(&[(1, Voter)]), Witness::default());
+    let client = |n| Member { server: None, ..member(n, Alive) };
+    let all = Roster::new([member(1, Alive), client(2), client(3), client(4)]);
     let mut state = State::new();
-    let all = roster(&[(1, Alive), (2, Alive)]);
-    let ops =
-        differences(&Facts { config: &config, state: &state, roster: &all, standing: &one, reap: false });
+    let ops = differences(
+        &Facts { config: &config, state: &state, roster: &all, standing: &one, witness: &witness },
+        false,
+    );
+    assert_eq!(ops.len(), 4);
     apply(&mut state, ops);
     let other = Node { node: "other".into(), address: "10.9.9.9".into(), ..Node::default() };
     apply(&mut state, vec![CatalogOp::Register(Box::new(Register { node: other, ..Register::default() }))]);
-    let alone = roster(&[(1, Alive)]);
-    let ops =
-        differences(&Facts { config: &config, state: &state, roster: &alone, standing: &one, reap: true });
-    apply(&mut state, ops);
-    assert_eq!(state.nodes().map(|node| node.node.as_str()).collect::<Vec<_>>(), ["other", "s1"]);
+    (state, all)
+}
 
-    // A name that another server has taken over is not removed with the one that left.
-    let mut namesake = member(4, Left);
-    namesake.name = "s1".into();
-    let seen = Roster::new(vec![namesake]);
-    let ops =
-        differences(&Facts { config: &config, state: &state, roster: &seen, standing: &one, reap: true });
-    assert!(ops.is_empty(), "{ops:?}");
+fn nodes(state: &State) -> Vec<&str> {
+    state.nodes().map(|node| node.node.as_str()).collect()
+}
+
+#[test]
+fn clients_are_nodes_without_the_service_of_servers() {
+    let (state, _) = pool();
+    assert_eq!(nodes(&state), ["other", "s1", "s2", "s3", "s4"]);
+    assert_eq!(state.instances("consul").count(), 1);
+    assert_eq!(state.checks_in_state(Status::Passing).count(), 4);
+}
+
+#[test]
+fn a_node_leaves_the_catalog_only_when_its_member_was_seen_to_go() {
+    let (config, one) = (config(), standing(&[(1, Voter)]));
+    let (mut state, all) = pool();
+    let all = Arc::new(all);
+    let mut without = Roster::clone(&all);
+    without.remove("s2");
+    let without = Arc::new(without);
+
+    // Whoever has come without any memory meets fewer members, and has seen none of them go.
+    let mut stranger = Witness::default();
+    stranger.look(&without);
+    let facts =
+        Facts { config: &config, state: &state, roster: &without, standing: &one, witness: &stranger };
+    assert!(differences(&facts, false).is_empty(), "not at once");
+    let ops = differences(&facts, true);
+    apply(&mut state, ops);
+    assert_eq!(nodes(&state).len(), 5);
+    assert_eq!(state.node_check("s2", "serfHealth").map(|check| check.status), Some(Status::Critical));
+    let facts =
+        Facts { config: &config, state: &state, roster: &without, standing: &one, witness: &stranger };
+    assert!(differences(&facts, true).is_empty(), "nothing twice");
+
+    let mut witness = Witness::default();
+    witness.look(&all);
+    witness.look(&without);
+    let facts = Facts { config: &config, state: &state, roster: &without, standing: &one, witness: &witness };
+    let ops = differences_since(&facts, &all);
+    apply(&mut state, ops);
+    assert_eq!(nodes(&state), ["other", "s1", "s3", "s4"]);
+
+    // It comes back, under its name, as another.
+    let mut again = Roster::clone(&without);
+    again.insert(Member { id: id(9), name: "s2".into(), server: None, ..member(2, Alive) });
+    witness.look(&Arc::new(again));
+    assert!(!witness.saw_go("s2", &id(2).to_string()));
+}
+
+#[test]
+fn only_what_has_changed_is_looked_at_between() {
+    let (config, one, witness) = (config(), standing(&[(1, Voter)]), Witness::default());
+    let (mut state, all) = pool();
+    let mut later = all.clone();
+    later.insert(Member { server: None, ..member(3, Failed) });
+    later.insert(Member { server: None, ..member(4, Left) });
+    let facts = Facts { config: &config, state: &state, roster: &later, standing: &one, witness: &witness };
+    let ops = differences_since(&facts, &all);
+    assert_eq!(ops.len(), 2);
+    apply(&mut state, ops);
+    assert_eq!(nodes(&state), ["other", "s1", "s2", "s3"]);
+    assert_eq!(state.node_check("s3", "serfHealth").map(|check| check.status), Some(Status::Critical));
+
+    // A name that another has taken over is not removed with the one that left.
+    let mut namesake = Member { server: None, ..member(5, Left) };
+    namesake.name = "s2".into();
+    later.insert(namesake);
+    let facts = Facts { config: &config, state: &state, roster: &later, standing: &one, witness: &witness };
+    assert!(differences(&facts, true).is_empty());
 }
 
 #[test]

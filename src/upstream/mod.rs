@@ -16,6 +16,7 @@ mod line;
 pub mod parcels;
 #[cfg(test)]
 mod tests;
+pub mod views;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -54,6 +54,7 @@ mod tests;
 pub mod tls;
 mod trunk;
 pub mod ui;
+pub mod view;
 
 use std::sync::Arc;
 
@@ -173,7 +174,7 @@ pub fn routes() -> Router {
         snapshot::ROUTES,
         status::ROUTES,
     ];
-    let internal = [internal::ROUTES];
+    let internal = [internal::ROUTES, view::ROUTES];
     local.into_iter().for_each(|area| router.add(area, Scope::Local));
     servers.into_iter().for_each(|area| router.add(area, Scope::Server));
     internal.into_iter().for_each(|area| router.add(area, Scope::Internal));

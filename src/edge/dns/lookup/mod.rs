@@ -15,6 +15,8 @@ use muster_protocol::dns::question::Query;
 use muster_protocol::dns::record::{Answer, Data, Owner, Record};
 use muster_protocol::dns::{rcode, rtype};
 
+pub use ptr::{Named, name_of};
+
 use super::names::{Asked, Zone, asked, zone_of};
 use super::settings::DnsSettings;
 use crate::store::State;
