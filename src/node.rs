@@ -7,6 +7,7 @@
 //! Stop: one flag is raised; edges close their listeners and connections, the control core closes the agent's files,
 //! then the cores end.
 
+mod client;
 mod control;
 mod doors;
 mod server;
@@ -25,14 +26,15 @@ use crate::edge::fresh::Leadership;
 use crate::edge::{dns, http};
 use crate::membership::{self, Roster};
 use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError};
-use crate::runtime::net::BindError;
+use crate::runtime::net::{BindError, Listener};
 use crate::runtime::publish::Published;
 use crate::runtime::tally::Tally;
 use crate::runtime::{memory, mesh, preflight, process, task};
 use crate::server::rpc::{GUESTS_WAITING_MAX, Guest};
 use crate::store::{State, Touched};
-use crate::upstream::{self, Dialler, ServerAddress, Upstream};
-use doors::{Doors, ServerDoors};
+use crate::upstream::views::{self, Keeper, Views};
+use crate::upstream::{self, Dialler, Upstream};
+use doors::Doors;
 
 /// Batches of changes that wait for an edge core; the control core waits for one that lags further behind.
 const CHANGES_WAITING_MAX: usize = 1024;
@@ -94,12 +96,13 @@ pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
     let driver = choose_driver(config.runtime)?;
     let layout = Layout::of(&config);
     let edges = doors::open(&config, layout.edges)?;
-    let servers = config.server.then(|| doors::open_server(&config)).transpose()?;
+    let gossip = doors::open_gossip(&config)?;
+    let links = config.server.then(|| doors::open_server(&config)).transpose()?;
     let _pid_file = config.pid_file.clone().map(PidFile::write).transpose().map_err(Failure::PidFile)?;
     announce(&config, driver, &layout);
 
     let choice = config.runtime;
-    let plan = Plan::new(config, reload, layout, edges, servers);
+    let plan = Plan::new(config, reload, layout, edges, gossip, links);
     let ending = plan.ending.clone();
     let run_on = |driver| {
         let plan = plan.clone();
@@ -161,10 +164,6 @@ fn announce(config: &Config, driver: Driver, layout: &Layout) {
     if !config.unsupported_keys.is_empty() {
         tracing::warn!(keys = %config.unsupported_keys.join(", "), "agent: keys accepted whose feature is not there yet");
     }
-    let joins = config.gossip.retry_join.iter().chain(&config.gossip.start_join).next().is_some();
-    if joins && !config.server {
-        tracing::warn!("agent: a client agent finds no servers yet: what it is told to join is not used");
-    }
     for warning in &config.warnings {
         tracing::warn!("agent: {warning}");
     }
@@ -181,6 +180,8 @@ struct Plan {
     proposals: Proposals,
     /// The way to the servers, on an agent that is none.
     upstream: Option<Upstream>,
+    /// On a client.
+    views: Option<Views>,
     roster: Published<Roster>,
     door: Door,
     members: membership::Door,
@@ -196,11 +197,19 @@ struct Plan {
 
 /// What the control core alone owns.
 struct Control {
-    /// None on a client, which asks servers instead.
+    pool: PoolSeat,
+    /// None on a client.
     server: Option<server::Seat>,
-    dialler: Option<Dialler>,
+    /// What asks the servers of a client, and what keeps its state.
+    asker: Option<(Dialler, Keeper)>,
     doorway: Doorway,
     changes: Vec<mesh::Sender<Arc<Touched>>>,
+}
+
+/// What membership alone owns before it starts.
+struct PoolSeat {
+    sockets: membership::Sockets,
+    doorway: membership::Doorway,
 }
 
 /// What one edge core alone owns.
@@ -217,27 +226,30 @@ impl Plan {
         reload: Reload,
         layout: Layout,
         doors: Vec<Doors>,
-        server_doors: Option<ServerDoors>,
+        gossip: membership::Sockets,
+        links: Option<Listener>,
     ) -> Plan {
         let roster = Published::new(Roster::default());
         let mut guests = Vec::new();
-        let (mut upstream, mut dialler) = (None, None);
-        let (proposals, state, members, server) = match server_doors {
-            Some(server_doors) => {
+        let mut client = None;
+        let (proposals, state, server) = match links {
+            Some(links) => {
                 let (proposals, state, opening) = consensus::door();
-                let (members, doorway) = membership::door();
                 let (senders, receivers) = doors.iter().map(|_| mesh::channel(GUESTS_WAITING_MAX)).unzip();
                 guests = receivers;
-                let seat = server::Seat { opening, doors: server_doors, doorway, guests: senders };
-                (proposals, state, members, Some(seat))
+                (proposals, state, Some(server::Seat { opening, links, guests: senders }))
             }
             None => {
-                let (handle, runs) = ask_servers(&config, &roster);
-                (upstream, dialler) = (Some(handle), Some(runs));
-                let state = Published::new(State::new());
-                (Proposals::without_server(), state, membership::Door::closed(), None)
+                let (views, state, keeper) = views::views();
+                let (upstream, dialler) = ask_servers(&config, &roster);
+                client = Some(((upstream, views), (dialler, keeper)));
+                (Proposals::without_server(), state, None)
             }
         };
+        let (members, doorway_of_pool) = membership::door();
+        let pool = PoolSeat { sockets: gossip, doorway: doorway_of_pool };
+        let (handles, asker) = client.unzip();
+        let (upstream, views) = handles.unzip();
         let mut guests = guests.into_iter();
         let (door, doorway) = agent::door();
         let (senders, receivers): (Vec<_>, Vec<_>) =
@@ -254,13 +266,14 @@ impl Plan {
             local: Published::new(local),
             proposals,
             upstream,
+            views,
             roster,
             door,
             members,
             shutdown: Shutdown::new(),
             ready: Shutdown::new(),
             ending: Ending::default(),
-            control: PerCore::new(vec![Control { server, dialler, doorway, changes: senders }]),
+            control: PerCore::new(vec![Control { pool, server, asker, doorway, changes: senders }]),
             edges: PerCore::new(seats),
             clients: Tally::new(),
         }
@@ -276,25 +289,9 @@ fn ask_servers(config: &Config, roster: &Published<Roster>) -> (Upstream, Dialle
         from: None,
     };
     let (known, members, datacenter) = (roster.clone(), roster.clone(), config.datacenter.clone());
-    let handed_in = handed_in(config);
-    let (upstream, dialler) = Upstream::new(settings, move || {
-        let servers = upstream::servers_of(&known.load(), &datacenter);
-        if servers.is_empty() { handed_in.clone() } else { servers }
-    });
+    let (upstream, dialler) =
+        Upstream::new(settings, move || upstream::servers_of(&known.load(), &datacenter));
     (upstream, dialler.among(move || members.load().len()))
-}
-
-/// Until gossip finds them: servers at the addresses that the agent is told to join.
-fn handed_in(config: &Config) -> Vec<ServerAddress> {
-    let joins = config.gossip.retry_join.iter().chain(&config.gossip.start_join);
-    let addresses = joins.filter_map(|text| text.split(':').next()?.parse::<IpAddr>().ok());
-    let address = |ip| ServerAddress {
-        id: muster_protocol::entry::ServerId([0; 16]),
-        name: "?".into(),
-        address: std::net::SocketAddr::new(ip, config.ports.server),
-        is_suspected: false,
-    };
-    addresses.map(address).collect()
 }
 
 async fn core_main(plan: Plan, core: CoreId) {
@@ -341,10 +338,14 @@ async fn run_edge(plan: Plan, seat: EdgeSeat) {
         plan.door.clone(),
     );
     let edge = edge.with_members(plan.roster.clone(), plan.members.clone());
+    let leadership = match plan.views {
+        Some(views) => Leadership::Views(views),
+        None => Leadership::Real(plan.proposals),
+    };
+    let edge = edge.with_leadership(leadership.clone());
     let edge = Rc::new(edge.with_upstream(plan.upstream.clone()));
     let shutdown = plan.shutdown.clone();
     let dns = task::spawn(async move {
-        let leadership = Leadership::Real(plan.proposals);
         dns::serve(plan.config, plan.state, leadership, doors.dns, async move { shutdown.raised().await })
             .await;
     });

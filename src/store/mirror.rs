@@ -85,6 +85,11 @@ impl State {
         State { mirrored: Some(Mirrored::default()), ..State::new() }
     }
 
+    /// Whether it is a mirror.
+    pub fn is_mirror(&self) -> bool {
+        self.mirrored.is_some()
+    }
+
     /// Whether reads of a view may be answered: always, but on a mirror that lacks it.
     pub fn holds(&self, view: &View) -> bool {
         self.mirrored.as_ref().is_none_or(|mirrored| mirrored.holds(view))

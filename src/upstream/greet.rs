@@ -40,7 +40,7 @@ pub(super) async fn connect(
     if !welcome.refusal.is_empty() {
         return Err(format!("server {} refuses: {}", welcome.name, welcome.refusal));
     }
-    if server.id.0 != [0; 16] && welcome.id != server.id.to_string() {
+    if welcome.id != server.id.to_string() {
         return Err(format!("server {} ({}) is there instead of {}", welcome.name, welcome.id, server.name));
     }
     Ok(Greeted { stream, rest })

@@ -13,10 +13,6 @@ impl Kind {
     pub const LINK_HELLO: Kind = Kind(1);
     /// Who was dialled, or why not.
     pub const LINK_WELCOME: Kind = Kind(2);
-    /// An agent tells another what it knows of the others.
-    pub const INTRODUCTION: Kind = Kind(8);
-    /// The answer to it.
-    pub const ACQUAINTANCE: Kind = Kind(9);
     /// The first list of servers, to those who are in it.
     pub const BOOTSTRAP: Kind = Kind(10);
     /// The answer to it.

@@ -39,6 +39,7 @@ pub mod policy;
 pub mod query;
 mod reading;
 mod relay;
+pub mod remembered;
 pub mod respond;
 pub mod router;
 mod serve;
@@ -111,6 +112,12 @@ impl Edge {
     /// The way to the servers, on an agent that is none.
     pub fn upstream(&self) -> Option<&Upstream> {
         self.upstream.as_ref()
+    }
+
+    /// The same, with others to tell how the state stands: a client agent's is made of what it keeps.
+    #[must_use]
+    pub fn with_leadership(self, leadership: Leadership) -> Edge {
+        Edge { leadership, ..self }
     }
 
     /// The members that are known; none on an agent that takes no part in a membership.

@@ -10,11 +10,12 @@ use muster_protocol::http::{Body, Framing, Head, Method, Reject, Target, chunk, 
 
 use super::cache::group_key;
 use super::connection::{Asking, Conn, Flushed, Phase, Receiving, Timing};
-use super::exchange::{Handled, LocalBoxFuture, Outcome, Response, Streaming};
+use super::exchange::{Handled, LocalBoxFuture, Outcome, Peer, Read, Response, Streaming};
 use super::limits;
 use super::park::ConnId;
 use super::policy::{Admitted, Early, too_large};
 use super::relay;
+use super::remembered::answers_here;
 use super::respond::{Dress, Manner, Wire};
 use super::router::BodyLimit;
 use super::server::Server;
@@ -266,9 +267,10 @@ impl Server {
         let request = &admitted.request;
         let meter = self.meter(&request.method, admitted.route.pattern);
         let edge = self.edge.clone();
-        let handler = || match relay::upstream(&edge, admitted) {
-            Some(upstream) => Ok(relay::relay(&edge, upstream, admitted, raw_query)),
-            None => (admitted.route.handler)(&edge, request),
+        let handler = || match (answers_here(&edge, request), relay::upstream(&edge, admitted)) {
+            (Some(handled), _) => handled,
+            (None, Some(upstream)) => Ok(relay::relay(&edge, upstream, admitted, raw_query)),
+            (None, None) => (admitted.route.handler)(&edge, request),
         };
         let handled = catch_unwind(AssertUnwindSafe(handler));
         let handled: Handled = handled.unwrap_or_else(|_| Err(panicked()));
@@ -293,6 +295,13 @@ impl Server {
                 }
             }
             Ok(Outcome::Asked(work)) => self.ask(id, work, meter),
+            Ok(Outcome::LaterRead(work)) => {
+                let timing = Timing { meter, since: self.clock.now };
+                if let Some(conn) = self.conn(id) {
+                    conn.phase = Phase::Busy(timing);
+                    self.inbox.read_later(id, work);
+                }
+            }
             Ok(Outcome::Read(read)) => {
                 let Some(manner) = self.conn(id).map(|conn| conn.manner) else { return };
                 // Only requests whose answer is the same for all who send these bytes are remembered.
@@ -382,6 +391,22 @@ impl Server {
             timing.end(now);
             conn.phase = Phase::Head;
             self.answer(id, response, true);
+            self.resume(id);
+        }
+    }
+
+    /// What a read had to wait for is there, or will not be.
+    pub(super) fn late_read(&mut self, id: ConnId, read: Result<Read, Response>) {
+        let read = match read {
+            Ok(read) => read,
+            Err(refusal) => return self.late_answer(id, &refusal),
+        };
+        let Some(conn) = self.conn(id) else { return };
+        let gzip = conn.manner.gzip;
+        if let Phase::Busy(timing) = std::mem::replace(&mut conn.phase, Phase::Head) {
+            let plan = self.cache(Peer::Unix).adopt(read, &timing.meter, None, gzip, None);
+            self.clock.contact = self.edge.leadership().contact();
+            self.serve_plan(id, &plan);
             self.resume(id);
         }
     }

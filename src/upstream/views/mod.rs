@@ -106,14 +106,15 @@ pub fn views() -> (Views, Published<State>, Keeper) {
 }
 
 impl Views {
-    /// How answers from the mirror stand: `last` is how long no server has answered, zero while one does.
+    /// How answers from the mirror stand: while a server answers they are as good as its own; else `last` is how long none
+    /// has.
     pub fn contact(&self) -> Contact {
         let lost = self.standing.load().lost;
         let age = lost.map(|since| time::now().saturating_duration_since(since));
         Contact {
             has_server: true,
             known_leader: lost.is_none(),
-            leads: false,
+            leads: lost.is_none(),
             alone: false,
             last: Some(age.unwrap_or_default()),
         }

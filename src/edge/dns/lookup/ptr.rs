@@ -7,6 +7,7 @@ use muster_protocol::dns::record::{Answer, Data, Owner, Record};
 use muster_protocol::dns::{rcode, rtype};
 
 use super::{Basis, Lookup, Question};
+use crate::edge::dns::settings::DnsSettings;
 use crate::store::State;
 use crate::store::model::Node;
 
@@ -23,25 +24,25 @@ impl Lookup<'_> {
     /// The name of an address of ours, whatever type is asked (as Consul); `None` when it is not ours.
     pub(super) fn reverse(&mut self, question: &Question, address: Option<IpAddr>) -> Option<Answer> {
         self.basis = Basis::Everything;
-        let name = address.and_then(|ip| name_of(self.state, ip)).and_then(|named| self.spell(&named))?;
-        let mut answer = Answer::bare(rcode::NOERROR, true);
-        answer.push(Record { owner: Owner::Question, ttl: 0, data: Data::Ptr(name) });
-        if question.qtype == rtype::SOA {
-            answer.authority.push(self.settings.soa());
-        }
-        Some(answer)
+        name_answer(self.settings, question.qtype, name_of(self.state, address?)?)
     }
+}
 
-    /// The name of what is at an address.
-    pub(super) fn spell(&self, named: &Named<'_>) -> Option<Name> {
-        let settings = self.settings;
-        match named {
-            Named::Node(name) => settings.node_name(name),
-            Named::Service(name) => {
-                Name::parse(&format!("{name}.service.{}.{}", settings.datacenter, settings.domain_text))
-            }
+/// The answer that tells what is at an address; `None` when DNS cannot tell its name.
+pub fn name_answer(settings: &DnsSettings, qtype: u16, named: Named<'_>) -> Option<Answer> {
+    let name = match named {
+        Named::Node(name) => settings.node_name(name)?,
+        Named::Service(name) => {
+            Name::parse(&format!("{name}.service.{}.{}", settings.datacenter, settings.domain_text))?
         }
+    };
+    let mut answer = Answer::bare(rcode::NOERROR, true);
+    answer.recursion_available = settings.recursion_available();
+    answer.push(Record { owner: Owner::Question, ttl: 0, data: Data::Ptr(name) });
+    if qtype == rtype::SOA {
+        answer.authority.push(settings.soa());
     }
+    Some(answer)
 }
 
 /// What is at `ip`.
