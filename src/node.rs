@@ -29,7 +29,7 @@ use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError}
 use crate::runtime::net::{BindError, Listener};
 use crate::runtime::publish::Published;
 use crate::runtime::tally::Tally;
-use crate::runtime::{memory, mesh, preflight, process, task};
+use crate::runtime::{mesh, preflight, process, task};
 use crate::server::rpc::{GUESTS_WAITING_MAX, Guest};
 use crate::store::{State, Touched};
 use crate::upstream::views::{self, Keeper, Views};
@@ -88,7 +88,6 @@ pub type Reload = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 /// See [`Failure`].
 pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
     preflight::raise_limits();
-    memory::use_small_pages();
     let _data_dir = match &config.data_dir {
         Some(folder) => Some(identity::lock_data_dir(folder).map_err(Failure::DataDir)?),
         None => None,
