@@ -6,8 +6,8 @@ use super::server::id_of;
 use super::{Plan, PoolSeat};
 use crate::agent::LocalFuture;
 use crate::membership::{Membership, Settings};
-use crate::runtime::task::{self, Task};
 use crate::runtime::mesh;
+use crate::runtime::task::{self, Task};
 use crate::store::Touched;
 use crate::store::model::Node;
 use crate::upstream::views::{ANSWER_LENGTH_MAX, HISTORY_HEADER, Keeper, Told};
@@ -48,7 +48,8 @@ pub(super) fn ask(
     let (dialler, keeper) = asker;
     let upstream = plan.upstream.clone()?;
     let dialling = task::spawn(dialler.named(node.node.clone(), node.id.clone()).run());
-    let keeping = task::spawn(keeper.run(Box::new(move |target| Box::pin(follow(upstream.clone(), target))), changes));
+    let keeping =
+        task::spawn(keeper.run(Box::new(move |target| Box::pin(follow(upstream.clone(), target))), changes));
     Some((dialling, keeping))
 }
 

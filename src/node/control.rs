@@ -114,9 +114,7 @@ async fn start_agent(plan: &Plan, node: Node, role: &Role) -> Result<Agent, Stri
         local: plan.local.clone(),
         catalog: match &plan.upstream {
             None => Catalog::Local { proposals: plan.proposals.clone(), state: plan.state.clone() },
-            Some(upstream) => {
-                Catalog::Remote { upstream: upstream.clone(), roster: plan.roster.clone() }
-            }
+            Some(upstream) => Catalog::Remote { upstream: upstream.clone(), roster: plan.roster.clone() },
         },
         hooks: hooks(plan, role),
     });

@@ -68,11 +68,8 @@ pub(super) async fn start(
     let (events, incoming) = mesh::channel(links::EVENTS_MAX);
     let links = Links::new(own(&config, id), cluster.clone(), events);
     let consensus = task::spawn(runner.run(changes, Rc::new(links.clone()), incoming));
-    let host = Host {
-        name: config.node_name.clone(),
-        id: id.to_string(),
-        datacenter: config.datacenter.clone(),
-    };
+    let host =
+        Host { name: config.node_name.clone(), id: id.to_string(), datacenter: config.datacenter.clone() };
     let reception = Rc::new(Reception::new(host, plan.config.clone(), seat.guests));
     links.receive_agents(reception.clone());
     links.listen(seat.links);

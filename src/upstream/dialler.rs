@@ -248,7 +248,8 @@ impl Shared {
             *until = time::now() + self.reuse();
             let (shared, leaves) = (self.clone(), line.server.id);
             let retired = line.fate() == Fate::Retired;
-            self.rebalancing.replace(Some(task::spawn(async move { shared.rebalance(leaves, retired).await })));
+            self.rebalancing
+                .replace(Some(task::spawn(async move { shared.rebalance(leaves, retired).await })));
         }
     }
 

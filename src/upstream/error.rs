@@ -41,9 +41,9 @@ impl fmt::Display for UpstreamError {
             UpstreamError::TooBusy => f.write_str(
                 "rpc error making call: too many requests are under way to the servers; retry after a pause",
             ),
-            UpstreamError::Nonsense => {
-                f.write_str("rpc error making call: the server's answer cannot be read; do both run the same version?")
-            }
+            UpstreamError::Nonsense => f.write_str(
+                "rpc error making call: the server's answer cannot be read; do both run the same version?",
+            ),
             UpstreamError::AnswerTooLong { max } => {
                 write!(f, "rpc error making call: the answer is longer than the {max} bytes that are taken")
             }

@@ -73,9 +73,7 @@ async fn greet(settings: &Settings, stream: &mut Stream) -> Result<(RpcWelcome, 
     let mut heard = Vec::new();
     let mut buffer = [0; 1024];
     loop {
-        if let Some((frame, length)) =
-            split_frame(&heard, HELLO_LENGTH_MAX).map_err(|why| why.to_string())?
-        {
+        if let Some((frame, length)) = split_frame(&heard, HELLO_LENGTH_MAX).map_err(|why| why.to_string())? {
             let welcome = RpcWelcome::decode(&frame).map_err(|why| why.to_string())?;
             heard.drain(..length);
             return Ok((welcome, heard));

@@ -332,7 +332,12 @@ impl LineStream {
         std::future::poll_fn(|cx| self.poll_read(cx, out, leave)).await
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>, leave: bool) -> Poll<Result<bool, Broke>> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+        leave: bool,
+    ) -> Poll<Result<bool, Broke>> {
         let before = out.len();
         let mut buffer = [0; READ_LENGTH];
         let mut mux = self.line.mux.borrow_mut();

@@ -61,7 +61,10 @@ mod tests {
     #[test]
     fn what_our_servers_answer() {
         let head = parse("HTTP/1.1 200 OK\r\nX-Consul-Index: 7\r\nContent-Length: 12\r\n\r\n").unwrap();
-        assert_eq!((head.status, head.length, head.headers.get("x-consul-index")), (200, Some(12), Some("7")));
+        assert_eq!(
+            (head.status, head.length, head.headers.get("x-consul-index")),
+            (200, Some(12), Some("7"))
+        );
         let head = parse("HTTP/1.1 500 Internal Server Error\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
         assert_eq!((head.status, head.length), (500, None));
         assert_eq!(parse("HTTP/1.1 304 Not Modified\r\n\r\n").unwrap().length, Some(0));

@@ -148,7 +148,9 @@ impl Inner {
         if self.catalog.is_known() {
             return;
         }
-        tracing::warn!("No known Consul servers: this agent's services and checks are registered once there is one");
+        tracing::warn!(
+            "No known Consul servers: this agent's services and checks are registered once there is one"
+        );
         while !self.catalog.is_known() {
             self.answer_waiters(u64::MAX);
             let _ = cores::either(time::sleep(SERVERS_INTERVAL), self.waited_for()).await;

@@ -117,7 +117,11 @@ impl Response {
 
     /// A body of any type.
     pub fn with_type(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response {
-        Response { status, headers: vec![("Content-Type".into(), content_type.to_owned())], body: body.into() }
+        Response {
+            status,
+            headers: vec![("Content-Type".into(), content_type.to_owned())],
+            body: body.into(),
+        }
     }
 
     /// Adds a header.

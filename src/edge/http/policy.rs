@@ -136,7 +136,9 @@ impl Policy {
     ) -> Result<Query, Response> {
         let query = Query::parse(raw).ok_or_else(|| Response::empty(500))?;
         let by_agent = peer == Peer::Agent;
-        if !by_agent && self.config.http.block_endpoints.iter().any(|prefix| path.starts_with(prefix.as_bytes())) {
+        if !by_agent
+            && self.config.http.block_endpoints.iter().any(|prefix| path.starts_with(prefix.as_bytes()))
+        {
             return Err(Response::text(403, "Endpoint is blocked by agent configuration"));
         }
         if !route.methods.is_empty() {

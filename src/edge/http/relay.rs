@@ -83,7 +83,8 @@ fn ask_of(edge: &Edge, request: &Request, raw_query: &[u8]) -> Ask {
     if let Some(age) = query::own_staleness(&config, request) {
         add(&format!("max_stale={}ns", age.as_nanos()));
     }
-    let relayed = RELAYED.iter().filter_map(|name| Some(((*name).to_owned(), request.header(name)?.to_owned())));
+    let relayed =
+        RELAYED.iter().filter_map(|name| Some(((*name).to_owned(), request.header(name)?.to_owned())));
     let mut headers: Vec<(String, String)> = relayed.collect();
     if let Peer::Ip(ip) = request.peer
         && request.query.get("near") == Some("_ip")
@@ -151,9 +152,10 @@ async fn pass_on(answer: Answer) -> Result<Streaming, Response> {
 
 /// An error says that it comes from a server, in Consul's words.
 fn from_server(mut answer: Response) -> Response {
-    let is_text = answer.headers.iter().any(|(name, value)| {
-        name.eq_ignore_ascii_case("Content-Type") && value.starts_with("text/plain")
-    });
+    let is_text = answer
+        .headers
+        .iter()
+        .any(|(name, value)| name.eq_ignore_ascii_case("Content-Type") && value.starts_with("text/plain"));
     if answer.status == 500 && is_text {
         answer.body = [b"rpc error making call: ", &answer.body[..]].concat().into();
     }

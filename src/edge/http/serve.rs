@@ -466,7 +466,8 @@ impl Server {
         match (flushed, &conn.phase) {
             (Flushed::Broken, _) => self.close(id),
             (Flushed::Blocked, _)
-            | (_, Phase::Linger | Phase::Parked(_) | Phase::Waiting(_) | Phase::Busy(_) | Phase::Asking(_)) => {}
+            | (_, Phase::Linger | Phase::Parked(_) | Phase::Waiting(_) | Phase::Busy(_) | Phase::Asking(_)) =>
+                {}
             (_, Phase::Streaming(flow)) if flow.ended => self.stream_done(id),
             (_, Phase::Streaming(flow)) => flow.next(),
             // A request's body is still to come behind `100 Continue`.

@@ -210,7 +210,9 @@ impl Server {
     fn has_more(&self) -> bool {
         self.accept_again
             || self.trunks.has_more()
-            || !self.again.is_empty() || !self.woken.is_empty() || self.barriers.has_released()
+            || !self.again.is_empty()
+            || !self.woken.is_empty()
+            || self.barriers.has_released()
     }
 
     /// Sees to it that a turn comes when the next deadline does. An alarm that rings early does no harm.
@@ -228,7 +230,8 @@ impl Server {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let sweep = (self.free.len() < self.conns.len() || self.trunks.open() > 0).then_some(self.clock.next_sweep);
+        let sweep =
+            (self.free.len() < self.conns.len() || self.trunks.open() > 0).then_some(self.clock.next_sweep);
         [self.park.next_deadline(), self.barriers.next_deadline(), sweep, self.accept_rest]
             .into_iter()
             .flatten()
@@ -341,15 +344,10 @@ impl Server {
         let Some(conn) = self.conn(id) else { return };
         conn.readable |= event.readable;
         conn.hangup |= event.hangup;
-        let waits =
-            matches!(
-                conn.phase,
-                Phase::Parked(_)
-                    | Phase::Waiting(_)
-                    | Phase::Asking(_)
-                    | Phase::Streaming(_)
-                    | Phase::Linger
-            );
+        let waits = matches!(
+            conn.phase,
+            Phase::Parked(_) | Phase::Waiting(_) | Phase::Asking(_) | Phase::Streaming(_) | Phase::Linger
+        );
         if event.hangup && waits {
             return self.close(id);
         }

@@ -106,13 +106,7 @@ impl Inbox {
     }
 
     /// Starts the task of a stream. It ends with its [`Flow`].
-    pub fn stream(
-        &self,
-        conn: ConnId,
-        source: Source,
-        http_1_0: bool,
-        timing: Timing,
-    ) -> Flow {
+    pub fn stream(&self, conn: ConnId, source: Source, http_1_0: bool, timing: Timing) -> Flow {
         let gate = Rc::new(Gate::default());
         let (inbox, passage) = (self.clone(), gate.clone());
         let mut source = source;

@@ -27,7 +27,11 @@ impl Stream {
     ///
     /// # Errors
     /// As there, or the address is none of this host's.
-    pub async fn connect_from(from: Option<IpAddr>, endpoint: &Endpoint, limit: Duration) -> io::Result<Stream> {
+    pub async fn connect_from(
+        from: Option<IpAddr>,
+        endpoint: &Endpoint,
+        limit: Duration,
+    ) -> io::Result<Stream> {
         let socket = Socket::start_connect(from, endpoint)?;
         match time::timeout(limit, std::future::poll_fn(|cx| socket.poll_writable(cx))).await {
             Some(ready) => ready?,

@@ -278,7 +278,9 @@ impl Mux {
 
     fn obey(&mut self, frame: MuxFrame<'_>, events: &mut Vec<MuxEvent>) -> Result<(), WireError> {
         match frame {
-            MuxFrame::Data { stream, first, end, bytes } => self.on_data(stream, first, end, bytes, events)?,
+            MuxFrame::Data { stream, first, end, bytes } => {
+                self.on_data(stream, first, end, bytes, events)?
+            }
             MuxFrame::Reset { stream: id, reason } => {
                 let Some(stream) = self.known(id)? else { return Ok(()) };
                 if stream.is_heard_out() {

@@ -100,8 +100,7 @@ fn a_connection_that_takes_nothing_holds_a_bounded_amount_and_tells_when_it_goes
     let mut pair = Pair::new();
     let ids: Vec<u32> = (0..8).map(|_| pair.open()).collect();
     let body = vec![1; STREAM_WINDOW as usize];
-    let taken: Vec<usize> =
-        ids.iter().map(|id| pair.sides[AGENT].write(*id, &body, true)).collect();
+    let taken: Vec<usize> = ids.iter().map(|id| pair.sides[AGENT].write(*id, &body, true)).collect();
     assert!(taken.iter().sum::<usize>() <= OUTPUT_MAX);
     assert!(pair.sides[AGENT].output().len() < OUTPUT_MAX + 2 * DATA_LENGTH_MAX);
     pair.carry(AGENT, OUTPUT_MAX);
