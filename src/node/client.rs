@@ -1,11 +1,21 @@
-//! The client role of an agent: membership, without consensus.
+//! The client role of an agent: membership, and servers that are asked; no consensus.
+
+use std::sync::Arc;
 
 use super::server::id_of;
 use super::{Plan, PoolSeat};
-use crate::agent::LocalFuture;
+use crate::agent::{LocalFuture, LocalState};
 use crate::membership::{Membership, Settings};
-use crate::runtime::task;
+use crate::runtime::mesh;
+use crate::runtime::publish::Published;
+use crate::runtime::task::{self, Task};
+use crate::store::Touched;
 use crate::store::model::Node;
+use crate::upstream::views::{ANSWER_LENGTH_MAX, HISTORY_HEADER, Keeper, Own, Told};
+use crate::upstream::{Answer, Ask, Dialler, Upstream};
+
+/// The longest time since a server has heard its leader for which it counts as following it, milliseconds.
+const CURRENT_MS_MAX: u64 = 1000;
 
 /// A running client role.
 pub(super) struct ClientRole {
@@ -27,6 +37,46 @@ pub(super) async fn start(plan: &Plan, pool: PoolSeat, node: &Node) -> Result<Cl
     let faulted: LocalFuture<String> =
         Box::pin(async move { joining.await.unwrap_or_else(|| fault.to_owned()) });
     Ok(ClientRole { membership, faulted: Some(faulted) })
+}
+
+/// Carries what this agent asks of servers, and keeps what was asked before, for as long as the tasks are kept.
+pub(super) fn ask(
+    plan: &Plan,
+    asker: (Dialler, Keeper),
+    node: &Node,
+    changes: Vec<mesh::Sender<Arc<Touched>>>,
+) -> Option<(Task<()>, Task<()>)> {
+    let (dialler, keeper) = asker;
+    let upstream = plan.upstream.clone()?;
+    let dialling = task::spawn(dialler.named(node.node.clone(), node.id.clone()).run());
+    let ask = Box::new(move |target| -> LocalFuture<_> { Box::pin(follow(upstream.clone(), target)) });
+    let keeping = task::spawn(keeper.run(ask, own_rows(plan.local.clone()), changes));
+    Some((dialling, keeping))
+}
+
+/// What the agent knows of its own node, whenever that has changed.
+fn own_rows(local: Published<LocalState>) -> Own {
+    let mut told: Option<Arc<LocalState>> = None;
+    Box::new(move || {
+        let local = local.load_full();
+        if told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &local)) {
+            return None;
+        }
+        told = Some(local.clone());
+        Some(local.rows())
+    })
+}
+
+/// What a server says to a question of the keeper's.
+async fn follow(upstream: Upstream, target: String) -> Result<Told, String> {
+    let told = upstream.request(Ask::get(target)).await;
+    let Answer { status, headers, body } = told.map_err(|error| error.to_string())?;
+    let said = |name: &str| headers.get(name).unwrap_or_default().to_owned();
+    let age = said("X-Consul-Lastcontact").parse::<u64>();
+    let is_current = said("X-Consul-Knownleader") == "true" && age.is_ok_and(|ms| ms <= CURRENT_MS_MAX);
+    let history = said(HISTORY_HEADER);
+    let body = body.whole(ANSWER_LENGTH_MAX).await.map_err(|error| error.to_string())?;
+    Ok(Told { status, history, is_current, body })
 }
 
 impl ClientRole {

@@ -6,7 +6,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-
 mod harness;
 mod life;
 mod membership;

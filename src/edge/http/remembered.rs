@@ -35,11 +35,17 @@ pub fn answers_here(edge: &Rc<Edge>, request: &Request) -> Option<Handled> {
         other => return Some(other),
     };
     let view = View::of(&read.topic)?;
+    let fresh_enough = match read.options.freshness {
+        Freshness::Stale(max) => max.is_none_or(|max| views.contact().last.is_some_and(|age| age <= max)),
+        // A default read is the servers' to answer, always.
+        _ => cached,
+    };
+    if !fresh_enough {
+        return None;
+    }
     if edge.state().holds(&view) {
-        // While servers answer, others than `?cached` ones are theirs, see above; a default read is so always.
-        let mine = cached || matches!(read.options.freshness, Freshness::Stale(_));
         views.note(view);
-        return mine.then(|| Ok(Outcome::Read(from_memory(read, cached))));
+        return Some(Ok(Outcome::Read(from_memory(read))));
     }
     cached.then(|| Ok(first_time(edge, request, views.clone(), view, read)))
 }
@@ -51,17 +57,16 @@ fn first_time(edge: &Edge, request: &Request, views: Views, view: View, read: Re
     let (silent, refused) = (failed(ProposeError::NoLeader.to_string()), failed(String::new()));
     Outcome::LaterRead(Box::pin(async move {
         match time::timeout(patience, views.hold(view)).await {
-            Some(Ok(())) => Ok(from_memory(read, true)),
+            Some(Ok(())) => Ok(from_memory(read)),
             Some(Err(why)) => Err(Response { body: why.0.into(), ..refused }),
             None => Err(silent),
         }
     }))
 }
 
-fn from_memory(mut read: Read, cached: bool) -> Read {
-    if cached && read.options.freshness == Freshness::Leader {
-        read.options.freshness = Freshness::Remembered;
-    }
+fn from_memory(mut read: Read) -> Read {
+    let stale = matches!(read.options.freshness, Freshness::Stale(_));
+    read.options.freshness = Freshness::Remembered { stale };
     // Asked by the same words again it may be the servers' to answer.
     read.uncacheable()
 }

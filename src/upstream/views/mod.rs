@@ -110,13 +110,13 @@ pub fn views() -> (Views, Published<State>, Keeper) {
 }
 
 impl Views {
-    /// How answers from the mirror stand: while a server answers they are as good as its own; else `last` is how long none
-    /// has.
+    /// How the mirror stands: while a server answers it is as good as that server's state; else `last` is how long none
+    /// has. There is no server *here*: reads of what the mirror does not hold find nothing in it.
     pub fn contact(&self) -> Contact {
         let lost = self.standing.load().lost;
         let age = lost.map(|since| time::now().saturating_duration_since(since));
         Contact {
-            has_server: true,
+            has_server: false,
             known_leader: lost.is_none(),
             leads: lost.is_none(),
             alone: false,
