@@ -81,7 +81,8 @@ struct Kept {
     /// The history that its index is of.
     history: Option<Arc<str>>,
     waiting: Vec<OneSender<Result<(), HoldError>>>,
-    following: Task<()>,
+    /// Nothing until it is under way.
+    following: Option<Task<()>>,
 }
 
 /// What servers said of addresses.
@@ -184,7 +185,8 @@ async fn forget_idle(shared: Rc<Shared>) {
 impl Shared {
     fn hold(self: &Rc<Shared>, view: View, told: OneSender<Result<(), HoldError>>) {
         let now = time::now();
-        let inner = &mut *self.inner.borrow_mut();
+        let mut borrowed = self.inner.borrow_mut();
+        let inner = &mut *borrowed;
         if inner.mirror.holds(&view) {
             if let Some(kept) = inner.views.get_mut(&view) {
                 kept.used = now;
@@ -197,7 +199,7 @@ impl Shared {
             let _ = told.send(Err(too_busy()));
             return;
         }
-        if let Some(kept) = inner.views.get_mut(&view).filter(|kept| !kept.following.is_done()) {
+        if let Some(kept) = inner.views.get_mut(&view).filter(|kept| !kept.has_ended()) {
             kept.used = now;
             kept.waiting.push(told);
             inner.waiting += 1;
@@ -213,9 +215,14 @@ impl Shared {
             }
         }
         inner.waiting += 1;
+        let kept = Kept { used: now, history: None, waiting: vec![told], following: None };
+        inner.views.insert(view.clone(), kept);
+        // The task may begin, and even end, at once.
+        drop(borrowed);
         let following = task::spawn(follow(self.clone(), view.clone()));
-        let kept = Kept { used: now, history: None, waiting: vec![told], following };
-        inner.views.insert(view, kept);
+        if let Some(kept) = self.inner.borrow_mut().views.get_mut(&view) {
+            kept.following = Some(following);
+        }
     }
 
     fn note(&self, view: &View) {
@@ -225,12 +232,11 @@ impl Shared {
     }
 
     fn name_of(self: &Rc<Shared>, ip: IpAddr, told: OneSender<Result<Option<NameOf>, HoldError>>) {
-        let addresses = &mut self.inner.borrow_mut().addresses;
-        if addresses.asked >= ADDRESSES_ASKED_MAX {
+        if self.inner.borrow().addresses.asked >= ADDRESSES_ASKED_MAX {
             let _ = told.send(Err(too_busy()));
             return;
         }
-        addresses.asked += 1;
+        self.inner.borrow_mut().addresses.asked += 1;
         let shared = self.clone();
         let asking = async move {
             let answer = (shared.ask)(format!("/v1/internal/rpc/address?ip={ip}&stale")).await;
@@ -359,7 +365,7 @@ impl Shared {
 
     /// Whether no view is followed.
     fn nobody_asks(&self) -> bool {
-        self.inner.borrow().views.values().all(|kept| kept.following.is_done())
+        self.inner.borrow().views.values().all(Kept::has_ended)
     }
 
     fn holds(&self, view: &View) -> bool {
@@ -420,6 +426,13 @@ impl Shared {
         if !touched.is_empty() {
             self.publish(inner, touched);
         }
+    }
+}
+
+impl Kept {
+    /// Whether nobody follows it: its first question has failed.
+    fn has_ended(&self) -> bool {
+        self.following.as_ref().is_some_and(Task::is_done)
     }
 }
 

@@ -17,7 +17,12 @@ use crate::store::command::{CatalogOp, Command, Deregister, Register};
 use crate::store::model::{Check, Node, Service, Status};
 
 fn on_core<F: Future<Output = ()> + 'static>(body: impl Fn() -> F + Send + Clone + 'static) {
-    cores::run(Driver::Epoll, 1, move |_| body().boxed_local()).expect("the core runs to its end");
+    let mut drivers = vec![Driver::Epoll];
+    drivers.extend(Driver::choose(Some(Driver::Glommio)));
+    for driver in drivers {
+        let body = body.clone();
+        cores::run(driver, 1, move |_| body().boxed_local()).expect("the core runs to its end");
+    }
 }
 
 /// All servers at once.
