@@ -128,14 +128,14 @@ fn cached_reads_of_a_client_are_from_memory_and_block() {
     {
         let first = fleet.client(path).expect("an answer");
         assert_eq!(
-            (first.status, first.header("X-Cache"), first.header("Age")),
+            (first.status, first.header("x-cache"), first.header("age")),
             (200, Some("MISS"), None),
             "{path}"
         );
         let second = fleet.client(path).expect("an answer");
-        assert_eq!((second.header("X-Cache"), second.header("Age")), (Some("HIT"), Some("0")), "{path}");
-        assert_eq!(second.header("X-Consul-KnownLeader"), Some("true"));
-        assert_eq!(second.header("X-Consul-Effective-Consistency"), Some("leader"));
+        assert_eq!((second.header("x-cache"), second.header("age")), (Some("HIT"), Some("0")), "{path}");
+        assert_eq!(second.header("x-consul-knownleader"), Some("true"));
+        assert_eq!(second.header("x-consul-effective-consistency"), Some("leader"));
         let server = fleet.cluster.servers[0].get(path).expect("an answer");
         assert_eq!((second.index(), second.json()), (server.index(), server.json()), "{path}");
     }
@@ -174,15 +174,15 @@ fn without_servers_a_client_goes_on_and_with_them_it_converges() {
     let aged = wait::until("an answer that tells its age", SOON, || {
         let reply = fleet.client(cached)?;
         assert_eq!((reply.status, nodes(&reply)), (200, vec!["n1".to_owned(), "n2".to_owned()]));
-        (reply.header("Age")? != "0").then_some(reply)
+        (reply.header("age")? != "0").then_some(reply)
     });
-    assert_eq!((aged.header("X-Cache"), aged.header("X-Consul-KnownLeader")), (Some("HIT"), Some("false")));
-    let contact: u64 = aged.header("X-Consul-LastContact").and_then(|ms| ms.parse().ok()).expect("a number");
+    assert_eq!((aged.header("x-cache"), aged.header("x-consul-knownleader")), (Some("HIT"), Some("false")));
+    let contact: u64 = aged.header("x-consul-lastcontact").and_then(|ms| ms.parse().ok()).expect("a number");
     assert!(contact >= 1000, "{contact}");
     let stale = fleet.client("/v1/health/service/web?stale").expect("an answer");
     assert_eq!((stale.status, nodes(&stale)), (200, vec!["n1".to_owned(), "n2".to_owned()]));
-    assert_eq!(stale.header("X-Consul-KnownLeader"), Some("false"));
-    assert_eq!(stale.header("X-Consul-Effective-Consistency"), Some("stale"));
+    assert_eq!(stale.header("x-consul-knownleader"), Some("false"));
+    assert_eq!(stale.header("x-consul-effective-consistency"), Some("stale"));
     let default = http::get(fleet.cluster.servers[fleet.client].http, "/v1/health/service/web");
     assert_eq!(default.expect("an answer").status, 500);
 
@@ -192,7 +192,7 @@ fn without_servers_a_client_goes_on_and_with_them_it_converges() {
     fleet.register(1, "n3", "10.0.0.3", "passing");
     fleet.await_web(&["10.0.0.1", "10.0.0.3"]);
     let back = wait::until("a cached answer as new as the servers'", SOON, || {
-        fleet.client(cached).filter(|reply| reply.header("X-Consul-KnownLeader") == Some("true"))
+        fleet.client(cached).filter(|reply| reply.header("x-consul-knownleader") == Some("true"))
     });
-    assert_eq!((back.header("Age"), nodes(&back)), (Some("0"), vec!["n1".into(), "n2".into(), "n3".into()]));
+    assert_eq!((back.header("age"), nodes(&back)), (Some("0"), vec!["n1".into(), "n2".into(), "n3".into()]));
 }
