@@ -172,12 +172,12 @@ impl Gossip {
             out.push(self.told(&name, Change::Joined));
             return name;
         }
+        // Who is about to leave says nothing more of itself: this one stays, whatever an operator believes.
+        self.table.set_status(&name, Status::Alive, self.now, None);
         if let Some(Suspicion { by, .. }) = suspicion.map(|suspicion| *suspicion) {
-            let calm = if status == Status::Suspect { Status::Alive } else { status };
-            self.table.set_status(&name, calm, self.now, None);
             out.push(self.told(&name, Change::Refuted { suspected_by: by }));
         }
-        if changed {
+        if changed || status == Status::Leaving {
             out.push(self.told(&name, Change::Updated));
         }
         name

@@ -327,9 +327,7 @@ impl Gossip {
         }
         let leaves = matches!(known.status, Status::Leaving | Status::Left);
         let kind = if leaves { IntentKind::Leave } else { IntentKind::Join };
-        if !own {
-            self.hear_intent(&Intent { ltime: known.ltime, name: alive.name, kind }, out);
-        }
+        self.hear_intent(&Intent { ltime: known.ltime, name: alive.name, kind }, out);
     }
 
     /// A member that is gone already when it is first heard of.

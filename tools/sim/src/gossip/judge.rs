@@ -18,9 +18,6 @@ use crate::trace;
 /// Events whose deliveries are remembered.
 const EVENTS_KEPT: usize = 4096;
 
-/// Of so many that a member knows to be there, enough reach whom it cannot reach itself.
-const VOUCHERS_MIN: usize = 8;
-
 /// A member has crashed, and all others are to know.
 struct Watch {
     began: Time,
@@ -190,6 +187,11 @@ impl World {
                     self.judge.figures.query_share.push(share);
                 }
             }
+            Effect::JoinDone { contacted: 1.., .. } => {
+                // It believes whom it joined through, who may be wrong for a while.
+                let now = self.now;
+                self.nodes[n as usize].joined.get_or_insert(now);
+            }
             Effect::JoinDone { contacted: 0, errors } => {
                 trace!(self, "{n} has joined nobody: {errors:?}");
                 let life = self.nodes[n as usize].life;
@@ -222,9 +224,7 @@ impl World {
                 self.learned(n, of);
                 self.judge.tally.one(if *change == Change::Left { "told: left" } else { "told: forgotten" });
                 let node = &self.nodes[of as usize];
-                // Who has just joined believes whom it joined through.
-                let explained = self.is_explained(n, of) || self.is_young(n);
-                if node.truth == Truth::Up && node.forced_until < self.now && !explained {
+                if node.truth == Truth::Up && node.forced_until < self.now && !self.is_explained(n, of) {
                     let story = format!("{n} takes {of} for {change:?} at {} s, which is up", secs(self.now));
                     self.judge.fail("nobody is said to have left who has not", story);
                 }
@@ -293,18 +293,18 @@ impl World {
     /// Whether faults explain that one takes the other for gone, which is up.
     fn is_explained(&self, n: u32, of: u32) -> bool {
         let (observer, subject) = (&self.nodes[n as usize], &self.nodes[of as usize]);
-        let vouch = observer.core.as_ref().is_some_and(|core| core.live() >= VOUCHERS_MIN);
         self.is_young(of)
+            || self.is_young(n)
             || subject.excused_until > self.now
             || observer.excused_until > self.now
-            || self.wires.explains(n, of, vouch)
-            || self.judge.healed.iter().any(|(_, cut)| cut.explains(n, of, vouch))
+            || self.wires.explains(n, of)
+            || self.judge.healed.iter().any(|(_, cut)| cut.explains(n, of))
     }
 
     /// Whether a member has been somebody else until lately.
     fn is_young(&self, n: u32) -> bool {
         let node = &self.nodes[n as usize];
-        node.life > 1 && node.since + self.plan.grace() > self.now
+        node.life > 1 && node.joined.is_none_or(|at| at + self.plan.grace() > self.now)
     }
 
     /// A member has crashed: from now on it counts how long others take to know.
@@ -333,8 +333,7 @@ impl World {
 
     fn is_fit(&self, n: u32) -> bool {
         let node = &self.nodes[n as usize];
-        let settled = node.life == 1 || node.since + self.plan.grace() < self.now;
-        node.truth == Truth::Up && node.excused_until <= self.now && settled
+        node.truth == Truth::Up && node.excused_until <= self.now && !self.is_young(n)
     }
 
     /// An event is about to be fired; its number. It can be measured only if nothing disturbs who fires it.

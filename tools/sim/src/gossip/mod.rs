@@ -24,16 +24,17 @@ use crate::tally::Tally;
 
 pub const USAGE: &str = "\
 Usage: sim gossip --members N [--hours H | --minutes M] --seeds A..B | --seed N
-                  [--faults swarm|observers|crashes|none] [--loss PERCENT] [--threads N] [--keep-going]
+                  [--faults swarm|promised|observers|crashes|none] [--loss PERCENT] [--threads N] [--keep-going]
                   [--check-determinism] [--json] [--trace]
 
   --members N           how many, from 3 to 16,384. Each knows all: 10,000 need about 10 GB, and more the longer they run
   --hours, --minutes    how long each seed's faults last, virtual; 10 minutes unless given
   --faults              swarm: everything, most seeds with some of it only (the default)
+                        promised: a quarter of packets lost, others late and twice; short pauses, crashes, leaves
                         observers: at any time a random third of the members stands still, again and again
                         crashes: members crash, alone and many at once, and start again
                         none: events are fired, and nothing else happens
-  --loss PERCENT        of all packets; drawn by the swarm unless given, else none
+  --loss PERCENT        of all packets; unless given, 25 with promised, drawn by the swarm, else none
   --keep-going          does not stop at the first seed that fails
   --check-determinism   runs each seed twice (else one in 64) and compares the hash of all events
   --json                ends with the figures as one line of JSON
@@ -91,6 +92,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
             "--faults" => {
                 args.options.faults = match value()?.as_str() {
                     "swarm" => Faults::Swarm,
+                    "promised" => Faults::Promised,
                     "observers" => Faults::Observers,
                     "crashes" => Faults::Crashes,
                     "none" => Faults::None,

@@ -361,12 +361,24 @@ impl World {
             return;
         }
         let grace = self.plan.grace() + self.plan.detection_bound(self.nodes.len());
+        let forgets = prune && truly && self.is_known_alike(of);
         let node = &mut self.nodes[of as usize];
         node.forced_until = self.now + grace;
-        node.pruned = prune && truly && !node.is_up();
+        node.pruned |= forgets;
         trace!(self, "{operator} is told that {of} is gone, prune {prune}");
         self.judge.tally.one(if truly { "operator: gone" } else { "operator: gone, who is not" });
         self.step(operator, Input::ForceLeave { name: name(of), prune });
+    }
+}
+
+impl World {
+    /// Whether all who know a member that is gone know the same last word of it: no later one can be told after it is forgotten.
+    fn is_known_alike(&self, of: u32) -> bool {
+        let name = &self.nodes[of as usize].identity.name;
+        let cores = self.nodes.iter().filter_map(|node| node.core.as_ref());
+        let mut known = cores.filter_map(|core| core.member(name));
+        let Some(first) = known.next().filter(|member| !member.is_live()) else { return false };
+        known.all(|member| !member.is_live() && member.incarnation == first.incarnation)
     }
 }
 

@@ -23,6 +23,9 @@ pub enum Faults {
     Crashes,
     /// At any time a random third of the members stands still, again and again, for up to a minute.
     Observers,
+    /// What nobody who is there may be declared failed for: a quarter of packets lost, others late, twice and overtaken, and members that
+    /// stand still for less than a suspicion lasts. Members crash and leave meanwhile.
+    Promised,
     /// Everything, most runs with some of it only.
     Swarm,
 }
@@ -94,6 +97,9 @@ impl Plan {
         if swarm {
             quality = quality_of_swarm(random);
         }
+        if options.faults == Faults::Promised {
+            quality = Quality { loss: LOSS_PROMISED, doubles: 0.1, tail: 0.01, delay_mean: 20 * MILLI, ..quality };
+        }
         if let Some(loss) = options.loss {
             quality.loss = loss;
         }
@@ -112,6 +118,7 @@ impl Plan {
             Faults::None => 20 * SECOND,
             Faults::Crashes => 30 * SECOND,
             Faults::Observers => 10 * SECOND,
+            Faults::Promised => 10 * SECOND,
             Faults::Swarm => random.log_within(2 * SECOND, 20 * SECOND),
         };
         Plan {
@@ -176,6 +183,7 @@ fn acts(faults: Faults, members: usize, random: &mut Random) -> Vec<(Act, u64)> 
         Faults::None => &[(Act::Event, 3), (Act::Retag, 1)],
         Faults::Crashes => &[(Act::Crash, 6), (Act::CrashMany, 1), (Act::Event, 3)],
         Faults::Observers => &[(Act::Event, 1)],
+        Faults::Promised => &[(Act::Pause, 6), (Act::Crash, 2), (Act::Leave, 1), (Act::Event, 3)],
         Faults::Swarm => &[],
     };
     if !fixed.is_empty() {

@@ -60,12 +60,12 @@ impl Cut {
         }
     }
 
-    /// Whether it explains that one takes the other for failed. A link does not where enough others `vouch`.
-    pub fn explains(&self, observer: u32, subject: u32, vouch: bool) -> bool {
+    /// Whether it explains that one takes the other for failed.
+    pub fn explains(&self, observer: u32, subject: u32) -> bool {
         match self {
             Cut::Sides { marked, .. } => marked[observer as usize] != marked[subject as usize],
             Cut::Links(links) => {
-                !vouch && [(observer, subject), (subject, observer)].iter().any(|link| links.contains(link))
+                [(observer, subject), (subject, observer)].iter().any(|link| links.contains(link))
             }
         }
     }
@@ -104,8 +104,8 @@ impl Wires {
     }
 
     /// Whether a cut explains that one takes the other for failed.
-    pub fn explains(&self, observer: u32, subject: u32, vouch: bool) -> bool {
-        self.cuts.iter().any(|(_, cut)| cut.explains(observer, subject, vouch))
+    pub fn explains(&self, observer: u32, subject: u32) -> bool {
+        self.cuts.iter().any(|(_, cut)| cut.explains(observer, subject))
     }
 
     /// Whether there is a cut between sides.

@@ -67,6 +67,8 @@ pub struct Node {
     pub since: Time,
     /// Counts its lives.
     pub life: u32,
+    /// When it has joined in this one.
+    pub joined: Option<Time>,
     pub paused_until: Time,
     /// Until when others have reasons to take it for failed, or it them, though it is up.
     pub excused_until: Time,
@@ -160,6 +162,7 @@ impl World {
             truth: Truth::Unborn,
             since: 0,
             life: 0,
+            joined: None,
             paused_until: 0,
             excused_until: 0,
             forced_until: 0,
@@ -207,7 +210,7 @@ impl World {
         // Seconds, as the agent does; but never less than a life before had.
         node.identity.incarnation = (node.identity.incarnation + 1).max(now / SECOND);
         (node.truth, node.since) = (Truth::Up, now);
-        (node.paused_until, node.pruned) = (0, false);
+        (node.paused_until, node.pruned, node.joined) = (0, false, None);
         let (identity, former) = (node.identity.clone(), node.former.filter(|_| remember));
         let mut core = Gossip::new(self.plan.settings.clone(), identity, self.seed_of(n), as_now(now));
         if let Some(former) = former {
