@@ -28,8 +28,9 @@ use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError}
 use crate::runtime::net::BindError;
 use crate::runtime::publish::Published;
 use crate::runtime::tally::Tally;
-use crate::runtime::{mesh, preflight, process, task};
+use crate::runtime::{memory, mesh, preflight, process, task};
 use crate::store::{State, Touched};
+use crate::upstream::views::{self, Keeper, Views};
 use doors::{Doors, ServerDoors};
 
 /// Batches of changes that wait for an edge core; the control core waits for one that lags further behind.
@@ -84,6 +85,7 @@ pub type Reload = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 /// See [`Failure`].
 pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
     preflight::raise_limits();
+    memory::use_small_pages();
     let _data_dir = match &config.data_dir {
         Some(folder) => Some(identity::lock_data_dir(folder).map_err(Failure::DataDir)?),
         None => None,
@@ -176,6 +178,8 @@ struct Plan {
     state: Published<State>,
     local: Published<LocalState>,
     proposals: Proposals,
+    /// On a client.
+    views: Option<Views>,
     roster: Published<Roster>,
     door: Door,
     members: membership::Door,
@@ -191,8 +195,10 @@ struct Plan {
 
 /// What the control core alone owns.
 struct Control {
-    /// None on a client: it knows no server yet.
+    /// None on a client.
     server: Option<server::Seat>,
+    /// What keeps the state of a client.
+    keeper: Option<Keeper>,
     doorway: Doorway,
     changes: Vec<mesh::Sender<Arc<Touched>>>,
 }
@@ -211,17 +217,18 @@ impl Plan {
         doors: Vec<Doors>,
         server_doors: Option<ServerDoors>,
     ) -> Plan {
-        let (proposals, state, members, server) = match server_doors {
+        let (proposals, state, members, server, views) = match server_doors {
             Some(doors) => {
                 let (proposals, state, opening) = consensus::door();
                 let (members, doorway) = membership::door();
-                (proposals, state, members, Some(server::Seat { opening, doors, doorway }))
+                (proposals, state, members, Some(server::Seat { opening, doors, doorway }), None)
             }
             None => {
-                let state = Published::new(State::new());
-                (Proposals::without_server(), state, membership::Door::closed(), None)
+                let (views, state, keeper) = views::views();
+                (Proposals::without_server(), state, membership::Door::closed(), None, Some((views, keeper)))
             }
         };
+        let (views, keeper) = views.unzip();
         let (door, doorway) = agent::door();
         let (senders, receivers): (Vec<_>, Vec<_>) =
             doors.iter().map(|_| mesh::channel(CHANGES_WAITING_MAX)).unzip();
@@ -234,13 +241,14 @@ impl Plan {
             state,
             local: Published::new(local),
             proposals,
+            views,
             roster: Published::new(Roster::default()),
             door,
             members,
             shutdown: Shutdown::new(),
             ready: Shutdown::new(),
             ending: Ending::default(),
-            control: PerCore::new(vec![Control { server, doorway, changes: senders }]),
+            control: PerCore::new(vec![Control { server, keeper, doorway, changes: senders }]),
             edges: PerCore::new(seats.collect::<Vec<_>>()),
             clients: Tally::new(),
         }
@@ -290,10 +298,14 @@ async fn run_edge(plan: Plan, seat: EdgeSeat) {
         plan.local.clone(),
         plan.door.clone(),
     );
-    let edge = Rc::new(edge.with_members(plan.roster.clone(), plan.members.clone()));
+    let edge = edge.with_members(plan.roster.clone(), plan.members.clone());
+    let leadership = match plan.views {
+        Some(views) => Leadership::Views(views),
+        None => Leadership::Real(plan.proposals),
+    };
+    let edge = Rc::new(edge.with_leadership(leadership.clone()));
     let shutdown = plan.shutdown.clone();
     let dns = task::spawn(async move {
-        let leadership = Leadership::Real(plan.proposals);
         dns::serve(plan.config, plan.state, leadership, doors.dns, async move { shutdown.raised().await })
             .await;
     });

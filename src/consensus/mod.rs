@@ -35,6 +35,6 @@ pub use links::{Links, PeerEvent};
 pub use lone::{Lone, open};
 pub use opening::{Opening, Setup};
 pub use proposals::{Consistency, Proposals, door};
-pub use runner::Runner;
+pub use runner::{Edges, Runner};
 pub use standing::{PeerProgress, Role, Standing};
 pub use status::{Contact, Status};

@@ -34,7 +34,7 @@ use super::links::{Links, PeerEvent};
 use super::proposals::{Job, Proposal, Room};
 use super::replica::{self, Effect, Input, Kinds, Replica};
 use super::standing::Role;
-use edges::Edges;
+pub use edges::Edges;
 use gathering::Gathering;
 use sections::{Loading, Sections};
 

@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use crate::consensus::{Consistency, Contact, Proposals, ProposeError};
+use crate::upstream::views::Views;
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum Freshness {
     Leader,
     /// Confirmed by a majority after the question came.
     Consistent,
+    /// As the memory of a client agent has it, however old that is; the answer tells.
+    Remembered,
     /// As it is here, if the leader's word that it rests on is at most this old; an older one is as good as none, and the
     /// read becomes a default one. `None`: however old.
     Stale(Option<Duration>),
@@ -29,16 +32,27 @@ pub enum Freshness {
 pub enum Leadership {
     /// Consensus.
     Real(Proposals),
+    /// Nobody: the state is what a client agent keeps.
+    Views(Views),
     /// A test.
     #[cfg(test)]
     Played(std::rc::Rc<puppet::Puppet>),
 }
 
 impl Leadership {
+    /// What the state is made of on a client agent.
+    pub fn views(&self) -> Option<&Views> {
+        match self {
+            Leadership::Views(views) => Some(views),
+            _ => None,
+        }
+    }
+
     /// How reads stand now.
     pub fn contact(&self) -> Contact {
         match self {
             Leadership::Real(proposals) => proposals.contact(),
+            Leadership::Views(views) => views.contact(),
             #[cfg(test)]
             Leadership::Played(puppet) => puppet.contact.get(),
         }
@@ -51,6 +65,7 @@ impl Leadership {
     pub async fn barrier(&self, kind: Consistency) -> Result<(), ProposeError> {
         match self {
             Leadership::Real(proposals) => proposals.barrier(kind).await,
+            Leadership::Views(_) => Err(ProposeError::NoServers),
             #[cfg(test)]
             Leadership::Played(puppet) => puppet.barrier(kind).await,
         }
@@ -86,6 +101,7 @@ impl Freshness {
             return Verdict::Never(ProposeError::NoServers);
         }
         match self {
+            Freshness::Remembered => Verdict::Now(self.local(contact)),
             Freshness::Leader if contact.leads => Verdict::Now(self.confirmed()),
             Freshness::Consistent if contact.alone => Verdict::Now(self.confirmed()),
             Freshness::Consistent => Verdict::Behind(Consistency::Consistent),
@@ -100,7 +116,7 @@ impl Freshness {
     pub fn confirmed(self) -> Shown {
         let consistency = match self {
             Freshness::Consistent => "consistent",
-            Freshness::Leader | Freshness::Stale(_) => "leader",
+            Freshness::Leader | Freshness::Stale(_) | Freshness::Remembered => "leader",
         };
         Shown { consistency, known_leader: true, last_contact_ms: 0 }
     }
@@ -109,7 +125,7 @@ impl Freshness {
     /// than the question, whoever leads now.
     pub fn later(self, contact: &Contact) -> Shown {
         match self {
-            Freshness::Stale(_) => self.local(contact),
+            Freshness::Stale(_) | Freshness::Remembered => self.local(contact),
             _ => Shown { known_leader: contact.known_leader, ..self.confirmed() },
         }
     }
@@ -117,7 +133,9 @@ impl Freshness {
     fn local(self, contact: &Contact) -> Shown {
         let age = contact.last.unwrap_or_default();
         let last_contact_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        Shown { consistency: "stale", known_leader: contact.known_leader, last_contact_ms }
+        // Consul's cache asks servers for anything, and shows what was asked of it.
+        let consistency = if self == Freshness::Remembered { "leader" } else { "stale" };
+        Shown { consistency, known_leader: contact.known_leader, last_contact_ms }
     }
 }
 

@@ -12,7 +12,7 @@ use super::cluster::Cluster;
 use super::door::{Doorway, Request};
 use super::known::{Known, News, Time};
 use super::memory::Memory;
-use super::roster::{MemberStatus, Roster};
+use super::roster::{Difference, MemberStatus, Roster};
 use super::{begin, join, talk};
 use crate::config::GossipConfig;
 use crate::consensus::Proposals;
@@ -198,28 +198,19 @@ fn clocks() -> Time {
 
 /// The lines that operators know from Consul.
 fn log_changes(old: &Roster, new: &Roster) {
-    for member in new.members() {
-        let before = old.member(member.id).map(|before| before.status);
-        if before == Some(member.status) {
-            continue;
-        }
+    for difference in new.changes_since(old) {
+        let (what, member) = match difference {
+            Difference::Changed { old, new } if old.status == new.status => continue,
+            Difference::Came(new) | Difference::Changed { new, .. } => match new.status {
+                MemberStatus::Alive => ("Join", new),
+                MemberStatus::Left | MemberStatus::Leaving => ("Leave", new),
+                MemberStatus::Failed => ("Failed", new),
+            },
+            Difference::Went(old) => ("Reap", old),
+        };
         let (name, ip) = (&member.name, member.ip);
-        match member.status {
-            MemberStatus::Alive => {
-                tracing::info!(target: "agent.server.serf.lan", "serf: EventMemberJoin: {name} {ip}")
-            }
-            MemberStatus::Left | MemberStatus::Leaving => {
-                tracing::info!(target: "agent.server.serf.lan", "serf: EventMemberLeave: {name} {ip}");
-            }
-            MemberStatus::Failed => {
-                tracing::info!(target: "agent.server.serf.lan", "serf: EventMemberFailed: {name} {ip}");
-            }
-        }
+        tracing::info!(target: "agent.server.serf.lan", "serf: EventMember{what}: {name} {ip}");
     }
-    let gone = old.members().iter().filter(|member| new.member(member.id).is_none());
-    gone.for_each(|member| {
-        tracing::info!(target: "agent.server.serf.lan", "serf: EventMemberReap: {} {}", member.name, member.ip);
-    });
 }
 
 /// Looks for the members of the last run, then keeps those of this one. A server that has left is to be forgotten, and

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use muster_protocol::entry::ServerId;
 use muster_protocol::rpc::{CARDS_MAX, Card, Introduction};
 
-use super::roster::{Member, MemberStatus, Roster, ServerFacts};
+use super::facts::ServerFacts;
+use super::roster::{Member, MemberStatus, Roster};
 
 /// How often each member is talked to.
 pub const TALK_INTERVAL: Duration = Duration::from_secs(1);
@@ -311,24 +312,27 @@ fn same_id(own: &Card, other: &Card) -> String {
 }
 
 fn member(card: &Card, status: MemberStatus, since: Duration) -> Member {
+    let facts = ServerFacts {
+        port: card.server_port,
+        wan_join_port: card.wan_join_port,
+        bootstrap: card.bootstrap,
+        expect: card.expect,
+        non_voter: card.non_voter,
+        cluster: card.cluster,
+        has_log: card.has_log,
+        knows: None,
+    };
     Member {
         id: card.id,
-        name: card.name.clone(),
+        name: card.name.as_str().into(),
         ip: card.ip,
         serf_lan_port: card.serf_lan_port,
-        datacenter: card.datacenter.clone(),
-        segment: card.segment.clone(),
-        server: ServerFacts {
-            port: card.server_port,
-            wan_join_port: card.wan_join_port,
-            bootstrap: card.bootstrap,
-            expect: card.expect,
-            non_voter: card.non_voter,
-            cluster: card.cluster,
-        },
-        started_ms: card.started_ms,
+        tags: facts.tags(&card.datacenter, &card.segment, card.id),
+        server: Some(facts.into()),
+        incarnation: card.started_ms,
         status,
         since,
+        evidence: None,
     }
 }
 

@@ -4,12 +4,18 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::server::ServerRole;
 use super::{Control, Plan, server, signals};
 use crate::agent::{Agent, Hooks, Parts, identity};
-use crate::runtime::{blocking, cores, process, task};
+use crate::consensus::ProposeError;
+use crate::runtime::{blocking, cores, memory, process, task, time};
 use crate::store::model::Node;
+use crate::upstream::views::Ask;
+
+/// So long after the start an agent has joined, elected and loaded what it will.
+const SETTLED: Duration = Duration::from_secs(15);
 
 /// The server role, once it has started; the agent's hooks hold it too.
 type Role = Rc<RefCell<Option<ServerRole>>>;
@@ -19,7 +25,8 @@ type Role = Rc<RefCell<Option<ServerRole>>>;
 pub(super) async fn run(plan: Plan, control: Control) {
     let _signals = task::spawn(signals::obey(plan.clone()));
     let _orphans = task::spawn(reap_orphans());
-    let Control { server: seat, doorway, changes } = control;
+    let Control { server: seat, keeper, doorway, changes } = control;
+    let _keeper = keeper.map(|keeper| task::spawn(keeper.run(nobody(), changes.clone())));
     let role = Role::default();
     let starting = async {
         let node = settle_node(&plan).await?;
@@ -40,6 +47,10 @@ pub(super) async fn run(plan: Plan, control: Control) {
         Err(()) => return,
     };
     plan.ready.raise();
+    let _settled = task::spawn(async {
+        time::sleep(SETTLED).await;
+        memory::let_go_of_code();
+    });
     let faulted = role.borrow_mut().as_mut().map(ServerRole::take_fault);
     let faulted = async {
         match faulted {
@@ -55,6 +66,11 @@ pub(super) async fn run(plan: Plan, control: Control) {
     if let Some(role) = role.take() {
         role.stop();
     }
+}
+
+/// A client agent knows no server yet.
+fn nobody() -> Ask {
+    Box::new(|_| Box::pin(async { Err(ProposeError::NoServers.to_string()) }))
 }
 
 async fn settle_node(plan: &Plan) -> Result<Node, String> {

@@ -16,6 +16,7 @@ pub mod fs;
 pub mod interfaces;
 pub mod logsink;
 mod mailbox;
+pub mod memory;
 pub mod mesh;
 pub mod net;
 pub mod preflight;

@@ -12,7 +12,7 @@ use muster_protocol::entry::{Server, ServerId, Suffrage};
 
 use super::health::ClusterHealth;
 use crate::consensus::Standing;
-use crate::membership::{Member, MemberStatus, Roster};
+use crate::membership::{Member, MemberStatus, Roster, ServerFacts};
 use crate::store::model::AutopilotConfig;
 
 /// How long a server that failed keeps its place: about what one takes to start again with a million keys, twice over.
@@ -78,7 +78,7 @@ impl View<'_> {
     fn left(&self) -> Option<Server> {
         let gone = |server: &&Server| {
             Some(server.id) != self.standing.id
-                && self.roster.member(server.id).is_some_and(|member| member.status == MemberStatus::Left)
+                && self.roster.server(server.id).is_some_and(|member| member.status == MemberStatus::Left)
         };
         self.standing.configuration.servers.iter().find(gone).cloned()
     }
@@ -86,47 +86,50 @@ impl View<'_> {
     /// A member that is alive and not in the configuration as it says of itself. What it replaces goes first: a server
     /// that came back with another ID under the same address.
     fn arrival(&self) -> Option<Step> {
-        let own = self.roster.member(self.standing.id?)?;
-        let welcome = |member: &&Member| {
-            let cluster = member.server.cluster;
+        let own = self.roster.server(self.standing.id?)?;
+        let own_cluster = own.server.as_ref()?.cluster;
+        let welcome = |member: &Member, facts: &ServerFacts| {
+            let cluster = facts.cluster;
             // A server in bootstrap mode starts a cluster of its own, which then shows in its `cluster`.
-            let stranger = cluster.is_some_and(|cluster| Some(cluster) != own.server.cluster)
-                || (cluster.is_none() && member.server.bootstrap && member.id != own.id);
+            let stranger = cluster.is_some_and(|cluster| Some(cluster) != own_cluster)
+                || (cluster.is_none() && facts.bootstrap && member.id != own.id);
             member.is_alive()
-                && member.datacenter == own.datacenter
+                && member.datacenter() == own.datacenter()
                 && !stranger
                 && !self.expelled.contains_key(&member.id)
         };
-        self.roster.members().iter().filter(welcome).find_map(|member| self.arrival_of(member))
+        let servers = self.roster.servers().filter_map(|member| Some((member, member.server.as_deref()?)));
+        let mut welcome = servers.filter(|(member, facts)| welcome(member, facts));
+        welcome.find_map(|(member, facts)| self.arrival_of(member, facts))
     }
 
-    fn arrival_of(&self, member: &Member) -> Option<Step> {
-        let address = member.server_address().to_string();
+    fn arrival_of(&self, member: &Member, facts: &ServerFacts) -> Option<Step> {
+        let address = member.server_address()?.to_string();
         let configuration = &self.standing.configuration;
         let replaced = configuration.servers.iter().find(|server| {
             server.address == address
                 && server.id != member.id
-                && !self.roster.member(server.id).is_some_and(Member::is_alive)
+                && !self.roster.server(server.id).is_some_and(|member| member.is_alive())
         });
         if let Some(replaced) = replaced {
             let own = Some(replaced.id) == self.standing.id;
             return (!own).then(|| Step::RemoveReplaced(replaced.clone()));
         }
         let held = configuration.server(member.id);
-        if held.is_some_and(|held| held.address == address && held.name == member.name) {
+        if held.is_some_and(|held| held.address == address && held.name == *member.name) {
             return None;
         }
-        let new = if member.server.non_voter { Suffrage::NonVoter } else { Suffrage::Learner };
+        let new = if facts.non_voter { Suffrage::NonVoter } else { Suffrage::Learner };
         let suffrage = held.map_or(new, |held| held.suffrage);
         // What changes here of a server that is there is its address and its name.
-        Some(Step::Add(Server { id: member.id, name: member.name.clone(), address, suffrage }))
+        Some(Step::Add(Server { id: member.id, name: member.name.to_string(), address, suffrage }))
     }
 
     /// A server that is fit to vote and wants to, or one that votes and does not want to any more.
     fn change_of_role(&self) -> Option<Step> {
         let servers = &self.standing.configuration.servers;
         servers.iter().filter(|server| Some(server.id) != self.standing.id).find_map(|server| {
-            let wants = !self.roster.member(server.id)?.server.non_voter;
+            let wants = !self.roster.server(server.id)?.server.as_ref()?.non_voter;
             let votes = server.suffrage == Suffrage::Voter;
             let is_stable =
                 || self.health.server(server.id).is_some_and(|h| h.is_stable(self.rules, self.now));
@@ -151,7 +154,7 @@ impl View<'_> {
             return Ok(None);
         }
         let is_dead = |server: &&Server| {
-            let member = self.roster.member(server.id);
+            let member = self.roster.server(server.id);
             Some(server.id) != self.standing.id
                 && member.is_none_or(|member| {
                     member.status == MemberStatus::Failed && self.is_long_ago(member.since)

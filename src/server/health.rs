@@ -109,7 +109,7 @@ impl ClusterHealth {
     ) -> ClusterHealth {
         let judged = |server: &Server| {
             let was = before.server(server.id);
-            judge(rules, standing, server, roster.member(server.id), was, now)
+            judge(rules, standing, server, roster.server(server.id).map(|member| &**member), was, now)
         };
         let servers: Vec<ServerHealth> = standing.configuration.servers.iter().map(judged).collect();
         let voters = servers.iter().filter(|server| server.votes()).count();

@@ -1,4 +1,4 @@
-//! Duties of the leader: the servers' rows in the catalog (service `consul`, check `serfHealth`), autopilot's configuration
+//! Duties of the leader: the members' rows in the catalog (check `serfHealth`, service `consul` of servers), autopilot's configuration
 //! and its steps. On every server one task waits for the lead and works while it has it; there is never more than one
 //! leader whose writes count, so the duties need no lock.
 
@@ -15,9 +15,10 @@ use super::desk;
 use super::health::ClusterHealth;
 use super::members::{self, Facts};
 use super::rest::Rest;
+use super::witness::Witness;
 use crate::config::Config;
 use crate::consensus::{AdminError, AdminOp, Consistency, Proposals, ProposeError, Standing};
-use crate::membership::{self, Member, Roster};
+use crate::membership::{self, Roster};
 use crate::metrics;
 use crate::runtime::publish::Published;
 use crate::runtime::{task, time};
@@ -40,6 +41,9 @@ const LEAD_INTERVAL: Duration = Duration::from_millis(20);
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 /// How often dead servers are looked for: Consul's `AutopilotInterval`. So a server that restarts has time to come back.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
+/// Members whose rows share a command, at most. A row takes a few hundred bytes; with a thousand of them the command stays well below
+/// what one may have.
+const OPS_MAX: usize = 1024;
 /// Pause before a failed write is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -54,6 +58,7 @@ struct Shared {
     membership: membership::Door,
     proposals: Proposals,
     health: RefCell<ClusterHealth>,
+    witness: RefCell<Witness>,
 }
 
 /// What one term of leading knows.
@@ -81,8 +86,8 @@ impl Duties {
         membership: membership::Door,
         proposals: Proposals,
     ) -> Duties {
-        let health = RefCell::default();
-        Duties(Rc::new(Shared { config, state, roster, membership, proposals, health }))
+        let (health, witness) = (RefCell::default(), RefCell::default());
+        Duties(Rc::new(Shared { config, state, roster, membership, proposals, health, witness }))
     }
 
     /// Does them whenever this server leads, for as long as it is polled.
@@ -93,6 +98,7 @@ impl Duties {
             task::spawn(desk::serve(asked, self.0.proposals.clone(), health)).detach();
         }
         loop {
+            self.0.witness.borrow_mut().look(&self.0.roster.load_full());
             if !self.0.proposals.standing().leads() {
                 time::sleep(LEAD_INTERVAL).await;
                 continue;
@@ -125,6 +131,7 @@ impl Shared {
                 return Ok(());
             }
             let roster = self.roster.load_full();
+            self.witness.borrow_mut().look(&roster);
             let rules = self.state.load().autopilot().map(|rules| AutopilotConfig::clone(rules));
             self.judge_if_due(&mut lead, &rules.unwrap_or_default(), &standing, &roster);
             if !lead.rest.lasts(time::now()) {
@@ -164,33 +171,38 @@ impl Shared {
         roster: &Arc<Roster>,
     ) -> Result<(), ProposeError> {
         let now = time::now();
-        let is_fresh = |(seen, until): &(Arc<Roster>, Instant)| Arc::ptr_eq(seen, roster) && now < *until;
-        if lead.reconciled.as_ref().is_some_and(is_fresh) {
+        let known = lead.reconciled.as_ref().filter(|(_, until)| now < *until);
+        if known.is_some_and(|(seen, _)| Arc::ptr_eq(seen, roster)) {
             return Ok(());
         }
-        let ops = members::differences(&Facts {
-            config: &self.config,
-            state: &self.state.load_full(),
-            roster,
-            standing,
-            // A leader that has just come may not have met all members yet.
-            reap: now.duration_since(lead.since) >= RECONCILE_INTERVAL,
-        });
-        let pause = if ops.is_empty() { RECONCILE_INTERVAL } else { SECOND_LOOK };
+        let ops = {
+            let (state, witness) = (&self.state.load_full(), &self.witness.borrow());
+            let facts = Facts { config: &self.config, state, roster, standing, witness };
+            match known {
+                Some((seen, _)) => members::differences_since(&facts, seen),
+                // A leader that has just come may not have met all members yet.
+                None => members::differences(&facts, now.duration_since(lead.since) >= RECONCILE_INTERVAL),
+            }
+        };
+        let look = now + if ops.is_empty() { RECONCILE_INTERVAL } else { SECOND_LOOK };
+        let until = known.map_or(look, |(_, until)| look.min(*until));
         self.write(ops).await?;
-        lead.reconciled = Some((roster.clone(), now + pause));
+        lead.reconciled = Some((roster.clone(), until));
         Ok(())
     }
 
-    /// One command, so that the edges of many members share an index and a log write.
+    /// The edges of many members share a command: an index and a log write.
     async fn write(&self, mut ops: Vec<CatalogOp>) -> Result<(), ProposeError> {
-        let command = match ops.len() {
-            0 => return Ok(()),
-            1 => Command::Catalog(ops.remove(0)),
-            _ => Command::CatalogBatch(ops),
-        };
-        if let Applied::Refused(why) = self.proposals.propose(&command).await? {
-            tracing::error!(target: "agent.server", "the catalog refused the rows of a member: {why}");
+        while !ops.is_empty() {
+            let later = ops.split_off(ops.len().min(OPS_MAX));
+            let command = match ops.len() {
+                1 => Command::Catalog(ops.remove(0)),
+                _ => Command::CatalogBatch(ops),
+            };
+            if let Applied::Refused(why) = self.proposals.propose(&command).await? {
+                tracing::error!(target: "agent.server", "the catalog refused the rows of a member: {why}");
+            }
+            ops = later;
         }
         Ok(())
     }
@@ -312,7 +324,7 @@ impl Lead {
         let servers = &standing.configuration.servers;
         let here: BTreeSet<ServerId> = servers.iter().map(|server| server.id).collect();
         let gone = self.servers.difference(&here);
-        let alive = gone.filter(|id| roster.member(**id).is_some_and(Member::is_alive));
+        let alive = gone.filter(|id| roster.server(**id).is_some_and(|member| member.is_alive()));
         self.expelled.extend(alive.map(|id| (*id, now)));
         self.servers = here;
     }

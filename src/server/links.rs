@@ -101,9 +101,9 @@ impl Links {
     /// Learns where servers are that have moved.
     pub fn learn(&self, roster: &Roster) {
         let peers = self.0.peers.borrow();
-        for member in roster.members().iter().filter(|member| member.is_alive()) {
-            if let Some(peer) = peers.get(&member.id) {
-                peer.outbox.set_address(&member.server_address().to_string());
+        for member in roster.servers().filter(|member| member.is_alive()) {
+            if let (Some(peer), Some(address)) = (peers.get(&member.id), member.server_address()) {
+                peer.outbox.set_address(&address.to_string());
             }
         }
     }

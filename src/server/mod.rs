@@ -10,6 +10,7 @@ mod members;
 pub mod recovery;
 mod rest;
 pub mod restore;
+mod witness;
 
 #[cfg(test)]
 mod tests;

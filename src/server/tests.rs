@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use muster_protocol::entry::{Configuration, Server, ServerId, Suffrage};
+use muster_protocol::gossip::Tags;
 use muster_protocol::wire::ClusterId;
 use rkyv::rancor;
 
 use super::autopilot::{Stay, Step, View};
 use super::health::{ClusterHealth, Seen};
-use super::members::{Facts, differences};
+use super::members::{Facts, differences, differences_since};
+use super::witness::Witness;
 use crate::config::Config;
 use crate::consensus::{Encoded, PeerProgress, Role, Standing};
 use crate::membership::{Member, MemberStatus, Roster, ServerFacts};
@@ -36,16 +38,23 @@ fn server(n: u8, suffrage: Suffrage) -> Server {
 fn member(n: u8, status: MemberStatus) -> Member {
     Member {
         id: id(n),
-        name: format!("s{n}"),
+        name: format!("s{n}").into(),
         ip: [10, 0, 0, n].into(),
         serf_lan_port: 8301,
-        datacenter: "dc1".into(),
-        segment: String::new(),
-        server: ServerFacts { port: 8300, cluster: Some(CLUSTER), ..ServerFacts::default() },
-        started_ms: 0,
+        tags: Tags::new([("dc", "dc1")]).expect("short"),
+        server: Some(ServerFacts { port: 8300, cluster: Some(CLUSTER), ..ServerFacts::default() }.into()),
+        incarnation: 1,
         status,
         since: NOW,
+        evidence: None,
     }
+}
+
+/// A member whose server says something else.
+fn with_facts(member: Member, change: impl FnOnce(&mut ServerFacts)) -> Member {
+    let mut facts = ServerFacts::clone(member.server.as_deref().expect("a server"));
+    change(&mut facts);
+    Member { server: Some(facts.into()), ..member }
 }
 
 /// Server 1 leads in term 3, its log ends at 1000; the others hold all of it and have just answered.
@@ -83,7 +92,7 @@ fn with_silent(mut standing: Standing, silent: &[u8]) -> Standing {
 }
 
 fn roster(members: &[(u8, MemberStatus)]) -> Roster {
-    Roster::new(members.iter().map(|(n, status)| member(*n, *status)).collect())
+    Roster::new(members.iter().map(|(n, status)| member(*n, *status)))
 }
 
 fn judge(standing: &Standing, roster: &Roster) -> ClusterHealth {
@@ -188,8 +197,7 @@ fn new_servers_join_as_learners_and_vote_once_they_are_stable() {
 #[test]
 fn non_voters_stay_what_they_are() {
     let rules = AutopilotConfig::default();
-    let mut silent = member(2, Alive);
-    silent.server.non_voter = true;
+    let silent = with_facts(member(2, Alive), |facts| facts.non_voter = true);
     let both = Roster::new(vec![member(1, Alive), silent]);
     let one = standing(&[(1, Voter)]);
     assert_eq!(step(&rules, &one, &both), Ok(Some(Step::Add(server(2, NonVoter)))));
@@ -206,20 +214,17 @@ fn non_voters_stay_what_they_are() {
 fn strangers_are_not_let_in() {
     let rules = AutopilotConfig::default();
     let one = standing(&[(1, Voter)]);
-    let with = |change: &dyn Fn(&mut Member)| {
-        let mut other = member(2, Alive);
-        other.server.cluster = None;
-        change(&mut other);
-        Roster::new(vec![member(1, Alive), other])
-    };
-    assert_eq!(step(&rules, &one, &with(&|_| {})), Ok(Some(Step::Add(server(2, Learner)))), "a blank one");
-    let strangers: [&dyn Fn(&mut Member); 3] = [
-        &|other| other.server.cluster = Some(ClusterId([8; 16])),
-        &|other| other.server.bootstrap = true,
-        &|other| other.datacenter = "dc2".into(),
+    let blank = || with_facts(member(2, Alive), |facts| facts.cluster = None);
+    let with = |other: Member| Roster::new(vec![member(1, Alive), other]);
+    assert_eq!(step(&rules, &one, &with(blank())), Ok(Some(Step::Add(server(2, Learner)))), "a blank one");
+    let strangers = [
+        with_facts(blank(), |facts| facts.cluster = Some(ClusterId([8; 16]))),
+        with_facts(blank(), |facts| facts.bootstrap = true),
+        Member { tags: Tags::new([("dc", "dc2")]).expect("short"), ..blank() },
+        Member { server: None, ..blank() },
     ];
-    for change in strangers {
-        assert_eq!(step(&rules, &one, &with(change)), Ok(None));
+    for stranger in strangers {
+        assert_eq!(step(&rules, &one, &with(stranger)), Ok(None));
     }
 }
 
@@ -330,8 +335,10 @@ fn the_catalog_says_of_servers_what_membership_says() {
     let config = config();
     let three = standing(&[(1, Voter), (2, Voter), (3, Voter)]);
     let mut state = State::new();
-    let differ = |state: &State, roster: &Roster, reap| {
-        differences(&Facts { config: &config, state, roster, standing: &three, reap })
+    let witness = Witness::default();
+    let differ = |state: &State, roster: &Roster, strangers| {
+        let facts = Facts { config: &config, state, roster, standing: &three, witness: &witness };
+        differences(&facts, strangers)
     };
     let all = roster(&[(1, Alive), (2, Alive), (3, Alive)]);
     let ops = differ(&state, &all, false);
@@ -357,30 +364,93 @@ fn the_catalog_says_of_servers_what_membership_says() {
     assert_eq!((check.status, check.output.as_str()), (Status::Passing, "Agent alive and reachable"));
 }
 
-#[test]
-fn the_catalog_forgets_servers_that_nobody_knows_and_nothing_else() {
-    let config = config();
-    let one = standing(&[(1, Voter)]);
+/// Rows of a pool of a server and clients, and of a node that never had an agent.
+fn pool() -> (State, Roster) {
+    let (config, one, witness) = (config(), standing(&[(1, Voter)]), Witness::default());
+    let client = |n| Member { server: None, ..member(n, Alive) };
+    let all = Roster::new([member(1, Alive), client(2), client(3), client(4)]);
     let mut state = State::new();
-    let all = roster(&[(1, Alive), (2, Alive)]);
-    let ops =
-        differences(&Facts { config: &config, state: &state, roster: &all, standing: &one, reap: false });
+    let ops = differences(
+        &Facts { config: &config, state: &state, roster: &all, standing: &one, witness: &witness },
+        false,
+    );
+    assert_eq!(ops.len(), 4);
     apply(&mut state, ops);
     let other = Node { node: "other".into(), address: "10.9.9.9".into(), ..Node::default() };
     apply(&mut state, vec![CatalogOp::Register(Box::new(Register { node: other, ..Register::default() }))]);
-    let alone = roster(&[(1, Alive)]);
-    let ops =
-        differences(&Facts { config: &config, state: &state, roster: &alone, standing: &one, reap: true });
-    apply(&mut state, ops);
-    assert_eq!(state.nodes().map(|node| node.node.as_str()).collect::<Vec<_>>(), ["other", "s1"]);
+    (state, all)
+}
 
-    // A name that another server has taken over is not removed with the one that left.
-    let mut namesake = member(4, Left);
-    namesake.name = "s1".into();
-    let seen = Roster::new(vec![member(1, Alive), namesake]);
-    let ops =
-        differences(&Facts { config: &config, state: &state, roster: &seen, standing: &one, reap: true });
-    assert!(ops.is_empty(), "{ops:?}");
+fn nodes(state: &State) -> Vec<&str> {
+    state.nodes().map(|node| node.node.as_str()).collect()
+}
+
+#[test]
+fn clients_are_nodes_without_the_service_of_servers() {
+    let (state, _) = pool();
+    assert_eq!(nodes(&state), ["other", "s1", "s2", "s3", "s4"]);
+    assert_eq!(state.instances("consul").count(), 1);
+    assert_eq!(state.checks_in_state(Status::Passing).count(), 4);
+}
+
+#[test]
+fn a_node_leaves_the_catalog_only_when_its_member_was_seen_to_go() {
+    let (config, one) = (config(), standing(&[(1, Voter)]));
+    let (mut state, all) = pool();
+    let all = Arc::new(all);
+    let mut without = Roster::clone(&all);
+    without.remove("s2");
+    let without = Arc::new(without);
+
+    // Whoever has come without any memory meets fewer members, and has seen none of them go.
+    let mut stranger = Witness::default();
+    stranger.look(&without);
+    let facts =
+        Facts { config: &config, state: &state, roster: &without, standing: &one, witness: &stranger };
+    assert!(differences(&facts, false).is_empty(), "not at once");
+    let ops = differences(&facts, true);
+    apply(&mut state, ops);
+    assert_eq!(nodes(&state).len(), 5);
+    assert_eq!(state.node_check("s2", "serfHealth").map(|check| check.status), Some(Status::Critical));
+    let facts =
+        Facts { config: &config, state: &state, roster: &without, standing: &one, witness: &stranger };
+    assert!(differences(&facts, true).is_empty(), "nothing twice");
+
+    let mut witness = Witness::default();
+    witness.look(&all);
+    witness.look(&without);
+    let facts = Facts { config: &config, state: &state, roster: &without, standing: &one, witness: &witness };
+    let ops = differences_since(&facts, &all);
+    apply(&mut state, ops);
+    assert_eq!(nodes(&state), ["other", "s1", "s3", "s4"]);
+
+    // It comes back, under its name, as another.
+    let mut again = Roster::clone(&without);
+    again.insert(Member { id: id(9), name: "s2".into(), server: None, ..member(2, Alive) });
+    witness.look(&Arc::new(again));
+    assert!(!witness.saw_go("s2", &id(2).to_string()));
+}
+
+#[test]
+fn only_what_has_changed_is_looked_at_between() {
+    let (config, one, witness) = (config(), standing(&[(1, Voter)]), Witness::default());
+    let (mut state, all) = pool();
+    let mut later = all.clone();
+    later.insert(Member { server: None, ..member(3, Failed) });
+    later.insert(Member { server: None, ..member(4, Left) });
+    let facts = Facts { config: &config, state: &state, roster: &later, standing: &one, witness: &witness };
+    let ops = differences_since(&facts, &all);
+    assert_eq!(ops.len(), 2);
+    apply(&mut state, ops);
+    assert_eq!(nodes(&state), ["other", "s1", "s2", "s3"]);
+    assert_eq!(state.node_check("s3", "serfHealth").map(|check| check.status), Some(Status::Critical));
+
+    // A name that another has taken over is not removed with the one that left.
+    let mut namesake = Member { server: None, ..member(5, Left) };
+    namesake.name = "s2".into();
+    later.insert(namesake);
+    let facts = Facts { config: &config, state: &state, roster: &later, standing: &one, witness: &witness };
+    assert!(differences(&facts, true).is_empty());
 }
 
 #[test]

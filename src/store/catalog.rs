@@ -37,6 +37,9 @@ pub(super) struct ServiceEntry {
     pub instances_changed: u64,
     /// The same or of their checks.
     pub health_changed: u64,
+    /// Newest change by which an instance may have gone. Not part of a snapshot: with a state from there it is the newest
+    /// change of all.
+    pub shrunk: u64,
 }
 
 /// The checks that were written for one service name. A service that takes another name leaves them here until they are
@@ -63,6 +66,8 @@ pub(super) struct InstanceRow {
     pub service: Arc<Service>,
     pub node_checks: Arc<[Arc<Check>]>,
     pub service_checks: Vec<Arc<Check>>,
+    /// Newest change of any of these, of what belongs to them too. Not part of a snapshot, as [`ServiceEntry::shrunk`].
+    pub changed: u64,
 }
 
 /// One instance of a service, with its node and the checks that decide its health.

@@ -86,7 +86,7 @@ impl State {
 }
 
 /// FNV-1a over words of eight bytes (Fowler, Noll, Vo), with a final mix.
-struct Fnv(u64);
+pub(super) struct Fnv(u64);
 
 impl Default for Fnv {
     fn default() -> Fnv {

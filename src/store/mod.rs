@@ -16,6 +16,7 @@ mod graveyard;
 mod keys;
 mod kv;
 mod limits;
+mod mirror;
 pub mod model;
 mod reads;
 mod rebuild;
@@ -26,6 +27,7 @@ mod state;
 mod tests;
 pub mod topic;
 mod touched;
+mod view;
 mod watchers;
 mod write;
 mod write_checks;
@@ -35,8 +37,10 @@ pub use keys::KeysUnder;
 pub use limits::{
     KEY_GRAVES_MAX, NAME_GRAVES_MAX, RESTORE_LENGTH_MAX, RESTORE_PART_LENGTH_MAX, SECTION_LENGTH,
 };
+pub use mirror::MirrorError;
 pub use rebuild::{SectionError, StateBuilder};
 pub use sections::Section;
 pub use state::State;
 pub use touched::Touched;
+pub use view::{VIEW_FORMAT, View};
 pub use watchers::{WatchId, Watchers};

@@ -182,7 +182,7 @@ impl StateBuilder {
         if self.broken || self.came != head.counts {
             return Err(incomplete(&format!("{:?} were announced, {:?} came", head.counts, self.came)));
         }
-        self.gather_instances();
+        self.gather_instances(head.index);
         self.put_indexes()?;
         let mut state = self.state;
         let kept = state.counts();
@@ -318,14 +318,15 @@ impl StateBuilder {
         Ok(())
     }
 
-    fn gather_instances(&mut self) {
+    /// `index` is that of the state: nothing tells when an instance changed last.
+    fn gather_instances(&mut self, index: u64) {
         let names: Vec<Name> = self.state.nodes.keys().cloned().collect();
         for name in names {
             let entry = self.state.node_mut(&name);
             let own = entry.checks_of("").into_iter().filter_map(|id| entry.checks.get(&id).cloned());
             entry.own_checks = own.collect();
             for id in self.state.service_ids(&name) {
-                self.state.gather(&name, &id);
+                self.state.gather(index, &name, &id);
             }
         }
     }

@@ -9,6 +9,7 @@ use super::catalog::{Name, NodeEntry, ServiceChecks, ServiceEntry, Spelling};
 use super::graveyard::Graveyard;
 use super::keys::KeyTree;
 use super::limits::NAME_GRAVES_MAX;
+use super::mirror::Mirrored;
 use super::model::{AutopilotConfig, Check, Status};
 use super::restore::Staged;
 use super::topic::{Topic, fold};
@@ -46,6 +47,8 @@ pub struct State {
     /// What a restore has gathered so far. Not part of a snapshot.
     pub(super) staged: Option<Staged>,
     pub(super) at: TableIndexes,
+    /// On a mirror, what it holds: nothing but that can be asked of it.
+    pub(super) mirrored: Option<Mirrored>,
 }
 
 /// Newest change of whole tables.
@@ -96,6 +99,7 @@ impl State {
             autopilot: None,
             staged: None,
             at: TableIndexes::default(),
+            mirrored: None,
         }
     }
 
@@ -121,6 +125,9 @@ impl State {
     /// two corners behind it (an absent node shows 1; keys that went with a tree over the prefix asked do not count).
     /// At least 1.
     pub fn topic_index(&self, topic: &Topic) -> u64 {
+        if let Some(mirrored) = &self.mirrored {
+            return mirrored.indexes(topic).0.max(1);
+        }
         let index = match topic {
             Topic::Key(key) => self.keys.get(key).map_or(self.at.keys, |entry| entry.modify_index),
             Topic::KeyPrefix(prefix) => {
@@ -149,6 +156,9 @@ impl State {
     /// The index at which the answer to `topic` last changed; exact but for what the bounded memory of deletions has
     /// forgotten, and never backwards. A query asked with index N parks while this is at most N.
     pub fn last_change(&self, topic: &Topic) -> u64 {
+        if let Some(mirrored) = &self.mirrored {
+            return mirrored.indexes(topic).1;
+        }
         let index = match topic {
             Topic::Key(key) => self.keys.changed_at(key),
             Topic::KeyPrefix(prefix) => self.keys.sums_under(prefix).changed,

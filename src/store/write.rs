@@ -49,7 +49,7 @@ impl State {
         touched.nodes();
         self.node_changed(index, key, touched);
         for id in self.service_ids(key) {
-            if let Some(service) = self.gather(key, &id) {
+            if let Some(service) = self.gather(index, key, &id) {
                 self.instances_changed(index, &service, touched);
             }
         }
@@ -110,7 +110,7 @@ impl State {
         }
         self.link_service_address(node_key, &id, &service);
         self.node_mut(node_key).services.insert(id.clone(), Arc::new(service));
-        self.gather(node_key, &id);
+        self.gather(index, node_key, &id);
         self.at.services = index;
         self.node_changed(index, node_key, touched);
         self.instances_changed(index, &name, touched);
@@ -132,7 +132,7 @@ impl State {
     }
 
     /// Builds the instance row of a service on a node from what the node holds; its folded name, if it is there.
-    pub(super) fn gather(&mut self, node_key: &Name, id: &Name) -> Option<Name> {
+    pub(super) fn gather(&mut self, index: u64, node_key: &Name, id: &Name) -> Option<Name> {
         let entry = self.nodes.get(node_key)?;
         let service = entry.services.get(id)?.clone();
         let name: Name = fold(&service.name).into();
@@ -145,10 +145,13 @@ impl State {
                 .filter_map(|check| entry.checks.get(&check).cloned())
                 .collect(),
             service,
+            changed: index,
         };
         if !self.services.contains_key(&name) {
             self.gone_services.forget(&name);
-            self.services.insert(name.clone(), Arc::default());
+            // What was here before has gone, whenever that was.
+            let entry = ServiceEntry { shrunk: index, ..ServiceEntry::default() };
+            self.services.insert(name.clone(), Arc::new(entry));
         }
         self.service_mut(&name).instances.insert((node_key.clone(), id.clone()), Arc::new(row));
         Some(name)
@@ -156,7 +159,9 @@ impl State {
 
     /// Takes an instance off a service name; the last one takes the name with it.
     fn detach(&mut self, index: u64, name: &Name, node_key: &Name, id: &Name, touched: &mut Touched) {
-        self.service_mut(name).instances.remove(&(node_key.clone(), id.clone()));
+        let entry = self.service_mut(name);
+        entry.instances.remove(&(node_key.clone(), id.clone()));
+        entry.shrunk = index;
         self.instances_changed(index, name, touched);
         if self.service_mut(name).instances.is_empty() {
             self.services.remove(name);

@@ -148,7 +148,7 @@ impl State {
         if row.service_id.is_empty() {
             return true;
         }
-        if let Some(service) = self.gather(node_key, &fold(&row.service_id).into()) {
+        if let Some(service) = self.gather(index, node_key, &fold(&row.service_id).into()) {
             self.service_mut(&service).health_changed = index;
             touched.health(&service);
         }
@@ -161,7 +161,7 @@ impl State {
         let own = entry.checks_of("").into_iter().filter_map(|id| entry.checks.get(&id).cloned()).collect();
         entry.own_checks = own;
         for id in self.service_ids(node_key) {
-            if let Some(service) = self.gather(node_key, &id) {
+            if let Some(service) = self.gather(index, node_key, &id) {
                 self.service_mut(&service).health_changed = index;
                 touched.health(&service);
             }

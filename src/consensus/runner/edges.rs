@@ -24,7 +24,7 @@ const FINISH_LIMIT: Duration = Duration::from_secs(1);
 const TOPICS_MAX: usize = 64 << 10;
 
 /// See the module.
-pub(super) struct Edges {
+pub struct Edges {
     edges: Vec<Edge>,
     /// While some core is behind.
     retry: Option<Pin<Box<Sleep>>>,
@@ -54,6 +54,11 @@ impl Edges {
         }
     }
 
+    /// Whether some core has not been told everything.
+    pub fn are_behind(&self) -> bool {
+        self.edges.iter().any(|edge| edge.behind.is_some())
+    }
+
     /// Tries those again that are behind.
     pub fn retry(&mut self) {
         for edge in &mut self.edges {
@@ -65,7 +70,7 @@ impl Edges {
 
     /// The same after a pause, which wakes the runner.
     pub fn poll(&mut self, cx: &mut Context<'_>) {
-        while self.edges.iter().any(|edge| edge.behind.is_some()) {
+        while self.are_behind() {
             let pause = || Box::pin(Sleep::until(time::now() + RETRY_PAUSE));
             if self.retry.get_or_insert_with(pause).as_mut().poll(cx).is_pending() {
                 return;

@@ -37,6 +37,8 @@ struct Entry {
     template: Template,
     /// Index of the state it was last found true for.
     checked: u64,
+    /// See [`State::history`].
+    history: u64,
     /// Topics it rests on, with the index of their last change; `None`: it rests on everything.
     topics: Option<Box<[(Topic, u64)]>>,
     weight: usize,
@@ -78,7 +80,7 @@ impl AnswerCache {
         if weight > BYTES_MAX {
             return;
         }
-        let entry = Entry { template, checked: state.index(), topics, weight };
+        let entry = Entry { template, checked: state.index(), history: state.history(), topics, weight };
         self.make_room(weight);
         self.young.insert(key.into(), entry);
     }
@@ -138,7 +140,8 @@ impl Entry {
             return true;
         }
         let Some(topics) = &self.topics else { return false };
-        let holds = topics.iter().all(|(topic, changed)| state.last_change(topic) == *changed);
+        let holds = self.history == state.history()
+            && topics.iter().all(|(topic, changed)| state.last_change(topic) == *changed);
         if holds {
             self.checked = state.index();
         }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use muster_protocol::dns::MESSAGE_SIZE_MAX;
 
-use super::Service;
-use super::responder::{Later, Reply};
+use super::responder::Reply;
+use super::{Awaited, Service};
 use crate::runtime::net::{DATAGRAM_MAX, Udp, UdpBatch};
 use crate::runtime::{task, time};
 
@@ -33,11 +33,7 @@ pub(super) async fn serve(service: Rc<Service>, socket: Rc<Udp>) -> io::Result<(
         for (awaited, to) in front.answer(&service, &socket) {
             let (service, socket) = (service.clone(), socket.clone());
             task::spawn(async move {
-                let reply = match awaited {
-                    Awaited::Recursors(later) => service.complete(&later, false).await,
-                    Awaited::Leader(packet) => service.prove(&packet, false).await,
-                };
-                if let Some(reply) = reply {
+                if let Some(reply) = service.wait(awaited, false).await {
                     send_alone(&socket, &reply, to).await;
                 }
             })
@@ -48,13 +44,6 @@ pub(super) async fn serve(service: Rc<Service>, socket: Rc<Udp>) -> io::Result<(
             task::yield_now().await;
         }
     }
-}
-
-/// What a query has to wait for.
-enum Awaited {
-    Recursors(Later),
-    /// That the leader proves the state fresh that this question is about.
-    Leader(Box<[u8]>),
 }
 
 struct Front {
@@ -85,6 +74,7 @@ impl Front {
             match unsent {
                 Reply::Later(later) => waiting.push((Awaited::Recursors(later), from)),
                 Reply::Unproven => waiting.push((Awaited::Leader(packet.into()), from)),
+                Reply::Unheld(_) => waiting.push((Awaited::Servers(packet.into()), from)),
                 Reply::Larger => {
                     self.large.resize(MESSAGE_SIZE_MAX, 0);
                     match responder.respond(&state, packet, how, &mut self.large) {
@@ -98,6 +88,7 @@ impl Front {
                         }
                         Reply::Later(later) => waiting.push((Awaited::Recursors(later), from)),
                         Reply::Unproven => waiting.push((Awaited::Leader(packet.into()), from)),
+                        Reply::Unheld(_) => waiting.push((Awaited::Servers(packet.into()), from)),
                         Reply::Silence | Reply::Larger => {}
                     }
                 }
@@ -105,6 +96,7 @@ impl Front {
             }
         }
         responder.take_tally().publish(time::now() - started);
+        service.note_uses(&mut responder);
         socket.send_batch(&mut self.replies);
         waiting
     }

@@ -16,12 +16,13 @@ pub mod settings;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod views;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use muster_protocol::dns::MESSAGE_SIZE_MAX;
 
@@ -32,6 +33,7 @@ use crate::runtime::publish::Published;
 use crate::runtime::task::{self, Task};
 use crate::runtime::{random, time};
 use crate::store::State;
+use crate::upstream::views::USE_INTERVAL;
 use lookup::External;
 use proof::Proofs;
 use responder::{Circumstances, Later, Reply, Responder};
@@ -39,6 +41,9 @@ use settings::DnsSettings;
 
 /// Most queries of a core that wait for recursors; further ones fail at once (SERVFAIL).
 pub const RECURSIONS_MAX: usize = 512;
+
+/// Most times that the servers are asked for one question: an alias may lead to the next name, and what was kept may go.
+const ALIAS_ROUNDS_MAX: usize = 6;
 
 /// Pause before a socket that the kernel reported broken is tried again.
 const FAILED_SOCKET_PAUSE: Duration = Duration::from_secs(1);
@@ -88,6 +93,15 @@ async fn serve_datagrams(service: Rc<Service>, socket: Rc<Udp>) {
     }
 }
 
+/// What a query has to wait for.
+enum Awaited {
+    Recursors(Later),
+    /// That the leader proves the state fresh that this question is about.
+    Leader(Box<[u8]>),
+    /// That the servers tell what this question is about.
+    Servers(Box<[u8]>),
+}
+
 /// What the fronts of a core share.
 pub(crate) struct Service {
     config: Published<Config>,
@@ -101,6 +115,8 @@ pub(crate) struct Service {
     recursions: Cell<usize>,
     /// Queries that wait for the leader.
     proofs: Rc<Proofs>,
+    /// When the answers were made anew last, on a client agent: only then is it told which rows are used.
+    renewed: Cell<Instant>,
 }
 
 impl Service {
@@ -109,7 +125,16 @@ impl Service {
         let responder = RefCell::new(Responder::new(DnsSettings::new(&seen), random::seed()));
         let room = RefCell::new(vec![0; MESSAGE_SIZE_MAX].into());
         let proofs = Proofs::new(leadership);
-        Service { config, seen: RefCell::new(seen), responder, state, room, recursions: Cell::new(0), proofs }
+        Service {
+            config,
+            seen: RefCell::new(seen),
+            responder,
+            state,
+            room,
+            recursions: Cell::new(0),
+            proofs,
+            renewed: Cell::new(time::now()),
+        }
     }
 
     /// Takes up a configuration that was published since.
@@ -120,6 +145,10 @@ impl Service {
             self.responder.borrow_mut().configure(DnsSettings::new(&config));
             *self.seen.borrow_mut() = config;
         }
+        if self.proofs.leadership().views().is_some() && self.renewed.get() + USE_INTERVAL < time::now() {
+            self.responder.borrow_mut().forget();
+            self.renewed.set(time::now());
+        }
     }
 
     /// How questions stand that have just been read. To be asked behind the reading, for each batch: see
@@ -128,6 +157,32 @@ impl Service {
         let freshness = self.responder.borrow().freshness();
         let verdict = freshness.judge(&self.proofs.leadership().contact());
         Circumstances { unproven: matches!(verdict, Verdict::Behind(_)), ..proven(tcp) }
+    }
+
+    /// The reply to a question that could not be answered at once, if one is due.
+    async fn wait(&self, awaited: Awaited, tcp: bool) -> Option<Vec<u8>> {
+        match awaited {
+            Awaited::Recursors(later) => self.complete(&later, tcp).await,
+            Awaited::Leader(packet) => self.prove(&packet, tcp).await,
+            Awaited::Servers(packet) => self.ask_servers(&packet, tcp).await,
+        }
+    }
+
+    /// Answers a question of a client agent once the servers have told what it is about, or have not.
+    async fn ask_servers(&self, packet: &[u8], tcp: bool) -> Option<Vec<u8>> {
+        let patience = self.responder.borrow().hold_timeout();
+        let asking = views::answer(self, packet, tcp);
+        match time::timeout(patience, asking).await {
+            Some(Some(reply)) => reply,
+            _ => self.responder.borrow_mut().respond_alone(&self.state.load(), packet, proven(tcp)),
+        }
+    }
+
+    /// Says which rows are in use, so that they are kept.
+    fn note_uses(&self, responder: &mut Responder) {
+        if let Some(views) = self.proofs.leadership().views() {
+            responder.take_used().into_iter().for_each(|view| views.note(view));
+        }
     }
 
     /// Answers a question once the state is proven fresh; the reply, if one is due.
@@ -144,6 +199,7 @@ impl Service {
                 Some(out)
             }
             Reply::Later(later) => self.complete(&later, tcp).await,
+            Reply::Unheld(_) => self.ask_servers(packet, tcp).await,
             Reply::Silence | Reply::Larger | Reply::Unproven => None,
         }
     }

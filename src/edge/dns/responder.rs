@@ -1,6 +1,7 @@
 //! One packet in, one reply out: from the answer cache, else from the state, else later (when recursors have to be
 //! asked). It never waits and does no I/O; a core has one, shared by its UDP and TCP fronts.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +12,15 @@ use muster_protocol::dns::template::{Template, Terms, size_limit};
 use muster_protocol::dns::{MESSAGE_SIZE_MAX, rcode};
 
 use super::cache::AnswerCache;
-use super::lookup::{External, Found, Local, look_up};
+use super::lookup::{External, Found, Local, Named, look_up, name_answer};
 use super::settings::DnsSettings;
 use crate::edge::fresh::Freshness;
 use crate::metrics::{self, Counter, Sample};
 use crate::runtime::random::Rng;
-use crate::store::State;
+use crate::store::{State, View};
+
+/// Notes of use that a responder keeps until they are taken; more are not worth their room.
+const USED_MAX: usize = 256;
 
 /// What becomes of a packet.
 #[derive(Debug)]
@@ -27,10 +31,21 @@ pub enum Reply {
     Later(Later),
     /// It is about the state, which has to be proven fresh first.
     Unproven,
+    /// The servers have to be asked first.
+    Unheld(Missing),
     /// None is due.
     Silence,
     /// The client takes more than there is room for: answer it again into [`MESSAGE_SIZE_MAX`] bytes.
     Larger,
+}
+
+/// What a client agent does not know that a question is about.
+#[derive(Debug)]
+pub enum Missing {
+    /// Rows.
+    Views(Vec<View>),
+    /// What is at an address.
+    Name(IpAddr),
 }
 
 /// A query that waits for recursors.
@@ -72,6 +87,8 @@ pub struct Responder {
     cache: AnswerCache,
     random: Rng,
     tally: Tally,
+    /// What answers were made from on a client agent.
+    used: Vec<View>,
 }
 
 impl Responder {
@@ -79,7 +96,7 @@ impl Responder {
     pub fn new(settings: DnsSettings, seed: u64) -> Responder {
         let mut random = Rng::new(seed);
         let cache = AnswerCache::new(random.next_u64());
-        Responder { settings: Arc::new(settings), cache, random, tally: Tally::default() }
+        Responder { settings: Arc::new(settings), cache, random, tally: Tally::default(), used: Vec::new() }
     }
 
     /// How fresh the state must be.
@@ -95,6 +112,16 @@ impl Responder {
     /// The numbers since the last call.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    /// What answers were made from on a client agent since the last call; those that were kept ready do not count.
+    pub fn take_used(&mut self) -> Vec<View> {
+        std::mem::take(&mut self.used)
+    }
+
+    /// Forgets the answers that are kept ready.
+    pub fn forget(&mut self) {
+        self.cache.clear();
     }
 
     /// Takes up another configuration.
@@ -135,9 +162,20 @@ impl Responder {
             // Reverse names: nobody else to ask.
             Found::Recurse => return Reply::Now(self.fail(&query, how, out)),
             Found::Refused => return Reply::Now(query.render_bare(rcode::REFUSED.into(), out)),
+            Found::Unnamed(ip) => {
+                self.tally.packets -= 1;
+                return Reply::Unheld(Missing::Name(ip));
+            }
         };
+        if !local.missing.is_empty() {
+            self.tally.packets -= 1;
+            return Reply::Unheld(Missing::Views(local.missing));
+        }
         self.tally.answered(&query);
-        let Local { answer, basis, wanted } = local;
+        let Local { answer, basis, wanted, used, .. } = local;
+        if self.used.len() < USED_MAX {
+            self.used.extend(used);
+        }
         if !wanted.is_empty() {
             return self.later(packet, wanted);
         }
@@ -160,7 +198,42 @@ impl Responder {
         let mut out = vec![0; MESSAGE_SIZE_MAX];
         let len = match look_up(&query, &later.settings, state, external, self.random.next_u64()) {
             Found::Here(local) => self.send_once(&local.answer, &query, &later.settings, how, &mut out),
-            Found::Recurse | Found::Refused => self.fail(&query, how, &mut out),
+            Found::Recurse | Found::Refused | Found::Unnamed(_) => self.fail(&query, how, &mut out),
+        };
+        out.truncate(len);
+        Some(out)
+    }
+
+    /// Answers a question about an address of which the servers know this.
+    pub fn respond_named(
+        &mut self,
+        packet: &[u8],
+        named: Option<Named<'_>>,
+        how: Circumstances,
+        out: &mut [u8],
+    ) -> Reply {
+        let Parsed::Query(query) = parse(packet) else { return Reply::Silence };
+        let settings = self.settings.clone();
+        self.tally.packets += 1;
+        match named.and_then(|named| name_answer(&settings, query.qtype, named)) {
+            Some(answer) => {
+                self.tally.answered(&query);
+                Reply::Now(self.send_once(&answer, &query, &settings, how, out))
+            }
+            None if settings.recursion_available() => self.later(packet, Vec::new()),
+            None => Reply::Now(self.fail(&query, how, out)),
+        }
+    }
+
+    /// Answers a question with what is left to say when the servers do not answer.
+    pub fn respond_alone(&mut self, state: &State, packet: &[u8], how: Circumstances) -> Option<Vec<u8>> {
+        let Parsed::Query(query) = parse(packet) else { return None };
+        let mut out = vec![0; MESSAGE_SIZE_MAX];
+        let settings = self.settings.clone();
+        let found = look_up(&query, &settings, state, &External::new(), self.random.next_u64());
+        let len = match found {
+            Found::Here(local) => self.send_once(&local.answer, &query, &settings, how, &mut out),
+            Found::Recurse | Found::Refused | Found::Unnamed(_) => self.fail(&query, how, &mut out),
         };
         out.truncate(len);
         Some(out)

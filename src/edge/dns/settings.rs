@@ -31,8 +31,6 @@ pub struct DnsSettings {
     pub random_recursors: bool,
     /// Patience with one recursor.
     pub recursor_timeout: Duration,
-    /// The agent is a client and knows no server: it cannot tell what is in the catalog.
-    pub serverless: bool,
     /// How fresh the state must be that answers are from.
     pub freshness: Freshness,
     /// The longest that a question waits for a leader.
@@ -49,7 +47,7 @@ impl DnsSettings {
     pub fn new(config: &Config) -> DnsSettings {
         let settings = DnsSettings::from_parts(config.dns.clone(), &config.datacenter);
         let hold_timeout = config.performance.rpc_hold_timeout;
-        DnsSettings { serverless: !config.server, hold_timeout, ..settings }
+        DnsSettings { hold_timeout, ..settings }
     }
 
     /// The view of the parts that matter.
@@ -66,7 +64,6 @@ impl DnsSettings {
             recursors: dns.recursors.iter().copied().take(RECURSORS_MAX).collect(),
             random_recursors: dns.recursor_strategy == RecursorStrategy::Random,
             recursor_timeout: dns.recursor_timeout,
-            serverless: false,
             freshness: match dns.allow_stale {
                 true => Freshness::Stale(Some(dns.max_stale)),
                 false => Freshness::Leader,

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 
-use super::Service;
 use super::responder::Reply;
+use super::{Awaited, Service};
 use crate::runtime::net::{Listener, Socket, Stream};
 use crate::runtime::task::{self, Task};
 use crate::runtime::time;
@@ -95,21 +95,19 @@ async fn answer(service: &Service, packet: &[u8], reply: &mut Vec<u8>) -> bool {
         let mut room = service.room.borrow_mut();
         let now = responder.respond(&service.state.load(), packet, how, &mut room);
         responder.take_tally().publish(time::now() - started);
+        service.note_uses(&mut responder);
         match now {
             Reply::Now(len) => {
                 fill(&room[..len]);
                 return true;
             }
             Reply::Silence | Reply::Larger => return false,
-            Reply::Later(later) => Some(later),
-            Reply::Unproven => None,
+            Reply::Later(later) => Awaited::Recursors(later),
+            Reply::Unproven => Awaited::Leader(packet.into()),
+            Reply::Unheld(_) => Awaited::Servers(packet.into()),
         }
     };
-    let message = match waiting {
-        Some(later) => service.complete(&later, true).await,
-        None => service.prove(packet, true).await,
-    };
-    let Some(message) = message else { return false };
+    let Some(message) = service.wait(waiting, true).await else { return false };
     fill(&message);
     true
 }

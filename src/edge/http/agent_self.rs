@@ -59,7 +59,7 @@ pub(super) fn members(edge: &Rc<Edge>, request: &Request) -> Handled {
     let roster = edge.roster();
     let members = match wan {
         true if !config.server => json!([]),
-        false if !roster.members().is_empty() => roster.members().iter().map(lan_member).collect(),
+        false if !roster.is_empty() => roster.members().map(|member| lan_member(member)).collect(),
         _ => json!([member(&config, &edge.local().node.id, wan)]),
     };
     Ok(document(edge, request, &members).into())
@@ -67,8 +67,8 @@ pub(super) fn members(edge: &Rc<Edge>, request: &Request) -> Handled {
 
 /// A server as gossip shows it.
 fn lan_member(member: &Member) -> Value {
-    let tags = member.tags(COMPATIBLE_VERSION).into_iter();
-    let tags: Map<String, Value> = tags.map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let tags: Map<String, Value> =
+        member.shown_tags().map(|(name, value)| (name.to_owned(), value.into())).collect();
     shown(&member.name, member.ip, member.serf_lan_port, tags, member.status as u8)
 }
 

@@ -101,7 +101,7 @@ fn last_contact(standing: &Standing) -> String {
 
 /// A pool of gossip. An agent that knows of no members is one itself.
 fn serf(config: &Config, roster: &Roster) -> Value {
-    let with = |status| roster.members().iter().filter(|member| member.status == status).count();
+    let with = |status| roster.members().filter(|member| member.status == status).count();
     json!({
         "coordinate_resets": "0",
         "encrypted": config.gossip.encrypt_key.is_some().to_string(),
@@ -112,7 +112,7 @@ fn serf(config: &Config, roster: &Roster) -> Value {
         "intent_queue": "0",
         "left": with(MemberStatus::Left).to_string(),
         "member_time": "1",
-        "members": roster.members().len().max(1).to_string(),
+        "members": roster.len().max(1).to_string(),
         "query_queue": "0",
         "query_time": "1",
     })

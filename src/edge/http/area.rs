@@ -39,6 +39,15 @@ pub fn name(request: &Request, what: &str) -> Result<Box<str>, Response> {
     }
 }
 
+/// A parameter that must be there.
+///
+/// # Errors
+/// 400: `Missing name`.
+pub fn name_of_query(request: &Request, parameter: &str) -> Result<Box<str>, Response> {
+    let value = request.query.filled(parameter).map(Into::into);
+    value.ok_or_else(|| Response::bad_request(format!("Missing {parameter}")))
+}
+
 /// The `filter` of a request, ready for rows of one kind.
 pub struct Chosen(Option<Filter>);
 

@@ -1,11 +1,14 @@
 //! `?cached`: answers from the agent's cache. Our reads are always as new as a cache kept fresh in the background
 //! would be, so nothing is kept but which questions were asked before: the first answer says `X-Cache: MISS`, later
-//! ones `HIT` and how old they are.
+//! ones `HIT` and how old they are: nothing, but on a client agent whose servers do not answer.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
+use super::Edge;
 use super::exchange::{Read, Request, Response};
+use crate::edge::fresh::Leadership;
+use crate::store::State;
 
 /// How many questions are remembered; the oldest is forgotten first and misses once more.
 pub const CACHED_QUESTIONS_MAX: usize = 4096;
@@ -18,23 +21,31 @@ pub const CACHED_QUESTION_BYTES_MAX: usize = 2048;
 static ASKED: Mutex<Asked> = Mutex::new(Asked { known: BTreeSet::new(), order: VecDeque::new() });
 
 /// Adds the headers of a cached answer when the request asked for one.
-pub fn mark(request: &Request, read: Read) -> Read {
+pub fn mark(edge: &Edge, request: &Request, read: Read) -> Read {
     if !read.options.cached {
         return read;
     }
     let hit = ask(request);
     let render = read.render;
-    Read { cacheable: false, render: Box::new(move |state| headers(render(state), hit)), ..read }
+    let leadership = edge.leadership().clone();
+    let render = move |state: &State| headers(render(state), hit, age(&leadership));
+    Read { cacheable: false, render: Box::new(render), ..read }
 }
 
 /// The same for an answer given at once.
-pub fn mark_response(request: &Request, response: Response) -> Response {
-    headers(response, ask(request))
+pub fn mark_response(edge: &Edge, request: &Request, response: Response) -> Response {
+    headers(response, ask(request), age(edge.leadership()))
 }
 
-fn headers(response: Response, hit: bool) -> Response {
+/// Seconds since answers were as new as the servers'.
+fn age(leadership: &Leadership) -> u64 {
+    let lost = leadership.views().map(|views| views.contact()).filter(|contact| !contact.known_leader);
+    lost.and_then(|contact| contact.last).map_or(0, |age| age.as_secs())
+}
+
+fn headers(response: Response, hit: bool, age: u64) -> Response {
     match hit {
-        true => response.header("X-Cache", "HIT").header("Age", "0"),
+        true => response.header("X-Cache", "HIT").header("Age", age.to_string()),
         false => response.header("X-Cache", "MISS"),
     }
 }

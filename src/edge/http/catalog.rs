@@ -62,7 +62,7 @@ fn datacenters(edge: &Rc<Edge>, request: &Request) -> Handled {
     query::no_namespace(request)?;
     let response = reply(query::pretty(&config, request), std::slice::from_ref(&config.datacenter));
     let from_cache = request.query.has("cached") && config.http.use_cache;
-    Ok(if from_cache { cached::mark_response(request, response) } else { response }.into())
+    Ok(if from_cache { cached::mark_response(edge, request, response) } else { response }.into())
 }
 
 fn nodes(edge: &Rc<Edge>, request: &Request) -> Handled {
@@ -103,7 +103,7 @@ fn services(edge: &Rc<Edge>, request: &Request) -> Handled {
         }
         Response::json_bytes(w.finish())
     };
-    Ok(Outcome::Read(cached::mark(request, Read::new(topic, options, render).showing_consistency())))
+    Ok(Outcome::Read(cached::mark(edge, request, Read::new(topic, options, render).showing_consistency())))
 }
 
 /// Names and tags of the services on nodes with some metadata.
@@ -117,7 +117,7 @@ fn services_on<'s>(state: &'s State, meta: &NodeMeta) -> BTreeMap<&'s str, BTree
     services
 }
 
-fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
+pub(super) fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
@@ -137,7 +137,7 @@ fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
         rows(pretty, instances, |w, instance| catalog_service(w, instance.node, instance.service))
     };
     let read = Near::mark(request, Read::new(topic, options, render).showing_consistency());
-    Ok(Outcome::Read(cached::mark(request, read)))
+    Ok(Outcome::Read(cached::mark(edge, request, read)))
 }
 
 /// Proxies of the service mesh for a service: there are none.
@@ -149,6 +149,7 @@ fn mesh(edge: &Rc<Edge>, request: &Request) -> Handled {
     Chosen::of(request, CATALOG_SERVICE)?;
     let render = move |_: &State| rows(pretty, [], |w, service: &Service| service.write(w));
     Ok(Outcome::Read(cached::mark(
+        edge,
         request,
         Read::new(Topic::ServiceInstances(name), options, render).showing_consistency(),
     )))
@@ -164,7 +165,7 @@ fn gateway_services(edge: &Rc<Edge>, request: &Request) -> Handled {
     Ok(Outcome::Read(Read::new(Topic::ServiceInstances(name), options, render).showing_consistency()))
 }
 
-fn node(edge: &Rc<Edge>, request: &Request) -> Handled {
+pub(super) fn node(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
@@ -189,7 +190,7 @@ fn node(edge: &Rc<Edge>, request: &Request) -> Handled {
     Ok(Outcome::Read(Read::new(topic, options, render).showing_consistency()))
 }
 
-fn node_services(edge: &Rc<Edge>, request: &Request) -> Handled {
+pub(super) fn node_services(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);

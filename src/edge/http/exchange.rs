@@ -134,6 +134,8 @@ pub enum Outcome {
     /// Answered later by a task on this core (writes, calls to the agent): the connection waits as a record.
     /// The task runs to its end even when the client leaves.
     Later(LocalBoxFuture<Response>),
+    /// A read that begins once a task on this core says so, or a refusal.
+    LaterRead(LocalBoxFuture<Result<Read, Response>>),
     /// Sent in chunks until the source ends or the client leaves (then the source is dropped).
     Stream(Streaming),
     /// A stream that begins once a task on this core says so, or a refusal.

@@ -92,7 +92,7 @@ fn state(edge: &Rc<Edge>, request: &Request) -> Handled {
     Ok(Outcome::Read(Near::mark(request, Read::new(topic, options, render).showing_consistency())))
 }
 
-fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
+pub(super) fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);
@@ -115,7 +115,7 @@ fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
         })
     };
     let read = Near::mark(request, Read::new(topic, options, render).showing_consistency());
-    Ok(Outcome::Read(cached::mark(request, read)))
+    Ok(Outcome::Read(cached::mark(edge, request, read)))
 }
 
 /// Instances of the service mesh: there are none.
@@ -128,6 +128,7 @@ fn mesh(edge: &Rc<Edge>, request: &Request) -> Handled {
     only_passing(request)?;
     let render = move |_: &State| rows(pretty, [], |w, check: &Check| check.write(w));
     Ok(Outcome::Read(cached::mark(
+        edge,
         request,
         Read::new(Topic::ServiceHealth(name), options, render).showing_consistency(),
     )))

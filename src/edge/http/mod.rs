@@ -36,6 +36,7 @@ pub mod park;
 pub mod policy;
 pub mod query;
 mod reading;
+pub mod remembered;
 pub mod respond;
 pub mod router;
 mod serve;
@@ -50,6 +51,7 @@ mod tags;
 mod tests;
 pub mod tls;
 pub mod ui;
+pub mod view;
 
 use std::sync::Arc;
 
@@ -93,6 +95,12 @@ impl Edge {
     #[must_use]
     pub fn with_members(self, roster: Published<Roster>, membership: membership::Door) -> Edge {
         Edge { roster, membership, ..self }
+    }
+
+    /// The same, with others to tell how the state stands: a client agent's is made of what it keeps.
+    #[must_use]
+    pub fn with_leadership(self, leadership: Leadership) -> Edge {
+        Edge { leadership, ..self }
     }
 
     /// The members that are known; none on an agent that takes no part in a membership.

@@ -10,10 +10,11 @@ use muster_protocol::http::{Body, Framing, Head, Method, Reject, Target, chunk, 
 
 use super::cache::group_key;
 use super::connection::{Conn, Flushed, Phase, Receiving, Timing};
-use super::exchange::{Handled, Outcome, Response, Streaming};
+use super::exchange::{Handled, Outcome, Read, Response, Streaming};
 use super::limits;
 use super::park::ConnId;
 use super::policy::{Admitted, Early, too_large};
+use super::remembered::answers_here;
 use super::respond::{Dress, Manner, Wire};
 use super::router::BodyLimit;
 use super::server::Server;
@@ -264,7 +265,10 @@ impl Server {
         let request = &admitted.request;
         let meter = self.meter(&request.method, admitted.route.pattern);
         let edge = self.edge.clone();
-        let handled = catch_unwind(AssertUnwindSafe(|| (admitted.route.handler)(&edge, request)));
+        let handled = catch_unwind(AssertUnwindSafe(|| match answers_here(&edge, request) {
+            Some(handled) => handled,
+            None => (admitted.route.handler)(&edge, request),
+        }));
         let handled: Handled = handled.unwrap_or_else(|_| Err(panicked()));
         match handled {
             Err(response) | Ok(Outcome::Reply(response)) => {
@@ -284,6 +288,13 @@ impl Server {
                 if let Some(conn) = self.conn(id) {
                     conn.phase = Phase::Busy(timing);
                     self.inbox.stream_later(id, work);
+                }
+            }
+            Ok(Outcome::LaterRead(work)) => {
+                let timing = Timing { meter, since: self.clock.now };
+                if let Some(conn) = self.conn(id) {
+                    conn.phase = Phase::Busy(timing);
+                    self.inbox.read_later(id, work);
                 }
             }
             Ok(Outcome::Read(read)) => {
@@ -363,6 +374,22 @@ impl Server {
             timing.end(now);
             conn.phase = Phase::Head;
             self.answer(id, response, true);
+            self.resume(id);
+        }
+    }
+
+    /// What a read had to wait for is there, or will not be.
+    pub(super) fn late_read(&mut self, id: ConnId, read: Result<Read, Response>) {
+        let read = match read {
+            Ok(read) => read,
+            Err(refusal) => return self.late_answer(id, &refusal),
+        };
+        let Some(conn) = self.conn(id) else { return };
+        let gzip = conn.manner.gzip;
+        if let Phase::Busy(timing) = std::mem::replace(&mut conn.phase, Phase::Head) {
+            let plan = self.cache.adopt(read, &timing.meter, None, gzip, None);
+            self.clock.contact = self.edge.leadership().contact();
+            self.serve_plan(id, &plan);
             self.resume(id);
         }
     }

@@ -322,6 +322,7 @@ impl Server {
             News::Answer(id, response) => self.late_answer(id, &response),
             News::Spooled(id, spooled) => self.spooled(id, spooled),
             News::Stream(id, streaming) => self.late_stream(id, streaming),
+            News::Read(id, read) => self.late_read(id, read),
             News::Chunk(id, chunk) => self.stream_chunk(id, &chunk),
             News::End(id) => self.stream_end(id),
             News::Changes(touched) => {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_lite::{FutureExt as _, Stream, StreamExt as _};
 
 use super::connection::Timing;
-use super::exchange::{LocalBoxFuture, Response, Streaming};
+use super::exchange::{LocalBoxFuture, Read, Response, Streaming};
 use super::park::ConnId;
 use super::spooling::Spooled;
 use crate::consensus::{Consistency, ProposeError};
@@ -30,6 +30,8 @@ pub enum News {
     Spooled(ConnId, Spooled),
     /// A late answer that is a stream.
     Stream(ConnId, Streaming),
+    /// A read can begin, or is refused.
+    Read(ConnId, Result<Read, Response>),
     /// The next chunk of a stream.
     Chunk(ConnId, Bytes),
     /// A stream ended.
@@ -72,6 +74,16 @@ impl Inbox {
         let guarded = async move {
             let response = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| panicked());
             inbox.post(News::Answer(conn, response));
+        };
+        task::spawn(guarded).detach();
+    }
+
+    /// Starts the task that a read waits for. It runs to its end even when the client leaves.
+    pub fn read_later(&self, conn: ConnId, work: LocalBoxFuture<Result<Read, Response>>) {
+        let inbox = self.clone();
+        let guarded = async move {
+            let prepared = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(panicked()));
+            inbox.post(News::Read(conn, prepared));
         };
         task::spawn(guarded).detach();
     }

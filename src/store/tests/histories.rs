@@ -72,7 +72,7 @@ fn catalog_op() -> impl Strategy<Value = CatalogOp> {
     ]
 }
 
-fn command() -> impl Strategy<Value = Command> {
+pub(super) fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         2 => kv_op(),
         5 => catalog_op().prop_map(Command::Catalog),

@@ -3,6 +3,7 @@
 mod catalog_rules;
 mod histories;
 mod kv_rules;
+mod mirror_rules;
 mod naive;
 mod restore_rules;
 mod section_rules;

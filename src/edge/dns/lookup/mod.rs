@@ -15,10 +15,12 @@ use muster_protocol::dns::question::Query;
 use muster_protocol::dns::record::{Answer, Data, Owner, Record};
 use muster_protocol::dns::{rcode, rtype};
 
+pub use ptr::{Named, name_answer, name_of};
+
 use super::names::{Asked, Zone, asked, zone_of};
 use super::settings::DnsSettings;
-use crate::store::State;
 use crate::store::topic::Topic;
+use crate::store::{State, View};
 
 /// How many aliases inside our domain are followed (as Consul).
 const ALIASES_MAX: u8 = 3;
@@ -35,6 +37,8 @@ pub enum Found {
     Recurse,
     /// Nobody is to be asked.
     Refused,
+    /// The servers know what is at this address; a client agent does not.
+    Unnamed(IpAddr),
 }
 
 /// An answer from the state, and what it rests on.
@@ -46,6 +50,10 @@ pub struct Local {
     pub basis: Basis,
     /// Names that recursors had to be asked for and that `external` lacked.
     pub wanted: Vec<Name>,
+    /// What the state had to hold and does not, as it is a client agent's: the answer is what is left to say without.
+    pub missing: Vec<View>,
+    /// What it holds on a client agent because of such questions.
+    pub used: Vec<View>,
 }
 
 /// What an answer rests on besides the configuration.
@@ -67,8 +75,16 @@ pub fn look_up(
     external: &External,
     seed: u64,
 ) -> Found {
-    let mut lookup =
-        Lookup { settings, state, external, seed, wanted: Vec::new(), basis: Basis::Topics(Vec::new()) };
+    let mut lookup = Lookup {
+        settings,
+        state,
+        external,
+        seed,
+        wanted: Vec::new(),
+        basis: Basis::Topics(Vec::new()),
+        missing: Vec::new(),
+        used: Vec::new(),
+    };
     let question = Question {
         name: Name::from_wire(query.name()),
         owner: Owner::Question,
@@ -78,6 +94,7 @@ pub fn look_up(
     };
     let mut answer = match zone_of(query.name(), settings) {
         Zone::Ours(labels) => lookup.in_domain(&question, &labels),
+        Zone::Reverse(Some(ip)) if state.is_mirror() => return Found::Unnamed(ip),
         Zone::Reverse(address) => match lookup.reverse(&question, address) {
             Some(answer) => answer,
             None => return Found::Recurse,
@@ -86,7 +103,8 @@ pub fn look_up(
         Zone::Foreign => return Found::Refused,
     };
     answer.recursion_available = settings.recursion_available();
-    Found::Here(Box::new(Local { answer, basis: lookup.basis, wanted: lookup.wanted }))
+    let Lookup { basis, wanted, missing, used, .. } = lookup;
+    Found::Here(Box::new(Local { answer, basis, wanted, missing, used }))
 }
 
 /// The question as asked by a client, or by an alias on the way to its answer.
@@ -109,6 +127,8 @@ struct Lookup<'a> {
     seed: u64,
     wanted: Vec<Name>,
     basis: Basis,
+    missing: Vec<View>,
+    used: Vec<View>,
 }
 
 impl Lookup<'_> {
@@ -124,11 +144,6 @@ impl Lookup<'_> {
     /// Answers a question whose name has `labels` before the domain.
     fn dispatch(&mut self, question: &Question, labels: &[String]) -> Answer {
         match asked(labels, question.qtype) {
-            // "There is none" would be a guess, and resolvers would remember it.
-            Asked::Node { .. } | Asked::Service { .. } if self.settings.serverless => {
-                self.basis = Basis::Once;
-                Answer::bare(rcode::SERVFAIL, true)
-            }
             Asked::Node { name, datacenter } if self.is_here(datacenter.as_deref()) => {
                 self.node(question, &name)
             }
@@ -149,6 +164,24 @@ impl Lookup<'_> {
             | Asked::Mesh
             | Asked::Invalid => self.no_such_name(),
         }
+    }
+
+    /// Whether the state can tell of `view`; on a client agent it may have to be asked for first.
+    fn holds(&mut self, view: impl FnOnce() -> View) -> bool {
+        if !self.state.is_mirror() {
+            return true;
+        }
+        let view = view();
+        let holds = self.state.holds(&view);
+        let list = if holds { &mut self.used } else { &mut self.missing };
+        list.push(view);
+        holds
+    }
+
+    /// "There is none" would be a guess, and resolvers would remember it.
+    fn unknown(&mut self) -> Answer {
+        self.basis = Basis::Once;
+        Answer::bare(rcode::SERVFAIL, true)
     }
 
     fn is_here(&self, datacenter: Option<&str>) -> bool {

@@ -6,6 +6,7 @@ use muster_protocol::dns::record::{Answer, Data, Owner, Record};
 use muster_protocol::dns::{rcode, rtype};
 
 use super::{Lookup, Question, address_record, preferred};
+use crate::store::View;
 use crate::store::model::Node;
 use crate::store::topic::Topic;
 
@@ -22,6 +23,9 @@ impl Lookup<'_> {
     pub(super) fn node(&mut self, question: &Question, name: &str) -> Answer {
         if !has_type(question.qtype) {
             return Answer::bare(rcode::NOERROR, true);
+        }
+        if !self.holds(|| View::node(name)) {
+            return self.unknown();
         }
         self.rests_on(Topic::Node(name.into()));
         let Some(node) = self.state.node(name) else { return self.no_such_name() };

@@ -9,9 +9,9 @@ use muster_protocol::dns::{rcode, rtype};
 
 use super::node::{meta_records, node_address};
 use super::{Lookup, Question, address_data, address_record, preferred};
-use crate::store::Instance;
 use crate::store::model::{Service, Status};
 use crate::store::topic::Topic;
+use crate::store::{Instance, View};
 
 /// Most records of an alias' target that a client without EDNS is told (as Consul).
 const ALIAS_RECORDS_MAX: usize = 5;
@@ -32,6 +32,9 @@ enum Place<'i> {
 
 impl<'a> Lookup<'a> {
     pub(super) fn service(&mut self, question: &Question, name: &str, tag: Option<&str>) -> Answer {
+        if !self.holds(|| View::service(name)) {
+            return self.unknown();
+        }
         let instances = self.healthy(name, tag);
         if instances.is_empty() {
             return self.no_such_name();

@@ -4,7 +4,8 @@ use muster_protocol::dns::name::Name;
 use muster_protocol::dns::record::{Answer, Data, Group, Owner, Record};
 use muster_protocol::dns::{rcode, rtype};
 
-use super::{Lookup, Question};
+use super::{Basis, Lookup, Question};
+use crate::store::View;
 use crate::store::model::Node;
 
 /// Service under which servers are registered.
@@ -39,6 +40,10 @@ impl Lookup<'_> {
     }
 
     fn servers(&mut self) -> Vec<Group> {
+        if !self.holds(|| View::service(SERVER_SERVICE)) {
+            self.basis = Basis::Once;
+            return Vec::new();
+        }
         let healthy = self.healthy(SERVER_SERVICE, None);
         let ttl = self.settings.node_ttl();
         let mut servers = Vec::new();

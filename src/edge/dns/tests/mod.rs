@@ -4,6 +4,7 @@ mod answers;
 mod limits;
 mod recursion;
 mod sockets;
+mod views;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

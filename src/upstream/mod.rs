@@ -1,0 +1,3 @@
+//! A client agent's way to the servers.
+
+pub mod views;

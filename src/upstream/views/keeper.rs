@@ -1,0 +1,453 @@
+//! Keeps the views: one task follows each, and all of them write one mirror.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{
+    ADDRESSES_ASKED_MAX, ADDRESSES_MAX, Ask, HoldError, IDLE_MAX, NameOf, Order, Standing, Told,
+    USE_INTERVAL, VIEWS_MAX, WAITING_MAX, too_busy,
+};
+use crate::consensus::Edges;
+use crate::runtime::bell::{Bell, Turns};
+use crate::runtime::mesh::{OneSender, Receiver, Sender};
+use crate::runtime::publish::Published;
+use crate::runtime::random::Rng;
+use crate::runtime::task::{self, Task};
+use crate::runtime::time;
+use crate::store::{MirrorError, State, Touched, VIEW_FORMAT, View};
+
+/// How long a server lets a question wait; it adds up to a sixteenth.
+const WAIT: &str = "10m";
+/// The same for a question that is to be answered at once.
+const NO_WAIT: &str = "1ms";
+/// Least time from one question about a view to the next: changes that come faster are told together.
+const PACE: Duration = Duration::from_millis(50);
+/// Pauses between attempts while no server answers.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+/// The longest of them.
+const RETRY_MAX: Duration = Duration::from_secs(1);
+/// Pause after an answer that brought nothing that can be used.
+const USELESS_PAUSE: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub struct Keeper {
+    orders: Receiver<Order>,
+    published: Published<State>,
+    standing: Published<Standing>,
+}
+
+/// What the tasks share.
+struct Shared {
+    ask: Ask,
+    published: Published<State>,
+    standing: Published<Standing>,
+    edges: RefCell<Edges>,
+    /// Rung when an edge was told something.
+    told: Bell,
+    inner: RefCell<Inner>,
+    /// While no server answers, one task tries and the others wait for it.
+    probe: Turns,
+    attempts: Cell<u32>,
+    rng: RefCell<Rng>,
+}
+
+#[derive(Default)]
+struct Inner {
+    mirror: State,
+    /// The history that answers were of last.
+    history: Option<Arc<str>>,
+    views: BTreeMap<View, Kept>,
+    waiting: usize,
+    addresses: Addresses,
+}
+
+/// A view that is followed, or whose first answer is awaited.
+struct Kept {
+    used: Instant,
+    /// The history that its index is of.
+    history: Option<Arc<str>>,
+    waiting: Vec<OneSender<Result<(), HoldError>>>,
+    following: Task<()>,
+}
+
+/// What servers said of addresses.
+#[derive(Default)]
+struct Addresses {
+    names: BTreeMap<IpAddr, Option<NameOf>>,
+    order: VecDeque<IpAddr>,
+    asked: usize,
+}
+
+/// What became of an answer.
+#[derive(Debug, PartialEq, Eq)]
+enum Put {
+    Done,
+    /// Everything has to be asked for.
+    Again,
+    /// Ask again after a pause.
+    Useless,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        orders: Receiver<Order>,
+        published: Published<State>,
+        standing: Published<Standing>,
+    ) -> Keeper {
+        Keeper { orders, published, standing }
+    }
+
+    /// Runs until dropped. `edges` are told what changes, after it is published.
+    pub async fn run(mut self, ask: Ask, edges: Vec<Sender<Arc<Touched>>>) {
+        let mirror = State::clone(&self.published.load());
+        let shared = Rc::new(Shared {
+            ask,
+            published: self.published,
+            standing: self.standing,
+            edges: RefCell::new(Edges::new(edges)),
+            told: Bell::default(),
+            inner: RefCell::new(Inner { mirror, ..Inner::default() }),
+            probe: Turns::default(),
+            attempts: Cell::new(0),
+            rng: RefCell::new(Rng::seeded()),
+        });
+        let _telling = task::spawn(tell_edges(shared.clone()));
+        let _forgetting = task::spawn(forget_idle(shared.clone()));
+        while let Some(order) = self.orders.recv().await {
+            match order {
+                Order::Hold(view, told) => shared.hold(view, told),
+                Order::Use(view) => shared.note(&view),
+                Order::Name(ip, told) => shared.name_of(ip, told),
+            }
+        }
+    }
+}
+
+/// Tells edges that were behind the rest.
+async fn tell_edges(shared: Rc<Shared>) {
+    loop {
+        let caught_up = std::future::poll_fn(|cx| {
+            let mut edges = shared.edges.borrow_mut();
+            edges.poll(cx);
+            if edges.are_behind() { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+        });
+        caught_up.await;
+        shared.told.heard().await;
+    }
+}
+
+async fn forget_idle(shared: Rc<Shared>) {
+    loop {
+        time::sleep(USE_INTERVAL).await;
+        shared.forget_idle(time::now());
+    }
+}
+
+impl Shared {
+    fn hold(self: &Rc<Shared>, view: View, told: OneSender<Result<(), HoldError>>) {
+        let now = time::now();
+        let inner = &mut *self.inner.borrow_mut();
+        if inner.mirror.holds(&view) {
+            if let Some(kept) = inner.views.get_mut(&view) {
+                kept.used = now;
+            }
+            // Whoever has left does not want to know.
+            let _ = told.send(Ok(()));
+            return;
+        }
+        if inner.waiting >= WAITING_MAX {
+            let _ = told.send(Err(too_busy()));
+            return;
+        }
+        if let Some(kept) = inner.views.get_mut(&view).filter(|kept| !kept.following.is_done()) {
+            kept.used = now;
+            kept.waiting.push(told);
+            inner.waiting += 1;
+            return;
+        }
+        if inner.views.len() >= VIEWS_MAX && !inner.views.contains_key(&view) {
+            let Some(touched) = inner.evict(self.standing.load().lost.is_some()) else {
+                let _ = told.send(Err(too_busy()));
+                return;
+            };
+            self.publish(inner, touched);
+        }
+        inner.waiting += 1;
+        let following = task::spawn(follow(self.clone(), view.clone()));
+        let kept = Kept { used: now, history: None, waiting: vec![told], following };
+        inner.views.insert(view, kept);
+    }
+
+    fn note(&self, view: &View) {
+        if let Some(kept) = self.inner.borrow_mut().views.get_mut(view) {
+            kept.used = time::now();
+        }
+    }
+
+    fn name_of(self: &Rc<Shared>, ip: IpAddr, told: OneSender<Result<Option<NameOf>, HoldError>>) {
+        let addresses = &mut self.inner.borrow_mut().addresses;
+        if addresses.asked >= ADDRESSES_ASKED_MAX {
+            let _ = told.send(Err(too_busy()));
+            return;
+        }
+        addresses.asked += 1;
+        let shared = self.clone();
+        let asking = async move {
+            let answer = (shared.ask)(format!("/v1/internal/rpc/address?ip={ip}&stale")).await;
+            let addresses = &mut shared.inner.borrow_mut().addresses;
+            addresses.asked -= 1;
+            let named = match answer {
+                Ok(answer) if answer.status == 200 => Ok(addresses.learn(ip, &answer.body)),
+                Ok(answer) => addresses.recall(ip, refusal(&answer)),
+                Err(why) => addresses.recall(ip, HoldError(why)),
+            };
+            let _ = told.send(named);
+        };
+        task::spawn(asking).detach();
+    }
+
+    /// The question for what has changed of a view.
+    fn target(&self, view: &View, everything: bool, wait: &str) -> String {
+        let inner = self.inner.borrow();
+        let (kind, name) = match view {
+            View::Service(name) => ("service", name),
+            View::Node(name) => ("node", name),
+        };
+        let since = if everything { 0 } else { inner.mirror.view_index(view) };
+        let mut target = format!("/v1/internal/rpc/view/{kind}?format={VIEW_FORMAT}&stale&name=");
+        escape(name, &mut target);
+        let history = inner.views.get(view).and_then(|kept| kept.history.as_ref());
+        if let Some(history) = history.filter(|_| since > 0) {
+            target.push_str("&history=");
+            escape(history, &mut target);
+            // Without `since` all questions would look the same but for their index, and share an answer.
+            let _ = write!(target, "&since={since}&index={since}&wait={wait}");
+        }
+        target
+    }
+
+    /// Puts an answer into the mirror, publishes it, and tells all who wait for it.
+    fn put(&self, view: &View, told: &Told) -> Put {
+        let inner = &mut *self.inner.borrow_mut();
+        let history: Arc<str> = told.history.as_str().into();
+        let is_other = |known: &Option<Arc<str>>| known.as_ref().is_some_and(|known| *known != history);
+        let mut mirror = inner.mirror.clone();
+        if is_other(&inner.history) {
+            mirror.begin_history();
+        }
+        let mut touched = Touched::new();
+        let before = mirror.view_index(view);
+        match mirror.put_view(view, &told.body, &mut touched) {
+            Ok(()) => {}
+            Err(MirrorError::Disjoint) => return Put::Again,
+            Err(error @ MirrorError::Damaged(_)) => {
+                tracing::warn!(target: "agent.views", "a server told of {}: {error}", view.name());
+                return Put::Useless;
+            }
+        }
+        let Some(kept) = inner.views.get_mut(view) else { return Put::Useless };
+        // A server that is behind knows less than another one has told.
+        if mirror.view_index(view) < before && !is_other(&kept.history) && !told.is_current {
+            return Put::Useless;
+        }
+        if is_other(&inner.history) {
+            tracing::info!(target: "agent.views", "the servers are another cluster's now: what is kept is asked for anew");
+        }
+        kept.history = Some(history.clone());
+        let waiting = std::mem::take(&mut kept.waiting);
+        inner.waiting -= waiting.len();
+        inner.history = Some(history);
+        inner.mirror = mirror;
+        self.publish(inner, touched);
+        for told in waiting {
+            let _ = told.send(Ok(()));
+        }
+        Put::Done
+    }
+
+    /// The first question about a view has failed: so have those that wait for it.
+    fn fail(&self, view: &View, why: &HoldError) {
+        let inner = &mut *self.inner.borrow_mut();
+        let waiting = inner.views.get_mut(view).map(|kept| std::mem::take(&mut kept.waiting));
+        for told in waiting.into_iter().flatten() {
+            inner.waiting -= 1;
+            let _ = told.send(Err(why.clone()));
+        }
+    }
+
+    fn publish(&self, inner: &Inner, touched: Touched) {
+        if inner.mirror.index() != self.published.load().index() {
+            self.published.store(inner.mirror.clone());
+            self.edges.borrow_mut().tell(touched);
+            self.told.ring();
+        }
+    }
+
+    fn holds(&self, view: &View) -> bool {
+        self.inner.borrow().mirror.holds(view)
+    }
+
+    /// A server has answered.
+    fn found(&self) {
+        self.attempts.set(0);
+        if let Some(since) = self.standing.load().lost {
+            let age = time::now().saturating_duration_since(since);
+            tracing::info!(target: "agent.views", "servers answer again after {age:.1?}");
+            self.standing.store(Standing { lost: None });
+        }
+    }
+
+    /// None does.
+    fn lost(&self, why: &str) {
+        self.attempts.set(self.attempts.get().saturating_add(1));
+        if self.standing.load().lost.is_none() {
+            let kept = self.inner.borrow().views.len();
+            tracing::warn!(
+                target: "agent.views",
+                "no server answers: what is kept of {kept} services and nodes is answered from memory, its age told: error={why:?}"
+            );
+            self.standing.store(Standing { lost: Some(time::now()) });
+        }
+    }
+
+    /// How long to wait before the next attempt: longer each time, and not all agents at once.
+    fn retry_pause(&self) -> Duration {
+        let doublings = self.attempts.get().saturating_sub(1).min(16);
+        let pause = RETRY_MIN.saturating_mul(1 << doublings).min(RETRY_MAX);
+        pause.mul_f64(0.75 + self.rng.borrow_mut().fraction() / 2.0)
+    }
+
+    fn forget_idle(&self, now: Instant) {
+        let inner = &mut *self.inner.borrow_mut();
+        let mut touched = Touched::new();
+        let Inner { views, mirror, .. } = inner;
+        // Nothing is dropped while there is nobody to ask again.
+        if self.standing.load().lost.is_some() {
+            return;
+        }
+        views.retain(|view, kept| {
+            let stays = now.saturating_duration_since(kept.used) < IDLE_MAX || !kept.waiting.is_empty();
+            if !stays {
+                mirror.drop_view(view, &mut touched);
+            }
+            stays
+        });
+        self.publish(inner, touched);
+    }
+}
+
+impl Inner {
+    /// Makes room for a view; what that touches. Nothing that is held goes while no server answers.
+    fn evict(&mut self, lost: bool) -> Option<Touched> {
+        let mut touched = Touched::new();
+        let Inner { views, mirror, .. } = self;
+        let worth = |(view, kept): &(&View, &Kept)| (!mirror.is_empty_view(view), kept.used);
+        let may_go = |(view, _): &(&View, &Kept)| !lost || !mirror.holds(view);
+        let (view, _) = views.iter().filter(may_go).min_by_key(worth)?;
+        let view = view.clone();
+        let kept = views.remove(&view);
+        self.waiting -= kept.map_or(0, |kept| kept.waiting.len());
+        mirror.drop_view(&view, &mut touched);
+        Some(touched)
+    }
+}
+
+impl Addresses {
+    fn learn(&mut self, ip: IpAddr, body: &[u8]) -> Option<NameOf> {
+        let text = String::from_utf8_lossy(body);
+        let named = match text.split_once(' ') {
+            Some(("node", name)) => Some(NameOf::Node(name.to_owned())),
+            Some(("service", name)) => Some(NameOf::Service(name.to_owned())),
+            _ => None,
+        };
+        if self.names.insert(ip, named.clone()).is_none() {
+            self.order.push_back(ip);
+            if self.order.len() > ADDRESSES_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.names.remove(&oldest);
+            }
+        }
+        named
+    }
+
+    fn recall(&self, ip: IpAddr, why: HoldError) -> Result<Option<NameOf>, HoldError> {
+        self.names.get(&ip).cloned().ok_or(why)
+    }
+}
+
+/// Follows a view: asks for everything, then for what changes, for ever. Ends when the first question fails.
+async fn follow(shared: Rc<Shared>, view: View) {
+    let mut everything = false;
+    let mut after_loss = false;
+    loop {
+        // One at a time until it is known that servers answer again, and what has changed meanwhile.
+        let turn = if after_loss { Some(shared.probe.take().await) } else { None };
+        if after_loss && shared.standing.load().lost.is_some() {
+            time::sleep(shared.retry_pause()).await;
+        }
+        let asked = time::now();
+        let target = shared.target(&view, everything, if after_loss { NO_WAIT } else { WAIT });
+        let answer = (shared.ask)(target).await;
+        drop(turn);
+        match answer {
+            Ok(told) if told.status == 200 => {
+                shared.found();
+                after_loss = false;
+                let put = shared.put(&view, &told);
+                if put == Put::Again && everything {
+                    time::sleep(USELESS_PAUSE).await;
+                }
+                everything = put == Put::Again;
+                if put == Put::Useless {
+                    if !shared.holds(&view) {
+                        return shared.fail(&view, &HoldError("A server's answer cannot be read".to_owned()));
+                    }
+                    time::sleep(USELESS_PAUSE).await;
+                }
+            }
+            // It is there, and refuses.
+            Ok(told) => {
+                let why = refusal(&told);
+                if told.status < 500 || told.status == 503 {
+                    shared.found()
+                } else {
+                    shared.lost(&why.0)
+                }
+                if !shared.holds(&view) {
+                    return shared.fail(&view, &why);
+                }
+                time::sleep(USELESS_PAUSE).await;
+                after_loss = true;
+            }
+            Err(why) => {
+                shared.lost(&why);
+                if !shared.holds(&view) {
+                    return shared.fail(&view, &HoldError(why));
+                }
+                after_loss = true;
+            }
+        }
+        time::sleep_until(asked + PACE).await;
+    }
+}
+
+fn refusal(told: &Told) -> HoldError {
+    HoldError(String::from_utf8_lossy(&told.body).into_owned())
+}
+
+/// Writes `text` as part of a query.
+fn escape(text: &str, target: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            target.push(byte as char);
+        } else {
+            let _ = write!(target, "%{byte:02X}");
+        }
+    }
+}
