@@ -43,7 +43,6 @@ impl Gossip {
         gossip.push_pull_at = now + gossip.random.span(interval);
         Some(gossip)
     }
-
 }
 
 /// As its pool knows it.

@@ -317,8 +317,7 @@ impl World {
             let core = self.nodes[n as usize].core.as_ref();
             core.and_then(|core| core.member(name)).is_some_and(Member::is_live)
         };
-        let fit: Vec<u32> =
-            (0..self.nodes.len() as u32).filter(|n| *n != of && self.is_fit(*n)).collect();
+        let fit: Vec<u32> = (0..self.nodes.len() as u32).filter(|n| *n != of && self.is_fit(*n)).collect();
         if !fit.iter().all(|n| believes(*n)) {
             return self.judge.tally.one("crashes that were not measured");
         }

@@ -242,7 +242,10 @@ fn report(args: &Args, seed: u64, outcome: &Outcome) {
         println!("  {line}");
     }
     if let Some(broken) = &outcome.broken {
-        println!("seed {seed} BROKE a rule after {} virtual seconds\n{broken}", outcome.figures.virtual_seconds);
+        println!(
+            "seed {seed} BROKE a rule after {} virtual seconds\n{broken}",
+            outcome.figures.virtual_seconds
+        );
     }
     let Options { members, span, loss, faults } = &args.options;
     let loss = loss.map(|loss| format!(" --loss {}", loss * 100.0)).unwrap_or_default();

@@ -98,7 +98,8 @@ impl Plan {
             quality = quality_of_swarm(random);
         }
         if options.faults == Faults::Promised {
-            quality = Quality { loss: LOSS_PROMISED, doubles: 0.1, tail: 0.01, delay_mean: 20 * MILLI, ..quality };
+            quality =
+                Quality { loss: LOSS_PROMISED, doubles: 0.1, tail: 0.01, delay_mean: 20 * MILLI, ..quality };
         }
         if let Some(loss) = options.loss {
             quality.loss = loss;

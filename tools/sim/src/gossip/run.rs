@@ -43,8 +43,7 @@ pub fn run(seed: u64, options: &Options, lines: bool, print: bool) -> Outcome {
     if let Err(panic) = ended {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        world.judge.broken =
-            Some(Violation { rule: "nothing panics", story: text.unwrap_or_default() });
+        world.judge.broken = Some(Violation { rule: "nothing panics", story: text.unwrap_or_default() });
     }
     world.judge.close(world.plan.quality.loss);
     if world.judge.broken.is_none()
@@ -152,8 +151,8 @@ impl World {
         let harmed = self.plan.quality.loss >= 0.05 && self.plan.span >= 600 * SECOND;
         let crashes = planned(Act::Crash) && self.plan.faults == Faults::Crashes && acts >= 10;
         let least = [
-            ("events", u64::from(acts >= 30 && planned(Act::Event))),
-            ("events delivered", u64::from(acts >= 30 && planned(Act::Event))),
+            ("events", u64::from(acts >= 150 && planned(Act::Event))),
+            ("events delivered", u64::from(acts >= 150 && planned(Act::Event))),
             ("suspicions", u64::from(harmed)),
             ("crashes", u64::from(crashes)),
             ("told: failed", u64::from(crashes)),

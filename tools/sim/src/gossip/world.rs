@@ -141,7 +141,8 @@ pub fn resident(address: std::net::SocketAddr) -> u32 {
 fn identity(n: u32, sealed: bool) -> Identity {
     let mut id = [7; 16];
     id[..4].copy_from_slice(&n.to_be_bytes());
-    let tags = [("role", "node"), ("dc", "dc1"), ("id", "8c1f9f60-0000-4000-8000-000000000000"), ("vsn", "2")];
+    let tags =
+        [("role", "node"), ("dc", "dc1"), ("id", "8c1f9f60-0000-4000-8000-000000000000"), ("vsn", "2")];
     let key = Key::new(&[9; 32]).expect("32 bytes");
     Identity {
         name: name(n).into(),
@@ -388,7 +389,7 @@ impl World {
     }
 
     fn obey(&mut self, n: u32, out: &mut Vec<Effect>) {
-            for effect in out.drain(..) {
+        for effect in out.drain(..) {
             match effect {
                 Effect::Send { to, packet } => self.send(n, resident(to), &packet),
                 Effect::Dial { stream, to, frame, patience } => {
@@ -451,4 +452,3 @@ fn mail_size(mail: &Mail) -> u64 {
         Mail::Failed { .. } => 2 << 32,
     }
 }
-
