@@ -7,6 +7,7 @@
 //! Stop: one flag is raised; edges close their listeners and connections, the control core closes the agent's files,
 //! then the cores end.
 
+mod client;
 mod control;
 mod doors;
 mod server;
@@ -25,13 +26,15 @@ use crate::edge::fresh::Leadership;
 use crate::edge::{dns, http};
 use crate::membership::{self, Roster};
 use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError};
-use crate::runtime::net::BindError;
+use crate::runtime::net::{BindError, Listener};
 use crate::runtime::publish::Published;
 use crate::runtime::tally::Tally;
-use crate::runtime::{memory, mesh, preflight, process, task};
+use crate::runtime::{mesh, preflight, process, task};
+use crate::server::rpc::{GUESTS_WAITING_MAX, Guest};
 use crate::store::{State, Touched};
 use crate::upstream::views::{self, Keeper, Views};
-use doors::{Doors, ServerDoors};
+use crate::upstream::{self, Dialler, Upstream};
+use doors::Doors;
 
 /// Batches of changes that wait for an edge core; the control core waits for one that lags further behind.
 const CHANGES_WAITING_MAX: usize = 1024;
@@ -85,7 +88,6 @@ pub type Reload = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 /// See [`Failure`].
 pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
     preflight::raise_limits();
-    memory::use_small_pages();
     let _data_dir = match &config.data_dir {
         Some(folder) => Some(identity::lock_data_dir(folder).map_err(Failure::DataDir)?),
         None => None,
@@ -93,12 +95,13 @@ pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
     let driver = choose_driver(config.runtime)?;
     let layout = Layout::of(&config);
     let edges = doors::open(&config, layout.edges)?;
-    let servers = config.server.then(|| doors::open_server(&config)).transpose()?;
+    let gossip = doors::open_gossip(&config)?;
+    let links = config.server.then(|| doors::open_server(&config)).transpose()?;
     let _pid_file = config.pid_file.clone().map(PidFile::write).transpose().map_err(Failure::PidFile)?;
     announce(&config, driver, &layout);
 
     let choice = config.runtime;
-    let plan = Plan::new(config, reload, layout, edges, servers);
+    let plan = Plan::new(config, reload, layout, edges, gossip, links);
     let ending = plan.ending.clone();
     let run_on = |driver| {
         let plan = plan.clone();
@@ -160,10 +163,6 @@ fn announce(config: &Config, driver: Driver, layout: &Layout) {
     if !config.unsupported_keys.is_empty() {
         tracing::warn!(keys = %config.unsupported_keys.join(", "), "agent: keys accepted whose feature is not there yet");
     }
-    let joins = config.gossip.retry_join.iter().chain(&config.gossip.start_join).next().is_some();
-    if joins && !config.server {
-        tracing::warn!("agent: a client agent finds no servers yet: what it is told to join is not used");
-    }
     for warning in &config.warnings {
         tracing::warn!("agent: {warning}");
     }
@@ -178,6 +177,8 @@ struct Plan {
     state: Published<State>,
     local: Published<LocalState>,
     proposals: Proposals,
+    /// The way to the servers, on an agent that is none.
+    upstream: Option<Upstream>,
     /// On a client.
     views: Option<Views>,
     roster: Published<Roster>,
@@ -195,17 +196,26 @@ struct Plan {
 
 /// What the control core alone owns.
 struct Control {
+    pool: PoolSeat,
     /// None on a client.
     server: Option<server::Seat>,
-    /// What keeps the state of a client.
-    keeper: Option<Keeper>,
+    /// What asks the servers of a client, and what keeps its state.
+    asker: Option<(Dialler, Keeper)>,
     doorway: Doorway,
     changes: Vec<mesh::Sender<Arc<Touched>>>,
+}
+
+/// What membership alone owns before it starts.
+struct PoolSeat {
+    sockets: membership::Sockets,
+    doorway: membership::Doorway,
 }
 
 /// What one edge core alone owns.
 struct EdgeSeat {
     doors: Doors,
+    /// Agents' connections, on a server.
+    guests: Option<mesh::Receiver<Guest>>,
     changes: mesh::Receiver<Arc<Touched>>,
 }
 
@@ -215,24 +225,37 @@ impl Plan {
         reload: Reload,
         layout: Layout,
         doors: Vec<Doors>,
-        server_doors: Option<ServerDoors>,
+        gossip: membership::Sockets,
+        links: Option<Listener>,
     ) -> Plan {
-        let (proposals, state, members, server, views) = match server_doors {
-            Some(doors) => {
+        let roster = Published::new(Roster::default());
+        let mut guests = Vec::new();
+        let mut client = None;
+        let (proposals, state, server) = match links {
+            Some(links) => {
                 let (proposals, state, opening) = consensus::door();
-                let (members, doorway) = membership::door();
-                (proposals, state, members, Some(server::Seat { opening, doors, doorway }), None)
+                let (senders, receivers) = doors.iter().map(|_| mesh::channel(GUESTS_WAITING_MAX)).unzip();
+                guests = receivers;
+                (proposals, state, Some(server::Seat { opening, links, guests: senders }))
             }
             None => {
                 let (views, state, keeper) = views::views();
-                (Proposals::without_server(), state, membership::Door::closed(), None, Some((views, keeper)))
+                let (upstream, dialler) = ask_servers(&config, &roster);
+                client = Some(((upstream, views), (dialler, keeper)));
+                (Proposals::without_server(), state, None)
             }
         };
-        let (views, keeper) = views.unzip();
+        let (members, doorway_of_pool) = membership::door();
+        let pool = PoolSeat { sockets: gossip, doorway: doorway_of_pool };
+        let (handles, asker) = client.unzip();
+        let (upstream, views) = handles.unzip();
+        let mut guests = guests.into_iter();
         let (door, doorway) = agent::door();
         let (senders, receivers): (Vec<_>, Vec<_>) =
             doors.iter().map(|_| mesh::channel(CHANGES_WAITING_MAX)).unzip();
-        let seats = doors.into_iter().zip(receivers).map(|(doors, changes)| EdgeSeat { doors, changes });
+        let seats = doors.into_iter().zip(receivers);
+        let seats = seats.map(|(doors, changes)| EdgeSeat { doors, guests: guests.next(), changes });
+        let seats: Vec<EdgeSeat> = seats.collect();
         let local = LocalState::of_node(&config.node_name);
         Plan {
             layout,
@@ -241,18 +264,33 @@ impl Plan {
             state,
             local: Published::new(local),
             proposals,
+            upstream,
             views,
-            roster: Published::new(Roster::default()),
+            roster,
             door,
             members,
             shutdown: Shutdown::new(),
             ready: Shutdown::new(),
             ending: Ending::default(),
-            control: PerCore::new(vec![Control { server, keeper, doorway, changes: senders }]),
-            edges: PerCore::new(seats.collect::<Vec<_>>()),
+            control: PerCore::new(vec![Control { pool, server, asker, doorway, changes: senders }]),
+            edges: PerCore::new(seats),
             clients: Tally::new(),
         }
     }
+}
+
+/// The way to the servers that the roster names.
+fn ask_servers(config: &Config, roster: &Published<Roster>) -> (Upstream, Dialler) {
+    let settings = upstream::Settings {
+        node: config.node_name.clone(),
+        id: String::new(),
+        datacenter: config.datacenter.clone(),
+        from: None,
+    };
+    let (known, members, datacenter) = (roster.clone(), roster.clone(), config.datacenter.clone());
+    let (upstream, dialler) =
+        Upstream::new(settings, move || upstream::servers_of(&known.load(), &datacenter));
+    (upstream, dialler.among(move || members.load().len()))
 }
 
 async fn core_main(plan: Plan, core: CoreId) {
@@ -288,7 +326,7 @@ impl Drop for EndTogether {
 }
 
 async fn run_edge(plan: Plan, seat: EdgeSeat) {
-    let EdgeSeat { doors, changes } = seat;
+    let EdgeSeat { doors, guests, changes } = seat;
     // Clients wait in the listeners' backlogs meanwhile.
     let _ = cores::either(plan.ready.raised(), plan.shutdown.raised()).await;
     let edge = http::Edge::new(
@@ -303,14 +341,15 @@ async fn run_edge(plan: Plan, seat: EdgeSeat) {
         Some(views) => Leadership::Views(views),
         None => Leadership::Real(plan.proposals),
     };
-    let edge = Rc::new(edge.with_leadership(leadership.clone()));
+    let edge = edge.with_leadership(leadership.clone());
+    let edge = Rc::new(edge.with_upstream(plan.upstream.clone()));
     let shutdown = plan.shutdown.clone();
     let dns = task::spawn(async move {
         dns::serve(plan.config, plan.state, leadership, doors.dns, async move { shutdown.raised().await })
             .await;
     });
     let server = http::server::Server::new(edge, http::routes(), doors.http, plan.clients);
-    server.run(changes, plan.shutdown).await;
+    server.with_guests(guests).run(changes, plan.shutdown).await;
     dns.await;
 }
 

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base64::Engine;
 use muster_protocol::dns::name::Name;
 
 use super::address::{Resolver, refuse_duplicates};
@@ -77,7 +76,7 @@ pub fn build(
         log: log(s)?,
         telemetry: telemetry(s, &mut warnings),
         tls: tls(s),
-        gossip: gossip(s)?,
+        gossip: super::gossip::gossip(s)?,
         performance: cluster::performance(s)?,
         raft: cluster::raft(s)?,
         autopilot: cluster::autopilot(s)?,
@@ -466,37 +465,6 @@ fn tls(s: &Settings) -> TlsConfig {
     }
 }
 
-/// Gossip encryption and joining.
-fn gossip(s: &Settings) -> Result<GossipConfig, ConfigError> {
-    let key = s.filled("encrypt").map(str::to_owned);
-    if let Some(key) = &key {
-        let bytes = base64::engine::general_purpose::STANDARD.decode(key).map_err(|why| {
-            ConfigError::of_key(s, "encrypt", &format!("encrypt has invalid key: illegal base64 data: {why}"))
-        })?;
-        if !matches!(bytes.len(), 16 | 24 | 32) {
-            let text = "encrypt has invalid key: key size must be 16, 24 or 32 bytes";
-            return Err(ConfigError::of_key(s, "encrypt", text));
-        }
-    }
-    Ok(GossipConfig {
-        encrypt_key: key,
-        encrypt_verify_incoming: s.flag("encrypt_verify_incoming").unwrap_or(true),
-        encrypt_verify_outgoing: s.flag("encrypt_verify_outgoing").unwrap_or(true),
-        disable_keyring_file: s.flag("disable_keyring_file").unwrap_or(false),
-        rejoin_after_leave: s.flag("rejoin_after_leave").unwrap_or(false),
-        start_join: s.texts("start_join"),
-        start_join_wan: s.texts("start_join_wan"),
-        retry_join: s.texts("retry_join"),
-        retry_join_wan: s.texts("retry_join_wan"),
-        retry_interval: time(s, "retry_interval"),
-        retry_interval_wan: time(s, "retry_interval_wan"),
-        retry_max: attempts(s, "retry_max")?,
-        retry_max_wan: attempts(s, "retry_max_wan")?,
-        reconnect_timeout: time(s, "reconnect_timeout"),
-        reconnect_timeout_wan: time(s, "reconnect_timeout_wan"),
-    })
-}
-
 /// The web UI.
 fn ui(s: &Settings) -> Result<UiConfig, ConfigError> {
     let enabled = s.flag("ui_config.enabled").or_else(|| s.flag("ui")).unwrap_or(false);
@@ -560,12 +528,6 @@ fn seconds(s: &Settings, key: &'static str) -> Result<u32, ConfigError> {
     let n = s.int(key).unwrap_or(0);
     let text = || format!("{key} cannot be {n}. Must be between 0 and {}", u32::MAX);
     u32::try_from(n).map_err(|_| ConfigError::of_key(s, key, &text()))
-}
-
-/// A count; negative ones mean "no limit" and become zero.
-fn attempts(s: &Settings, key: &'static str) -> Result<u32, ConfigError> {
-    let n = s.int(key).unwrap_or(0).max(0);
-    u32::try_from(n).map_err(|_| ConfigError::of_key(s, key, &format!("{key}: {n} is too large")))
 }
 
 /// A domain with one dot at its end. What is no DNS name is refused: no question could end in it.

@@ -56,6 +56,7 @@ pub const DEFAULTS: &str = r#"
       txn_max_req_len = 524288
     }
     performance { leave_drain_time = "5s" raft_multiplier = 5 rpc_hold_timeout = "7s" }
+    gossip_lan { gossip_nodes = 3 gossip_interval = "200ms" probe_interval = "1s" probe_timeout = "500ms" suspicion_mult = 4 retransmit_mult = 4 }
     ports { dns = 8600 http = 8500 https = -1 grpc = -1 serf_lan = 8301 serf_wan = 8302 server = 8300 }
     telemetry { metrics_prefix = "consul" filter_default = true prometheus_retention_time = "0s" }
 "#;
@@ -70,6 +71,7 @@ pub const DEV: &str = r#"
     log_level = "DEBUG"
     server = true
     connect { enabled = true }
+    gossip_lan { gossip_interval = "100ms" probe_interval = "100ms" probe_timeout = "100ms" suspicion_mult = 3 }
     performance { raft_multiplier = 1 }
     ports { grpc = 8502 }
 "#;

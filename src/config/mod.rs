@@ -15,6 +15,7 @@ pub mod definition;
 pub mod duration;
 pub mod flags;
 pub mod gojson;
+mod gossip;
 pub mod hcl;
 pub mod keys;
 pub mod model;
@@ -25,6 +26,7 @@ pub mod sources;
 pub mod template;
 
 pub use definition::{CheckDefinition, CheckKind, DefinitionError, ServiceDefinition};
+pub use gossip::{GossipConfig, GossipPace};
 pub use model::*;
 pub use sources::Sources;
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::definition::{CheckDefinition, ServiceDefinition};
+use super::gossip::GossipConfig;
 use crate::store::model::StringMap;
 
 /// One validated configuration.
@@ -468,41 +469,6 @@ pub struct TlsConfig {
     pub min_version: String,
     /// Suites by name; empty uses the library's.
     pub cipher_suites: Vec<String>,
-}
-
-/// Gossip encryption and joining.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GossipConfig {
-    /// Key, base64, validated.
-    pub encrypt_key: Option<String>,
-    /// Plain gossip is refused.
-    pub encrypt_verify_incoming: bool,
-    /// Plain gossip is not sent.
-    pub encrypt_verify_outgoing: bool,
-    /// Keys stay in memory.
-    pub disable_keyring_file: bool,
-    /// Rejoin known members after an earlier leave.
-    pub rejoin_after_leave: bool,
-    /// Addresses joined once; failure stops the start.
-    pub start_join: Vec<String>,
-    /// The same for the WAN.
-    pub start_join_wan: Vec<String>,
-    /// Addresses joined until it works.
-    pub retry_join: Vec<String>,
-    /// The same for the WAN.
-    pub retry_join_wan: Vec<String>,
-    /// Pause between attempts.
-    pub retry_interval: Duration,
-    /// The same for the WAN.
-    pub retry_interval_wan: Duration,
-    /// Attempts; 0 forever.
-    pub retry_max: u32,
-    /// The same for the WAN.
-    pub retry_max_wan: u32,
-    /// A failed LAN member is forgotten after it.
-    pub reconnect_timeout: Duration,
-    /// The same for the WAN.
-    pub reconnect_timeout_wan: Duration,
 }
 
 /// Raft and leader timing.

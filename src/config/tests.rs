@@ -66,6 +66,7 @@ fn sample(path: &str, kind: Kind) -> Value {
         (path, _) if path.starts_with("advertise_addr") => json!("10.0.0.1"),
         ("node_id", _) => json!("aaaaaaaa-0000-4000-8000-000000000001"),
         ("encrypt", _) => json!("Z29sZGVuLWtleXJpbmc9PQ=="),
+        ("serf_lan_allowed_cidrs", _) => json!(["10.0.0.0/8"]),
         ("recursors", _) => json!(["8.8.8.8"]),
         ("http_config.allow_write_http_from", _) => json!(["10.0.0.0/8"]),
         ("log_level", _) => json!("WARN"),

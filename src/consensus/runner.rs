@@ -35,7 +35,7 @@ use super::proposals::{Job, Proposal, Room};
 use super::replica::{self, Effect, Input, Kinds, Replica};
 use super::standing::Role;
 pub use edges::Edges;
-use gathering::Gathering;
+use gathering::{Gathering, Lazy};
 use sections::{Loading, Sections};
 
 /// Orders and applies what is proposed. Dropping it, or its future, ends all waiting writers as stopping.
@@ -60,6 +60,7 @@ pub struct Runner {
     effects: Vec<Effect>,
     alarm: Option<Pin<Box<Sleep>>>,
     gathering: Gathering,
+    lazy: Lazy,
     /// No handle is left.
     closed: bool,
     /// To be removed when the replica has started.
@@ -105,6 +106,7 @@ impl Runner {
             effects: Vec::with_capacity(BATCH_MAX),
             alarm: None,
             gathering: Gathering::default(),
+            lazy: Lazy::default(),
             closed: false,
             remove_when_started: None,
             presumed: false,
@@ -319,9 +321,17 @@ impl Runner {
             return;
         }
         let mut taken = 0;
+        for proposal in self.lazy.poll(cx, self.turned) {
+            self.begin(Job::Propose(proposal));
+            taken += 1;
+        }
         // Past the limit jobs stay in their queue, and past that one's limit writers are told to come again.
-        while self.waiting.len() < UNDER_WAY_MAX {
+        while self.waiting.len() + self.lazy.len() < UNDER_WAY_MAX {
             match self.jobs.poll_recv(cx) {
+                Poll::Ready(Some(Job::Propose(proposal))) if proposal.lazy => {
+                    let Some(proposal) = self.lazy.take(cx, proposal, self.turned) else { continue };
+                    self.begin(Job::Propose(proposal));
+                }
                 Poll::Ready(Some(job)) => self.begin(job),
                 Poll::Ready(None) => {
                     self.closed = true;
@@ -336,7 +346,7 @@ impl Runner {
 
     fn begin(&mut self, job: Job) {
         let input = match job {
-            Job::Propose(Proposal { encoded, answer, room }) => {
+            Job::Propose(Proposal { encoded, answer, room, .. }) => {
                 let token = self.waiting.insert(Waiter::Write(answer, room, self.turned));
                 Input::Propose { token, body: encoded.into_bytes() }
             }

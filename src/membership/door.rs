@@ -17,7 +17,7 @@ pub struct Doorway(pub(super) Receiver<Request>);
 /// One request, and the way back.
 pub(super) enum Request {
     Join(Vec<String>, OneSender<Result<usize, JoinError>>),
-    ForceLeave(String, OneSender<bool>),
+    ForceLeave { name: String, prune: bool, reply: OneSender<bool> },
 }
 
 /// Why nobody was joined: one line for each address.
@@ -43,30 +43,32 @@ pub fn door() -> (Door, Doorway) {
 }
 
 impl Door {
-    /// The door of an agent that is no server: it has no membership before there is gossip.
+    /// A door behind which nobody is.
     pub fn closed() -> Door {
         Door(None)
     }
 
-    /// Introduces this agent at addresses (`host`, `host:port`); returns at how many of them that worked.
+    /// Joins the pool through addresses (`host`, `host:port`); returns how many members answered.
     ///
     /// # Errors
-    /// At none of them.
+    /// None did.
     pub async fn join(&self, addresses: Vec<String>) -> Result<usize, JoinError> {
         let (reply, answer) = mesh::oneshot();
         let first = addresses.first().cloned().unwrap_or_default();
         let failed = |why: &str| JoinError(vec![format!("Failed to join {first}: {why}")]);
-        let Some(sender) = &self.0 else { return Err(failed("a client agent has no membership yet")) };
+        let Some(sender) = &self.0 else { return Err(failed("the agent has no membership")) };
         if sender.try_send(Request::Join(addresses, reply)).is_err() {
             return Err(failed("too many requests wait, or the agent is stopping"));
         }
         answer.await.unwrap_or_else(|| Err(failed("the agent is stopping")))
     }
 
-    /// Gives a member up that has failed, so that it counts as having left. False when nobody has this name.
-    pub async fn force_leave(&self, name: &str) -> bool {
+    /// Takes a member for gone that has failed, so that it counts as having left; with `prune` it is forgotten at once. False when nobody has
+    /// this name.
+    pub async fn force_leave(&self, name: &str, prune: bool) -> bool {
         let (reply, answer) = mesh::oneshot();
         let Some(sender) = &self.0 else { return false };
-        sender.try_send(Request::ForceLeave(name.to_owned(), reply)).is_ok() && answer.await.unwrap_or(false)
+        let request = Request::ForceLeave { name: name.to_owned(), prune, reply };
+        sender.try_send(request).is_ok() && answer.await.unwrap_or(false)
     }
 }

@@ -1,342 +1,383 @@
-//! Drives the table of the known servers: talks, listens, publishes the roster, begins a cluster.
+//! Drives the gossip of one agent: packets, streams, time; and carries out what it says.
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use muster_protocol::entry::ServerId;
-use muster_protocol::rpc::{Card, Founding, Introduction, Overture};
+use bytes::Bytes;
+use muster_protocol::entry::Now;
+use muster_protocol::gossip::keyring::Keyring;
+use muster_protocol::gossip::{Effect, Gossip, Identity, Input, StreamId, Tags};
 
-use super::cluster::Cluster;
 use super::door::{Doorway, Request};
-use super::known::{Known, News, Time};
-use super::memory::Memory;
-use super::roster::{Difference, MemberStatus, Roster};
-use super::{begin, join, talk};
-use crate::config::GossipConfig;
-use crate::consensus::Proposals;
-use crate::runtime::bell::Bell;
-use crate::runtime::net::{Listener, Stream};
+use super::facts::{self, OwnTags};
+use super::memory::{self, Memory};
+use super::roster::Roster;
+use super::settings::{Own, Settings, Sockets};
+use super::streams::{self, Kind};
+use super::{begin, founding, join, news};
+use crate::runtime::bell::{Bell, Turns};
+use crate::runtime::net::{Listener, Peer, Stream, Udp};
 use crate::runtime::publish::Published;
-use crate::runtime::{cores, task, time};
+use crate::runtime::{cores, fs, random, task, time};
 
-/// Talks that others begin, at once; one more is closed.
-const TALKS_MAX: usize = 64;
-/// Rest after the kernel could not give a connection out.
+/// Streams of others at once; one more is closed, and its sender tries another member or another time.
+const STREAMS_MAX: usize = 128;
+/// Rest after the kernel could not give a connection out, or a socket is unusable.
 const REST: Duration = Duration::from_millis(100);
-/// How often the members of the last run are looked for while nobody answers.
-const LOOK_FOR_INTERVAL: Duration = Duration::from_secs(5);
-/// How often the table is looked at when nobody is due: members that are long gone are forgotten.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Room for a datagram: what is longer is none of ours.
+const DATAGRAM_MAX: usize = 2048;
+/// So many datagrams are taken before others of this core get their turn.
+const DATAGRAMS_AT_ONCE: usize = 64;
+/// What is remembered over a restart is written this often at most.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
+/// And this often when only clocks have moved.
+const MEMORY_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// Patience with somebody who has connected to us and says nothing.
+const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// What membership needs to know.
-pub struct Settings {
-    /// This server.
-    pub own: Card,
-    /// It makes itself a cluster without saying so to others: development mode.
-    pub alone: bool,
-    /// Port of addresses that name none.
-    pub default_port: u16,
-    /// Joining, and how long who is gone stays in the roster.
-    pub gossip: GossipConfig,
-    /// Where the members are kept across restarts.
-    pub data_dir: Option<PathBuf>,
-}
-
-/// The membership of this server, on the control core. Clones are handles to the same.
+/// The membership of one agent, on the control core. Clones are handles to the same.
 #[derive(Clone)]
 pub struct Membership(Rc<Inner>);
 
 pub(super) struct Inner {
     pub settings: Settings,
-    pub cluster: Cluster,
-    pub proposals: Proposals,
-    pub known: RefCell<Known>,
+    pub core: RefCell<Gossip>,
+    /// What a server does besides.
+    pub founder: Option<founding::Founder>,
+    /// The end of the join that is under way.
+    pub joined: RefCell<Option<join::Joined>>,
+    /// Rung with it.
+    pub join_done: Bell,
+    /// One join at a time.
+    pub joining: Turns,
     /// Rung when the beginning of a cluster may have come nearer.
     pub nearer: Bell,
-    started: Duration,
-    roster: Published<Roster>,
+    pub(super) roster: RefCell<Roster>,
+    pub(super) published: Published<Roster>,
     /// Told of each new roster.
-    changed: Box<dyn Fn(&Roster)>,
-    /// Rung when somebody may be due.
-    due: Bell,
-    /// Rung when the roster has changed.
-    moved: Bell,
-    talks: Cell<usize>,
+    pub(super) changed: Box<dyn Fn(&Roster)>,
+    /// Rung when the members have changed.
+    pub(super) moved: Bell,
+    pub(super) left: Bell,
+    pub(super) answer: RefCell<Option<(StreamId, Bytes)>>,
     leaving: Cell<bool>,
+    origin: Instant,
+    /// The time since 1970 at `origin`.
+    unix_origin: Duration,
+    udp: Udp,
+    tcp: RefCell<Option<Listener>>,
+    streams: Cell<usize>,
+    accepted: Cell<u64>,
+    effects: RefCell<Vec<Effect>>,
+    /// Until when the clock is waited for, and rung when that is too long.
+    waits_until: Cell<Option<Instant>>,
+    sooner: Bell,
+    remembered: Memory,
+    /// Whoever writes the memory.
+    writing: Turns,
 }
 
 impl Membership {
-    /// Of a server that knows nobody yet. `changed` is told of each new roster, on this core.
-    pub fn new(
+    /// Of an agent that is alone, with what it remembers. `changed` is told of each new roster, on this core. A server is a `founder`, too.
+    ///
+    /// # Errors
+    /// For the operator: what it says of itself is too long.
+    pub async fn open(
         settings: Settings,
-        cluster: Cluster,
-        proposals: Proposals,
+        sockets: Sockets,
+        founder: Option<founding::Founder>,
         roster: Published<Roster>,
         changed: impl Fn(&Roster) + 'static,
-    ) -> Membership {
-        let inner = Inner {
-            known: RefCell::new(Known::new(settings.own.id)),
-            settings,
-            cluster,
-            proposals,
-            nearer: Bell::default(),
-            started: time::unix_now(),
-            roster,
-            changed: Box::new(changed),
-            due: Bell::default(),
-            moved: Bell::default(),
-            talks: Cell::new(0),
-            leaving: Cell::new(false),
+    ) -> Result<Membership, String> {
+        let remembered = match memory::path(settings.data_dir.as_deref()) {
+            Some(path) => Memory::read(&path).await,
+            None => Memory::default(),
         };
-        inner.publish();
-        Membership(Rc::new(inner))
+        let (origin, unix_origin) = (time::now(), time::unix_now());
+        let Own { id, name, address, tags } = &settings.own;
+        let identity = Identity {
+            name: name.clone(),
+            id: *id,
+            address: *address,
+            tags: encode(tags)?,
+            incarnation: unix_origin.as_secs().max(remembered.incarnation + 1),
+            keyring: settings.key().and_then(|key| Keyring::new([key])),
+        };
+        let mut core = Gossip::new(settings.pool.clone(), identity, random::seed(), Duration::ZERO);
+        core.resume(remembered.former);
+        let inner = Inner {
+            settings,
+            core: RefCell::new(core),
+            founder,
+            joined: RefCell::default(),
+            join_done: Bell::default(),
+            joining: Turns::default(),
+            nearer: Bell::default(),
+            roster: RefCell::default(),
+            published: roster,
+            changed: Box::new(changed),
+            moved: Bell::default(),
+            left: Bell::default(),
+            answer: RefCell::default(),
+            leaving: Cell::new(false),
+            origin,
+            unix_origin,
+            udp: sockets.udp,
+            tcp: RefCell::new(Some(sockets.tcp)),
+            streams: Cell::new(0),
+            accepted: Cell::new(0),
+            effects: RefCell::default(),
+            waits_until: Cell::new(None),
+            sooner: Bell::default(),
+            remembered,
+            writing: Turns::default(),
+        };
+        inner.begin();
+        Ok(Membership(Rc::new(inner)))
     }
 
-    /// Runs until it must not go on; says why. Dropping the future ends everything but talks under way.
-    pub async fn run(&self, listener: Listener, doorway: Doorway) -> String {
+    /// Runs until it must not go on; says why. Dropping the future ends everything but streams under way.
+    pub async fn run(&self, doorway: Doorway) -> String {
         let inner = self.0.clone();
+        let Some(listener) = inner.tcp.take() else { return "membership runs already".to_owned() };
         let _tasks = [
             task::spawn(listen(inner.clone(), listener)),
-            task::spawn(talk_to_all(inner.clone())),
+            task::spawn(receive(inner.clone())),
+            task::spawn(keep_time(inner.clone())),
             task::spawn(obey(inner.clone(), doorway)),
             task::spawn(begin::run(inner.clone())),
             task::spawn(remember(inner.clone())),
+            task::spawn(join::rejoin(inner.clone(), inner.remembered.members.clone())),
         ];
-        if !inner.settings.gossip.start_join.is_empty() {
-            tracing::info!("Joining cluster...: cluster=LAN");
-            match join::join(&inner, &inner.settings.gossip.start_join).await {
-                Ok(joined) => tracing::info!(
-                    "Join completed. Initial agents synced with: cluster=LAN agent_count={joined}"
-                ),
-                Err(why) => return why.to_string(),
-            }
-        }
-        join::retry(inner).await
+        join::as_configured(&inner).await
     }
 
-    /// Tells everybody that this server leaves. Whoever does not hear it now sees it fail.
+    /// Leaves the pool: tells everybody, and answers on until all have heard it.
     pub async fn leave(&self) {
         self.0.leaving.set(true);
-        self.0.moved.ring();
-        let said = self.0.introduction();
-        let addresses = self.0.known.borrow().addresses();
-        let talks: Vec<_> = addresses
-            .into_iter()
-            .map(|to| {
-                let said = said.clone();
-                task::spawn(async move { talk::introduce(to, &said).await })
-            })
-            .collect();
-        for talk in talks {
-            let _ = talk.await;
-        }
+        self.0.step(Input::Leave);
+        self.0.left.heard().await;
+        self.0.keep_memory().await;
     }
 }
 
 impl Inner {
-    /// What this server says of itself and of others.
-    pub fn introduction(&self) -> Introduction {
-        Introduction { own: self.card(), others: self.known.borrow().cards(), refusal: String::new() }
-    }
-
-    /// This server, as it is now.
-    pub fn card(&self) -> Card {
-        let status = if self.leaving.get() { MemberStatus::Left } else { MemberStatus::Alive };
-        let own = &self.settings.own;
-        Card {
-            started_ms: own.started_ms.max(self.known.borrow().refuted_ms()),
-            cluster: self.cluster.id(),
-            has_log: !self.proposals.standing().blank,
-            status: status as u8,
-            ..own.clone()
+    /// Feeds the core, and does what it says.
+    pub fn step(self: &Rc<Self>, input: Input) {
+        let mut effects = self.effects.take();
+        self.core.borrow_mut().step(self.now(), input, &mut effects);
+        let mut members_changed = false;
+        for effect in effects.drain(..) {
+            members_changed |= matches!(effect, Effect::Member { .. });
+            self.carry_out(effect);
         }
-    }
-
-    /// Whether nobody else answers.
-    pub fn is_alone(&self) -> bool {
-        self.known.borrow().is_alone()
-    }
-
-    /// Takes in what somebody said.
-    ///
-    /// # Errors
-    /// It cannot be a member here, or takes us for none.
-    pub fn hear(&self, said: &Introduction) -> Result<(), String> {
-        if !said.refusal.is_empty() {
-            return Err(said.refusal.clone());
-        }
-        let own = self.card();
-        let news = self.known.borrow_mut().hear(&own, said, clocks())?;
-        self.react(news);
-        Ok(())
-    }
-
-    /// Publishes what is new, and tells everybody.
-    pub fn react(&self, news: News) {
-        if news == News::Roster {
+        self.effects.replace(effects);
+        if members_changed {
             self.publish();
-            self.known.borrow_mut().spread(time::now());
         }
-        self.due.ring();
-        self.nearer.ring();
+        let next = self.core.borrow().next_deadline().map(|at| self.origin + at);
+        if self.waits_until.get().is_none_or(|until| next.is_some_and(|next| next < until)) {
+            self.sooner.ring();
+        }
     }
 
-    fn publish(&self) {
-        let roster = self.known.borrow().roster(&self.card(), self.started);
-        log_changes(&self.roster.load(), &roster);
-        (self.changed)(&roster);
-        self.roster.store(roster);
-        self.moved.ring();
+    /// The time as the core sees it.
+    fn now(&self) -> Now {
+        time::now() - self.origin
+    }
+
+    /// A time of the core, since 1970.
+    pub fn unix(&self, at: Now) -> Duration {
+        self.unix_origin + at
+    }
+
+    /// Whether nobody else takes part.
+    pub fn is_alone(&self) -> bool {
+        self.core.borrow().live() <= 1
+    }
+
+    /// Whether this agent is about to leave.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.get()
+    }
+
+    /// Says something else of this agent.
+    pub fn restate(self: &Rc<Self>, tags: &OwnTags) {
+        match encode(tags) {
+            Ok(tags) => self.step(Input::SetTags(tags)),
+            Err(why) => tracing::error!("agent: what this agent says of itself cannot be told: {why}"),
+        }
+    }
+
+    fn carry_out(self: &Rc<Self>, effect: Effect) {
+        match effect {
+            Effect::Send { to, packet } => {
+                // A full buffer of the kernel is one more way to lose a packet.
+                self.udp.try_send_to(&packet, to);
+            }
+            Effect::Dial { stream, to, frame, patience } => {
+                let inner = self.clone();
+                let dial = async move {
+                    let input = match streams::exchange(to, Kind::Gossip, &frame, patience).await {
+                        Ok(answer) => Input::Answered { stream, frame: answer.into() },
+                        Err(why) => Input::StreamFailed { stream, why },
+                    };
+                    inner.step(input);
+                };
+                task::spawn(dial).detach();
+            }
+            Effect::Answer { stream, frame } => drop(self.answer.replace(Some((stream, frame)))),
+            Effect::JoinDone { contacted, errors } => {
+                self.joined.replace(Some(join::Joined { contacted, errors }));
+                self.join_done.ring();
+            }
+            Effect::LeaveDone => self.left.ring(),
+            other => news::take(self, other),
+        }
+    }
+
+    /// Writes what a later life wants to know, if it has changed.
+    async fn keep_memory(&self) {
+        let Some(path) = memory::path(self.settings.data_dir.as_deref()) else { return };
+        let _turn = self.writing.take().await;
+        if let Err(error) = fs::write_atomically(path, self.memory().text().into_bytes(), 0o600).await {
+            // The next change tries again.
+            tracing::warn!("agent: the members are not kept for the next start: {error}");
+        }
+    }
+
+    fn memory(&self) -> Memory {
+        let core = self.core.borrow();
+        let own = core.own();
+        let left = self.is_leaving() && !self.settings.gossip.rejoin_after_leave;
+        let others = core.members().filter(|member| member.is_live() && member.name != own.name);
+        let mut members: Vec<_> = others.map(|member| (member.name.to_string(), member.address)).collect();
+        if members.is_empty() {
+            // Nobody answers yet: what was known is still the best that is known.
+            members.clone_from(&self.remembered.members);
+        }
+        Memory { members, former: core.former(), incarnation: own.incarnation, left }
     }
 }
 
-fn clocks() -> Time {
-    Time { now: time::now(), unix: time::unix_now() }
+fn encode(tags: &OwnTags) -> Result<Tags, String> {
+    let tags = tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    Tags::new(tags).map_err(|why| why.to_string())
 }
 
-/// The lines that operators know from Consul.
-fn log_changes(old: &Roster, new: &Roster) {
-    for difference in new.changes_since(old) {
-        let (what, member) = match difference {
-            Difference::Changed { old, new } if old.status == new.status => continue,
-            Difference::Came(new) | Difference::Changed { new, .. } => match new.status {
-                MemberStatus::Alive => ("Join", new),
-                MemberStatus::Left | MemberStatus::Leaving => ("Leave", new),
-                MemberStatus::Failed => ("Failed", new),
-            },
-            Difference::Went(old) => ("Reap", old),
-        };
-        let (name, ip) = (&member.name, member.ip);
-        tracing::info!(target: "agent.server.serf.lan", "serf: EventMember{what}: {name} {ip}");
+/// Takes packets.
+async fn receive(inner: Rc<Inner>) {
+    let mut buffer = vec![0; DATAGRAM_MAX];
+    loop {
+        let mut outcome = inner.udp.ready().await;
+        for _ in 0..DATAGRAMS_AT_ONCE {
+            if outcome.is_err() {
+                break;
+            }
+            match inner.udp.try_recv_from(&mut buffer) {
+                Ok(Some((length, from))) => {
+                    let bytes = Bytes::copy_from_slice(&buffer[..length]);
+                    inner.step(Input::Packet { from, bytes });
+                }
+                Ok(None) => break,
+                Err(error) => outcome = Err(error),
+            }
+        }
+        if let Err(error) = outcome {
+            tracing::error!("agent: gossip cannot receive packets: {error}");
+            time::sleep(REST).await;
+        }
+        task::yield_now().await;
     }
 }
 
-/// Looks for the members of the last run, then keeps those of this one. A server that has left is to be forgotten, and
-/// forgets, unless it is told to come back by itself (`rejoin_after_leave`).
+/// Tells the core when it is time.
+async fn keep_time(inner: Rc<Inner>) {
+    loop {
+        let next = inner.core.borrow().next_deadline().map(|at| inner.origin + at);
+        inner.waits_until.set(next);
+        match next {
+            Some(next) => drop(cores::either(inner.sooner.heard(), time::sleep_until(next)).await),
+            None => inner.sooner.heard().await,
+        }
+        if next.is_some_and(|next| next <= time::now()) {
+            inner.step(Input::Tick);
+        }
+    }
+}
+
+/// Keeps what a later life wants to know.
 async fn remember(inner: Rc<Inner>) {
-    let mut memory = Memory::open(inner.settings.data_dir.as_deref()).await;
-    inner.known.borrow_mut().look_for(memory.addresses());
-    inner.due.ring();
     loop {
-        let _ = cores::either(inner.moved.heard(), time::sleep(LOOK_FOR_INTERVAL)).await;
-        if inner.is_alone() && !inner.leaving.get() {
-            inner.known.borrow_mut().look_for(memory.addresses());
-            inner.due.ring();
-        }
-        let forgets = inner.leaving.get() && !inner.settings.gossip.rejoin_after_leave;
-        let addresses = if forgets { Vec::new() } else { inner.known.borrow().addresses() };
-        // Nobody answers yet: what was known is still the best that is known.
-        if forgets || !addresses.is_empty() {
-            memory.keep(addresses).await;
-        }
+        let _ = cores::either(inner.moved.heard(), time::sleep(MEMORY_INTERVAL_MAX)).await;
+        inner.keep_memory().await;
+        time::sleep(MEMORY_INTERVAL).await;
     }
 }
 
-/// Talks to each one that is due, all at the same time.
-async fn talk_to_all(inner: Rc<Inner>) {
-    let mut due = Vec::new();
-    loop {
-        inner.known.borrow_mut().due(time::now(), &mut due);
-        for (id, to) in due.drain(..) {
-            let inner = inner.clone();
-            task::spawn(async move {
-                let answer = talk::introduce(to, &inner.introduction()).await;
-                talked(&inner, id, answer);
-            })
-            .detach();
-        }
-        let forgotten = inner.settings.gossip.reconnect_timeout;
-        let news = inner.known.borrow_mut().forget(time::unix_now(), forgotten);
-        if news == News::Roster {
-            inner.publish();
-        }
-        let look = time::now() + LOOK_INTERVAL;
-        let next = inner.known.borrow().next_deadline().map_or(look, |next| next.min(look));
-        let _ = cores::either(inner.due.heard(), time::sleep_until(next)).await;
-    }
-}
-
-fn talked(inner: &Inner, id: Option<ServerId>, answer: Result<Introduction, String>) {
-    let heard = match &answer {
-        // Somebody else may have got its address: then it is not there.
-        Ok(answer) if id.is_none_or(|id| id == answer.own.id) => inner.hear(answer),
-        Ok(answer) => {
-            let _ = inner.hear(answer);
-            Err(format!("server {} ({}) is there instead", answer.own.name, answer.own.id))
-        }
-        Err(why) => Err(why.clone()),
-    };
-    let Some(id) = id else { return };
-    inner.known.borrow_mut().talked(id);
-    if let Err(why) = heard {
-        tracing::debug!(target: "agent.server.serf.lan", "no word from {id}: {why}");
-        let news = inner.known.borrow_mut().miss(id, clocks());
-        inner.react(news);
-    }
-}
-
-/// Hears those who talk to us.
+/// Hears those who open a stream.
 async fn listen(inner: Rc<Inner>, listener: Listener) {
     loop {
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(target: "agent.server.serf.lan", "cannot take a connection: {error}");
+                tracing::warn!("agent: gossip cannot take a connection: {error}");
                 time::sleep(REST).await;
                 continue;
             }
         };
-        if inner.talks.get() >= TALKS_MAX {
+        if inner.streams.get() >= STREAMS_MAX {
+            tracing::debug!("agent: {STREAMS_MAX} streams of gossip are open: one more is closed");
             continue;
         }
-        inner.talks.set(inner.talks.get() + 1);
+        inner.streams.set(inner.streams.get() + 1);
         let place = Place(inner.clone());
-        let ip = peer.ip().map_or_else(String::new, |ip| ip.to_string());
+        let Peer::Ip(from) = peer else { continue };
         task::spawn(async move {
-            if let Err(why) = answer(&place.0, socket.into()).await {
-                tracing::warn!(target: "agent.server.serf.lan", "what {ip} said is refused: {why}");
+            if time::timeout(LISTEN_LIMIT, serve(&place.0, socket.into(), from)).await.is_none() {
+                tracing::debug!("agent: a stream of gossip from {from} brought nothing in time");
             }
         })
         .detach();
     }
 }
 
-/// One of the [`TALKS_MAX`] places, given back when dropped.
+/// One of the [`STREAMS_MAX`] places, given back when dropped.
 struct Place(Rc<Inner>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.talks.set(self.0.talks.get() - 1);
+        self.0.streams.set(self.0.streams.get() - 1);
     }
 }
 
-async fn answer(inner: &Rc<Inner>, mut stream: Stream) -> Result<(), String> {
-    let mut out = Vec::new();
-    let said = match talk::listen(&mut stream).await {
-        Ok(said) => said,
+async fn serve(inner: &Rc<Inner>, mut stream: Stream, from: std::net::SocketAddr) {
+    let (kind, message) = match streams::read(&mut stream).await {
+        Ok(heard) => heard,
         Err(why) => {
             // Whoever looks whether the port is open does so, too.
-            tracing::debug!(target: "agent.server.serf.lan", "a connection brought nothing: {why}");
-            return Ok(());
+            tracing::debug!("agent: a stream of gossip from {from} brought nothing: {why}");
+            return;
         }
     };
-    let outcome = match said {
-        Overture::Introduction(said) => {
-            let outcome = inner.hear(&said);
-            let refusal = outcome.as_ref().err().cloned().unwrap_or_default();
-            Introduction { refusal, ..inner.introduction() }.encode(true, &mut out);
-            outcome
-        }
-        Overture::Founding(founding) => {
-            let outcome = begin::take(inner, founding).await;
-            Founding::encode_answer(outcome.as_ref().err().map_or("", String::as_str), &mut out);
-            outcome
-        }
+    let answer = match kind {
+        Kind::Gossip => inner.answer_to(from, message.into()),
+        Kind::Founding => Some(begin::answer(inner, &message).await.into()),
     };
-    talk::answer(&mut stream, &out).await;
-    outcome
+    if let Some(answer) = answer {
+        // Whether it arrives is the other one's concern.
+        let _ = streams::write(&mut stream, kind, &answer).await;
+    }
+}
+
+impl Inner {
+    fn answer_to(self: &Rc<Self>, from: std::net::SocketAddr, frame: Bytes) -> Option<Bytes> {
+        self.accepted.set(self.accepted.get() + 1);
+        let stream = StreamId(self.accepted.get());
+        self.step(Input::Request { stream, from, frame });
+        self.answer.take().filter(|(answered, _)| *answered == stream).map(|(_, frame)| frame)
+    }
 }
 
 /// Does what other cores ask for.
@@ -352,12 +393,18 @@ async fn obey(inner: Rc<Inner>, mut doorway: Doorway) {
                 })
                 .detach();
             }
-            Request::ForceLeave(name, reply) => {
-                let own = name.eq_ignore_ascii_case(&inner.settings.own.name);
-                let given_up = inner.known.borrow_mut().give_up(&name, time::unix_now());
-                inner.react(given_up.unwrap_or(News::None));
-                let _ = reply.send(own || given_up.is_some());
+            Request::ForceLeave { name, prune, reply } => {
+                let known = inner.core.borrow().member(&name).is_some();
+                if known {
+                    inner.step(Input::ForceLeave { name, prune });
+                }
+                let _ = reply.send(known);
             }
         }
     }
+}
+
+/// The digest of the servers that take part, as this agent knows them.
+pub(super) fn known_servers(roster: &Roster) -> u64 {
+    facts::digest(roster.servers().filter(|member| member.is_alive()).map(|member| member.id))
 }

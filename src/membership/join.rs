@@ -1,46 +1,71 @@
-//! Joining: introductions at addresses that an operator gave.
+//! Joining: through addresses that an operator gave, and through those where members were in an earlier life.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
+
+use muster_protocol::gossip::Input;
 
 use super::door::JoinError;
 use super::driver::Inner;
-use super::talk;
+use super::news::log;
+use crate::runtime::random::Rng;
 use crate::runtime::{net, time};
 
 /// Patience with the system's resolver.
-const RESOLVE_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
+/// How often the members of the last run are looked for while nobody answers.
+const REJOIN_INTERVAL: Duration = Duration::from_secs(5);
+/// Through so many of them at once.
+const REJOIN_AT_ONCE: usize = 8;
 
-/// Introduces this server at each of these addresses (`host`, `host:port`, of which some may be its own).
+/// The end of a join.
+pub(super) struct Joined {
+    /// How many members answered.
+    pub contacted: usize,
+    /// Why others did not.
+    pub errors: Vec<(SocketAddr, String)>,
+}
+
+/// Joins the pool through each of these addresses (`host`, `host:port`, of which some may be this agent's own).
 ///
 /// # Errors
 /// Nobody answered at any of them.
 pub(super) async fn join(inner: &Rc<Inner>, addresses: &[String]) -> Result<usize, JoinError> {
-    let mut joined = 0;
+    let mut found: Vec<SocketAddr> = Vec::new();
     let mut failures = Vec::new();
     for address in addresses {
-        match join_one(inner, address).await {
-            Ok(()) => joined += 1,
-            Err(why) => failures.push(format!("Failed to join {address}: {why}")),
+        match resolve(address, inner.settings.default_port).await {
+            Ok(resolved) => found.extend(resolved),
+            Err(why) => failures.push(format!("Failed to resolve {address}: {why}")),
         }
     }
-    if joined == 0 && !failures.is_empty() { Err(JoinError(failures)) } else { Ok(joined) }
+    found.sort_unstable();
+    found.dedup();
+    let joined = through(inner, found).await;
+    failures.extend(joined.errors.iter().map(|(to, why)| format!("Failed to join {}: {why}", to.ip())));
+    if joined.contacted == 0 && !failures.is_empty() {
+        return Err(JoinError(failures));
+    }
+    Ok(joined.contacted)
 }
 
-async fn join_one(inner: &Rc<Inner>, address: &str) -> Result<(), String> {
-    let (host, port) = split(address, inner.settings.default_port)?;
-    let resolved = time::timeout(RESOLVE_LIMIT, net::resolve(host, port)).await;
-    let found = resolved.ok_or("the name does not resolve in time")?.map_err(|error| error.to_string())?;
-    let mut last = Err("the name has no address".to_owned());
-    for to in found {
-        last = match talk::introduce(to, &inner.introduction()).await {
-            Ok(answer) => inner.hear(&answer),
-            Err(why) => Err(why),
-        };
-        if last.is_ok() {
-            break;
+/// One join after another: the core tells their ends without saying whose they are.
+async fn through(inner: &Rc<Inner>, addresses: Vec<SocketAddr>) -> Joined {
+    let _turn = inner.joining.take().await;
+    inner.step(Input::Join(addresses));
+    loop {
+        if let Some(joined) = inner.joined.take() {
+            return joined;
         }
+        inner.join_done.heard().await;
     }
-    last
+}
+
+async fn resolve(address: &str, default_port: u16) -> Result<Vec<SocketAddr>, String> {
+    let (host, port) = split(address, default_port)?;
+    let resolved = time::timeout(RESOLVE_LIMIT, net::resolve(host, port)).await;
+    resolved.ok_or("the name does not resolve in time")?.map_err(|error| error.to_string())
 }
 
 /// Host and port; the port is the usual one when none is written.
@@ -61,9 +86,44 @@ fn split(address: &str, default_port: u16) -> Result<(&str, u16), String> {
     }
 }
 
+/// Joins as the operator has configured it. Ends with the text to stop the agent with, if at all.
+pub(super) async fn as_configured(inner: &Rc<Inner>) -> String {
+    let addresses = &inner.settings.gossip.start_join;
+    if !addresses.is_empty() {
+        tracing::info!("Joining cluster...: cluster=LAN");
+        match join(inner, addresses).await {
+            Ok(joined) => {
+                tracing::info!(
+                    "Join completed. Initial agents synced with: cluster=LAN agent_count={joined}"
+                );
+            }
+            Err(why) => return why.to_string(),
+        }
+    }
+    retry(inner).await
+}
+
+/// Joins the members of the last run, until somebody answers.
+pub(super) async fn rejoin(inner: Rc<Inner>, mut members: Vec<(String, SocketAddr)>) {
+    let mut random = Rng::seeded();
+    while !members.is_empty() && inner.is_alone() && !inner.is_leaving() {
+        random.shuffle(&mut members);
+        let some = &members[..members.len().min(REJOIN_AT_ONCE)];
+        for (name, address) in some {
+            log!(inner, debug, serf, "serf: Attempting re-join to previously known node: {name}: {address}");
+        }
+        let joined = through(&inner, some.iter().map(|(_, address)| *address).collect()).await;
+        if joined.contacted > 0 {
+            log!(inner, info, serf, "serf: Re-joined to {} previously known nodes", joined.contacted);
+            return;
+        }
+        time::sleep(REJOIN_INTERVAL).await;
+    }
+}
+
 /// Joins the configured addresses until it works, and then whoever of them is missing, now and then: servers that start
 /// at the same time find each other whichever comes first. Ends with the text to stop the agent with, if at all.
-pub(super) async fn retry(inner: Rc<Inner>) -> String {
+async fn retry(inner: &Rc<Inner>) -> String {
     let gossip = &inner.settings.gossip;
     if gossip.retry_join.is_empty() {
         return std::future::pending().await;
@@ -75,7 +135,7 @@ pub(super) async fn retry(inner: Rc<Inner>) -> String {
     let mut attempts = 0;
     let mut joined_before = false;
     loop {
-        match join(&inner, &gossip.retry_join).await {
+        match join(inner, &gossip.retry_join).await {
             Ok(joined) if !joined_before => {
                 joined_before = true;
                 tracing::info!(
@@ -96,7 +156,7 @@ pub(super) async fn retry(inner: Rc<Inner>) -> String {
             _ => {}
         }
         time::sleep(gossip.retry_interval).await;
-        // Whoever is known is talked to anyway.
+        // The pool keeps itself together.
         while joined_before && !inner.is_alone() {
             time::sleep(gossip.retry_interval).await;
         }

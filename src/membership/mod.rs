@@ -1,9 +1,8 @@
-//! Who the servers are: a roster that all cores read, kept by introductions over TCP between servers that were told of
-//! one another (`retry_join`). Gossip takes this room over with all agents in it; the [`Roster`] stays what others see.
+//! Who takes part: servers and clients, as gossip tells it, in a [`Roster`] that all cores read; joining, leaving, and how a cluster begins.
 //!
-//! Each server talks to each one that it knows once a second: it says who it is and whom it knows, and hears the same.
-//! Who does not answer three times in a row has failed; who leaves says so. The first servers of a cluster find one
-//! another here, too ([`founding`]).
+//! [`Membership`] drives `protocol::gossip` on the control core: packets over UDP, full states over TCP ([`streams`]). What it hears goes into
+//! the roster and the log ([`news`]). It uses no globals and takes its sockets from outside, so many agents can run in one process.
+//! The first servers of a cluster find one another here, too ([`founding`]).
 
 mod begin;
 mod cluster;
@@ -12,13 +11,16 @@ mod driver;
 mod facts;
 mod founding;
 mod join;
-mod known;
 mod memory;
+mod news;
 mod roster;
-mod talk;
+mod settings;
+mod streams;
 
 pub use cluster::{AdoptError, Cluster};
 pub use door::{Door, Doorway, JoinError, door};
-pub use driver::{Membership, Settings};
-pub use facts::ServerFacts;
+pub use driver::Membership;
+pub use facts::{OwnTags, ServerFacts, own_tags};
+pub use founding::Founder;
 pub use roster::{Difference, Evidence, Member, MemberStatus, Roster};
+pub use settings::{Own, Settings, Sockets};

@@ -6,34 +6,66 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::client::ClientRole;
 use super::server::ServerRole;
-use super::{Control, Plan, server, signals};
-use crate::agent::{Agent, Hooks, Parts, identity};
-use crate::consensus::ProposeError;
+use super::{Control, Plan, client, server, signals};
+use crate::agent::{Agent, Catalog, Hooks, LocalFuture, Parts, identity};
 use crate::runtime::{blocking, cores, memory, process, task, time};
 use crate::store::model::Node;
-use crate::upstream::views::Ask;
 
 /// So long after the start an agent has joined, elected and loaded what it will.
 const SETTLED: Duration = Duration::from_secs(15);
 
-/// The server role, once it has started; the agent's hooks hold it too.
-type Role = Rc<RefCell<Option<ServerRole>>>;
+/// The role of this agent, once it has started; the agent's hooks hold it too.
+type Role = Rc<RefCell<Option<Part>>>;
+
+/// What an agent is besides an agent.
+enum Part {
+    Server(ServerRole),
+    Client(ClientRole),
+}
+
+impl Part {
+    fn take_fault(&mut self) -> LocalFuture<String> {
+        match self {
+            Part::Server(role) => role.take_fault(),
+            Part::Client(role) => role.take_fault(),
+        }
+    }
+
+    fn leave(&self) -> LocalFuture<()> {
+        match self {
+            Part::Server(role) => role.leave(),
+            Part::Client(role) => role.leave(),
+        }
+    }
+
+    fn stop(self) {
+        if let Part::Server(role) = self {
+            role.stop();
+        }
+    }
+}
 
 /// Runs until the order to stop, then closes the agent's files. Start: who we are, the log and the state, links,
 /// membership, leader duties, the agent; then the edges are let in.
 pub(super) async fn run(plan: Plan, control: Control) {
     let _signals = task::spawn(signals::obey(plan.clone()));
     let _orphans = task::spawn(reap_orphans());
-    let Control { server: seat, keeper, doorway, changes } = control;
-    let _keeper = keeper.map(|keeper| task::spawn(keeper.run(nobody(), changes.clone())));
+    let Control { pool, server: seat, asker, doorway, changes } = control;
     let role = Role::default();
+    // Ends with this function.
+    let mut _asking = None;
     let starting = async {
         let node = settle_node(&plan).await?;
-        if let Some(seat) = seat {
-            let started = server::start(&plan, seat, &node, changes).await?;
-            role.replace(Some(started));
-        }
+        let started = match seat {
+            Some(seat) => Part::Server(server::start(&plan, seat, pool, &node, changes).await?),
+            None => {
+                _asking = asker.map(|asker| client::ask(&plan, asker, &node, changes));
+                Part::Client(client::start(&plan, pool, &node).await?)
+            }
+        };
+        role.replace(Some(started));
         start_agent(&plan, node, &role).await
     };
     // A disk that hangs must not keep the agent from being stopped.
@@ -51,7 +83,7 @@ pub(super) async fn run(plan: Plan, control: Control) {
         time::sleep(SETTLED).await;
         memory::let_go_of_code();
     });
-    let faulted = role.borrow_mut().as_mut().map(ServerRole::take_fault);
+    let faulted = role.borrow_mut().as_mut().map(Part::take_fault);
     let faulted = async {
         match faulted {
             Some(faulted) => faulted.await,
@@ -68,11 +100,6 @@ pub(super) async fn run(plan: Plan, control: Control) {
     }
 }
 
-/// A client agent knows no server yet.
-fn nobody() -> Ask {
-    Box::new(|_| Box::pin(async { Err(ProposeError::NoServers.to_string()) }))
-}
-
 async fn settle_node(plan: &Plan) -> Result<Node, String> {
     let config = plan.config.load_full();
     let id = identity::node_id(&config).await;
@@ -85,8 +112,10 @@ async fn start_agent(plan: &Plan, node: Node, role: &Role) -> Result<Agent, Stri
         config: plan.config.load_full(),
         node,
         local: plan.local.clone(),
-        state: plan.state.clone(),
-        proposals: plan.proposals.clone(),
+        catalog: match &plan.upstream {
+            None => Catalog::Local { proposals: plan.proposals.clone(), state: plan.state.clone() },
+            Some(upstream) => Catalog::Remote { upstream: upstream.clone(), roster: plan.roster.clone() },
+        },
         hooks: hooks(plan, role),
     });
     agent.await
@@ -112,7 +141,7 @@ fn hooks(plan: &Plan, role: &Role) -> Hooks {
         leave: Box::new(move || {
             let (plan, role) = (leaving.clone(), role.clone());
             Box::pin(async move {
-                let left = role.borrow().as_ref().map(ServerRole::leave);
+                let left = role.borrow().as_ref().map(Part::leave);
                 if let Some(left) = left {
                     left.await;
                 }

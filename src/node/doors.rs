@@ -7,8 +7,12 @@ use std::sync::Arc;
 use super::Failure;
 use crate::config::{Config, ListenAddr, UnixSockets};
 use crate::edge::{dns, http};
+use crate::membership::Sockets;
 use crate::runtime::net::{Endpoint, Listener, Udp, UnixAccess, guard_bind, guard_bind_udp};
 use crate::runtime::users;
+
+/// What the kernel keeps of packets that come while the core does something else, bytes: memberlist asks for the same.
+const GOSSIP_BUFFER: usize = 2 << 20;
 
 /// What one edge core serves.
 #[derive(Default)]
@@ -19,28 +23,29 @@ pub struct Doors {
     pub dns: dns::Sockets,
 }
 
-/// What a server listens for from other servers, on the control core.
-pub struct ServerDoors {
-    /// Their links.
-    pub links: Listener,
-    /// Their introductions.
-    pub introductions: Listener,
-}
-
-/// Takes the addresses for other servers.
+/// Takes the address of gossip, for the control core.
 ///
 /// # Errors
-/// An address is taken or may not be had.
-pub fn open_server(config: &Config) -> Result<ServerDoors, Failure> {
-    let listen_one = |address: SocketAddr| {
-        let mut listeners =
-            guard_bind(&Endpoint::Tcp(address), 1, &UnixAccess::default()).map_err(Failure::Bind)?;
-        Ok(listeners.remove(0).exempt())
-    };
-    Ok(ServerDoors {
-        links: listen_one(config.addresses.rpc_bind)?,
-        introductions: listen_one(config.addresses.serf_lan_bind)?,
-    })
+/// It is taken or may not be had.
+pub fn open_gossip(config: &Config) -> Result<Sockets, Failure> {
+    let address = config.addresses.serf_lan_bind;
+    let udp = guard_bind_udp(address, 1).map_err(Failure::Bind)?.remove(0);
+    udp.set_buffers(GOSSIP_BUFFER, GOSSIP_BUFFER);
+    Ok(Sockets { udp, tcp: listen_one(address)? })
+}
+
+/// Takes the address for links of other servers, for the control core.
+///
+/// # Errors
+/// It is taken or may not be had.
+pub fn open_server(config: &Config) -> Result<Listener, Failure> {
+    listen_one(config.addresses.rpc_bind)
+}
+
+fn listen_one(address: SocketAddr) -> Result<Listener, Failure> {
+    let mut listeners =
+        guard_bind(&Endpoint::Tcp(address), 1, &UnixAccess::default()).map_err(Failure::Bind)?;
+    Ok(listeners.remove(0).exempt())
 }
 
 /// Takes every address of the configuration, `edges` times.

@@ -8,28 +8,29 @@ use std::task::Poll;
 use std::time::Duration;
 
 use muster_protocol::entry::{Server, ServerId, Suffrage};
-use muster_protocol::rpc::Card;
 
-use super::Plan;
-use super::doors::ServerDoors;
+use super::{Plan, PoolSeat};
 use crate::agent::LocalFuture;
 use crate::config::Config;
 use crate::consensus::{Opening, Proposals, Setup};
-use crate::membership::{Cluster, Doorway, MemberStatus, Membership, Settings};
+use crate::membership::{Cluster, Founder, Membership, Settings};
+use crate::runtime::net::Listener;
 use crate::runtime::task::Task;
-use crate::runtime::{mesh, task, time};
+use crate::runtime::{mesh, task};
 use crate::server::leader::Duties;
 use crate::server::leave;
 use crate::server::links::{self, Links};
 use crate::server::recovery::Recovery;
+use crate::server::rpc::{Guest, Host, Reception};
 use crate::store::Touched;
 use crate::store::model::Node;
 
 /// What the control core of a server alone owns before it starts.
 pub(super) struct Seat {
     pub opening: Opening,
-    pub doors: ServerDoors,
-    pub doorway: Doorway,
+    pub links: Listener,
+    /// Where agents' connections go: one for each edge core.
+    pub guests: Vec<mesh::Sender<Guest>>,
 }
 
 /// A running server role.
@@ -39,6 +40,7 @@ pub(super) struct ServerRole {
     proposals: Proposals,
     membership: Membership,
     links: Links,
+    reception: Rc<Reception>,
     /// Ends with the reason why the server cannot go on.
     faulted: Option<LocalFuture<String>>,
     _duties: Task<()>,
@@ -51,16 +53,12 @@ pub(super) struct ServerRole {
 pub(super) async fn start(
     plan: &Plan,
     seat: Seat,
+    pool: PoolSeat,
     node: &Node,
     changes: Vec<mesh::Sender<Arc<Touched>>>,
 ) -> Result<ServerRole, String> {
     let config = plan.config.load_full();
-    let id = ServerId::parse(&node.id).ok_or_else(|| {
-        format!(
-            "the node ID {:?} is no UUID, which a server's must be; correct node_id or DATA/node-id",
-            node.id
-        )
-    })?;
+    let id = id_of(node)?;
     let cluster = Cluster::open(config.data_dir.as_deref()).await.map_err(|error| error.to_string())?;
     let recovery = match &config.data_dir {
         Some(folder) => Recovery::read(folder).await?,
@@ -70,27 +68,23 @@ pub(super) async fn start(
     let (events, incoming) = mesh::channel(links::EVENTS_MAX);
     let links = Links::new(own(&config, id), cluster.clone(), events);
     let consensus = task::spawn(runner.run(changes, Rc::new(links.clone()), incoming));
-    links.listen(seat.doors.links);
+    let host =
+        Host { name: config.node_name.clone(), id: id.to_string(), datacenter: config.datacenter.clone() };
+    let reception = Rc::new(Reception::new(host, plan.config.clone(), seat.guests));
+    links.receive_agents(reception.clone());
+    links.listen(seat.links);
     if let Some(recovery) = recovery {
         let proposals = plan.proposals.clone();
         task::spawn(async move { recovery.finish(&proposals).await }).detach();
     }
 
-    let settings = Settings {
-        own: card(&config, id),
-        alone: config.dev_mode,
-        default_port: config.ports.serf_lan,
-        gossip: config.gossip.clone(),
-        data_dir: config.data_dir.clone(),
-    };
-    let learning = links.clone();
-    let proposals = plan.proposals.clone();
-    let roster = plan.roster.clone();
-    let membership =
-        Membership::new(settings, cluster, proposals.clone(), roster, move |roster| learning.learn(roster));
+    let (learning, proposals) = (links.clone(), plan.proposals.clone());
+    let founder = Founder { cluster, proposals: proposals.clone(), alone: config.dev_mode };
+    let (settings, roster) = (Settings::of(&config, id), plan.roster.clone());
+    let learn = move |roster: &_| learning.learn(roster);
+    let membership = Membership::open(settings, pool.sockets, Some(founder), roster, learn).await?;
     let running = membership.clone();
-    let (introductions, doorway) = (seat.doors.introductions, seat.doorway);
-    let mut joining = task::spawn(async move { running.run(introductions, doorway).await });
+    let mut joining = task::spawn(async move { running.run(pool.doorway).await });
 
     let (state, roster, members) = (plan.state.clone(), plan.roster.clone(), plan.members.clone());
     let duties = Duties::new(config.clone(), state, roster, members, proposals.clone());
@@ -109,7 +103,7 @@ pub(super) async fn start(
         .await
     });
     let drain = config.performance.leave_drain_time;
-    Ok(ServerRole { drain, proposals, membership, links, faulted: Some(faulted), _duties: duties })
+    Ok(ServerRole { drain, proposals, membership, links, reception, faulted: Some(faulted), _duties: duties })
 }
 
 impl ServerRole {
@@ -121,13 +115,26 @@ impl ServerRole {
     /// Leaves the cluster: the lead goes to somebody else, everybody is told, and the leader takes this server out.
     pub fn leave(&self) -> LocalFuture<()> {
         let (drain, proposals, membership) = (self.drain, self.proposals.clone(), self.membership.clone());
-        Box::pin(async move { leave::leave(&proposals, drain, membership.leave()).await })
+        let reception = self.reception.clone();
+        Box::pin(async move {
+            reception.leave().await;
+            leave::leave(&proposals, drain, membership.leave()).await;
+        })
     }
 
     /// Ends its connections.
     pub fn stop(self) {
         self.links.close();
     }
+}
+
+/// A node's ID, which gossip and the log tell it by.
+///
+/// # Errors
+/// For the operator: it is none.
+pub(super) fn id_of(node: &Node) -> Result<ServerId, String> {
+    ServerId::parse(&node.id)
+        .ok_or_else(|| format!("the node ID {:?} is no UUID; correct node_id or DATA/node-id", node.id))
 }
 
 fn setup(config: &Config, id: ServerId, recovery: Option<&Recovery>) -> Setup {
@@ -154,25 +161,5 @@ fn own(config: &Config, id: ServerId) -> links::Own {
         datacenter: config.datacenter.clone(),
         address: SocketAddr::new(config.addresses.advertise, config.ports.server).to_string(),
         handshake_timeout: config.limits.rpc_handshake_timeout,
-    }
-}
-
-fn card(config: &Config, id: ServerId) -> Card {
-    Card {
-        id,
-        name: config.node_name.clone(),
-        datacenter: config.datacenter.clone(),
-        segment: config.segment.clone(),
-        ip: config.addresses.advertise,
-        serf_lan_port: config.ports.serf_lan,
-        server_port: config.ports.server,
-        wan_join_port: config.ports.serf_wan,
-        bootstrap: config.bootstrap && !config.dev_mode,
-        expect: config.bootstrap_expect,
-        non_voter: config.non_voting_server,
-        cluster: None,
-        has_log: false,
-        started_ms: u64::try_from(time::unix_now().as_millis()).unwrap_or(u64::MAX),
-        status: MemberStatus::Alive as u8,
     }
 }

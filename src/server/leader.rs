@@ -293,7 +293,7 @@ impl Shared {
 
     /// A dead server that was removed counts as having left: for membership, which tells it to all, and in the catalog.
     async fn forget(&self, gone: Server) -> Result<(), ProposeError> {
-        self.membership.force_leave(&gone.name).await;
+        self.membership.force_leave(&gone.name, false).await;
         if !members::is_of(&self.state.load(), &gone.name, gone.id) {
             return Ok(());
         }

@@ -13,7 +13,7 @@ use super::graves::Grave;
 use super::member::{Member, Status, Versions};
 use super::message::{Alive, Call, Dead, Frame, Message, Names, Suspect};
 use super::pushpull::Errand;
-use super::settings::{CONFIRMERS_MAX, INCARNATION_LEAP_MAX, MEMBERS_MAX, Settings};
+use super::settings::{AgreedTag, CONFIRMERS_MAX, INCARNATION_LEAP_MAX, MEMBERS_MAX, Settings};
 use super::suspicion::Suspicion;
 use super::table::Row;
 use super::{Gossip, Lane, packet};
@@ -82,6 +82,16 @@ impl Gossip {
                 (alive.tags.get(tag).unwrap_or_default(), own.tags.get(tag).unwrap_or_default());
             if theirs != ours {
                 return Err(format!("Member '{name}' part of wrong {noun} '{theirs}': this is '{ours}'"));
+            }
+        }
+        for AgreedTag { tag, noun, advice } in &self.settings.agreed_tags {
+            if let (Some(theirs), Some(ours)) = (alive.tags.get(tag), own.tags.get(tag))
+                && theirs != ours
+            {
+                return Err(format!(
+                    "Member '{name}' is of {noun} {theirs} and '{}' of {noun} {ours}: {advice}",
+                    own.name
+                ));
             }
         }
         let (ip, allowed) = (alive.address.ip(), &self.settings.allowed_networks);

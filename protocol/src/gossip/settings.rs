@@ -98,6 +98,8 @@ pub struct Settings {
     pub leave_propagate_delay: Duration,
     /// Tags in which all members of the pool agree, and what they name: `dc`, the datacenter. Others are refused.
     pub common_tags: Vec<(String, String)>,
+    /// Tags in which those members agree that have them at all. Others are refused.
+    pub agreed_tags: Vec<AgreedTag>,
     /// Whether members measure where they are (Consul: `disable_coordinates`).
     pub coordinates: bool,
     /// How events are coalesced.
@@ -133,6 +135,7 @@ impl Settings {
             leave_broadcast_timeout: Duration::from_secs(5),
             leave_propagate_delay: Duration::from_secs(1),
             common_tags: Vec::new(),
+            agreed_tags: Vec::new(),
             coordinates: true,
             coalescing: Coalescing::default(),
             verify_incoming: true,
@@ -153,6 +156,17 @@ impl Settings {
             ..Settings::lan()
         }
     }
+}
+
+/// A tag that members of one pool may lack, but not have with different values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgreedTag {
+    /// Its name.
+    pub tag: String,
+    /// What it names, for the operator.
+    pub noun: String,
+    /// What the operator can do about members that differ.
+    pub advice: String,
 }
 
 /// What this agent says of itself.

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use futures_lite::StreamExt as _;
 use muster_protocol::http::Method;
 
 use super::Edge;
@@ -57,11 +58,14 @@ fn leave(edge: &Rc<Edge>, _request: &Request) -> Handled {
     Ok(change(edge, door::Request::Leave))
 }
 
-/// Introduces this agent at an address. Into the WAN pool an agent can join nobody but itself.
+/// Joins a pool through an address. Into the WAN pool an agent can join nobody but itself.
 fn join(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     let address = request.rest_str();
     let wan = request.query.has("wan");
+    if wan && !config.server {
+        return Err(Response::internal("Must be a server to join WAN cluster"));
+    }
     let own = if wan { config.addresses.serf_wan_bind } else { Some(config.addresses.serf_lan_bind) };
     let is_own = own.is_some_and(|own| {
         let advertised = if wan { config.addresses.advertise_wan } else { config.addresses.advertise };
@@ -89,9 +93,9 @@ fn force_leave(edge: &Rc<Edge>, request: &Request) -> Handled {
     if name.eq_ignore_ascii_case(&edge.local().node.node) {
         return Ok(Response::empty(200).into());
     }
-    let edge = edge.clone();
+    let (edge, prune) = (edge.clone(), request.query.has("prune"));
     Ok(Outcome::later(async move {
-        match edge.membership().force_leave(&name).await {
+        match edge.membership().force_leave(&name, prune).await {
             true => Ok(Response::empty(200)),
             false => Err(Response::internal(format!("agent: No node found with name '{name}'"))),
         }
@@ -140,6 +144,6 @@ fn monitor(_edge: &Rc<Edge>, request: &Request) -> Handled {
             )));
         }
     };
-    let source = Box::pin(logs::listen(level, json));
+    let source = Box::pin(logs::listen(level, json).map(Ok));
     Ok(Outcome::Stream(Streaming { head: Response::empty(200), source }))
 }

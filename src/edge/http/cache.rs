@@ -170,7 +170,7 @@ impl Group {
     fn build(&self, state: &State, moment: Moment<'_>, shown: Shown) -> Built {
         let shown_index = self.shown(state);
         let response = (self.render)(state);
-        let has_meta = response.headers.iter().any(|(name, _)| *name == "X-Consul-Index");
+        let has_meta = response.headers.iter().any(|(name, _)| name == "X-Consul-Index");
         let meta = (!has_meta).then(|| self.meta(shown_index, shown));
         let dress = Dress {
             manner: Manner { gzip: self.gzip, ..Manner::KEEP },

@@ -52,6 +52,6 @@ fn client(request: &Request) -> Option<IpAddr> {
     let told = request.header("X-Forwarded-For").and_then(|text| text.split(',').next()?.trim().parse().ok());
     told.or(match request.peer {
         Peer::Ip(ip) => Some(ip),
-        Peer::Unix => None,
+        Peer::Unix | Peer::Agent => None,
     })
 }

@@ -160,6 +160,39 @@ impl Udp {
         .await
     }
 
+    /// Takes one datagram that waits; `None` when none does. Errors that belong to a datagram that was sent earlier are passed over.
+    ///
+    /// # Errors
+    /// The socket is unusable.
+    pub fn try_recv_from(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, SocketAddr)>> {
+        loop {
+            // SAFETY: socket2 only ever writes initialised bytes into the slice, as its documentation promises.
+            let room = unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) };
+            match SockRef::from(&self.io.as_fd()).recv_from(room) {
+                Ok((n, from)) => match from.as_socket() {
+                    Some(from) => return Ok(Some((n, from))),
+                    None => continue,
+                },
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => {
+                        self.io.clear_ready(READABLE);
+                        return Ok(None);
+                    }
+                    io::ErrorKind::Interrupted
+                    | io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Sends one datagram if there is room for it; otherwise it is lost, as the network would lose it. Whether it went out.
+    pub fn try_send_to(&self, datagram: &[u8], to: SocketAddr) -> bool {
+        SockRef::from(&self.io.as_fd()).send_to(datagram, &to.into()).is_ok()
+    }
+
     /// Sends one datagram, waiting for room.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Any bytes as a stream from another server: frames, messages between servers, introductions, hellos.
+//! Any bytes as a stream from another server: frames, messages between servers, lists of first servers, hellos.
 //!
 //! The first byte says in which pieces the stream comes in. What is understood must mean the same when it is said again, and
 //! its bodies must lie aligned. With the second byte odd, the checksums of the first frame are made right, so that what is
@@ -8,7 +8,7 @@
 use libfuzzer_sys::fuzz_target;
 use muster_protocol::entry::BODY_ALIGNMENT;
 use muster_protocol::raft::Message;
-use muster_protocol::rpc::{self, Introduction, LinkHello, LinkWelcome, Overture, PeerMessage};
+use muster_protocol::rpc::{self, Founding, LinkHello, LinkWelcome, PeerMessage};
 use muster_protocol::wire::{Decoder, FRAME_HEADER_LENGTH, Frame, Kind, PAYLOAD_LENGTH_MAX, WireError, encode_frame};
 
 fuzz_target!(|data: &[u8]| {
@@ -46,8 +46,8 @@ fn read(mut stream: &[u8], piece: usize) -> Result<(), WireError> {
 fn look_at(frame: &Frame<'_>) {
     let _ = LinkHello::decode(frame);
     let _ = LinkWelcome::decode(frame);
-    let _ = Introduction::decode_answer(frame);
-    let _ = Overture::decode(frame);
+    let _ = Founding::decode_answer(frame);
+    let _ = Founding::decode(frame);
     let Ok(message) = rpc::decode(frame) else { return };
     let bodies: Vec<_> = match &message {
         PeerMessage::Raft(Message::Append(append)) => append.entries.iter().map(|entry| &entry.body).collect(),

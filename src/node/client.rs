@@ -1,0 +1,82 @@
+//! The client role of an agent: membership, and servers that are asked; no consensus.
+
+use std::sync::Arc;
+
+use super::server::id_of;
+use super::{Plan, PoolSeat};
+use crate::agent::LocalFuture;
+use crate::membership::{Membership, Settings};
+use crate::runtime::mesh;
+use crate::runtime::task::{self, Task};
+use crate::store::Touched;
+use crate::store::model::Node;
+use crate::upstream::views::{ANSWER_LENGTH_MAX, HISTORY_HEADER, Keeper, Told};
+use crate::upstream::{Answer, Ask, Dialler, Upstream};
+
+/// The longest time since a server has heard its leader for which it counts as following it, milliseconds.
+const CURRENT_MS_MAX: u64 = 1000;
+
+/// A running client role.
+pub(super) struct ClientRole {
+    membership: Membership,
+    /// Ends with the reason why the agent cannot go on.
+    faulted: Option<LocalFuture<String>>,
+}
+
+/// Starts it.
+///
+/// # Errors
+/// For the operator: what is wrong with what the agent says of itself.
+pub(super) async fn start(plan: &Plan, pool: PoolSeat, node: &Node) -> Result<ClientRole, String> {
+    let settings = Settings::of(&plan.config.load(), id_of(node)?);
+    let membership = Membership::open(settings, pool.sockets, None, plan.roster.clone(), |_| {}).await?;
+    let running = membership.clone();
+    let joining = task::spawn(async move { running.run(pool.doorway).await });
+    let fault = "membership ended by a fault; the log says which";
+    let faulted: LocalFuture<String> =
+        Box::pin(async move { joining.await.unwrap_or_else(|| fault.to_owned()) });
+    Ok(ClientRole { membership, faulted: Some(faulted) })
+}
+
+/// Carries what this agent asks of servers, and keeps what was asked before, for as long as the tasks are kept.
+pub(super) fn ask(
+    plan: &Plan,
+    asker: (Dialler, Keeper),
+    node: &Node,
+    changes: Vec<mesh::Sender<Arc<Touched>>>,
+) -> Option<(Task<()>, Task<()>)> {
+    let (dialler, keeper) = asker;
+    let upstream = plan.upstream.clone()?;
+    let dialling = task::spawn(dialler.named(node.node.clone(), node.id.clone()).run());
+    let keeping =
+        task::spawn(keeper.run(Box::new(move |target| Box::pin(follow(upstream.clone(), target))), changes));
+    Some((dialling, keeping))
+}
+
+/// What a server says to a question of the keeper's.
+async fn follow(upstream: Upstream, target: String) -> Result<Told, String> {
+    let told = upstream.request(Ask::get(target)).await;
+    let Answer { status, headers, body } = told.map_err(|error| error.to_string())?;
+    let said = |name: &str| headers.get(name).unwrap_or_default().to_owned();
+    let age = said("X-Consul-Lastcontact").parse::<u64>();
+    let is_current = said("X-Consul-Knownleader") == "true" && age.is_ok_and(|ms| ms <= CURRENT_MS_MAX);
+    let history = said(HISTORY_HEADER);
+    let body = body.whole(ANSWER_LENGTH_MAX).await.map_err(|error| error.to_string())?;
+    Ok(Told { status, history, is_current, body })
+}
+
+impl ClientRole {
+    /// Ends with the reason why the agent cannot go on; asked for once.
+    pub fn take_fault(&mut self) -> LocalFuture<String> {
+        self.faulted.take().unwrap_or_else(|| Box::pin(std::future::pending()))
+    }
+
+    /// Tells everybody that the agent leaves.
+    pub fn leave(&self) -> LocalFuture<()> {
+        let membership = self.membership.clone();
+        Box::pin(async move {
+            tracing::info!(target: "agent.client", "client starting leave");
+            membership.leave().await;
+        })
+    }
+}
