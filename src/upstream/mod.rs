@@ -149,7 +149,8 @@ struct Counts {
 /// all have failed they are the ones that come back.
 pub fn servers_of(roster: &Roster, datacenter: &str) -> Vec<ServerAddress> {
     let here = |member: &&Arc<Member>| {
-        matches!(member.status, MemberStatus::Alive | MemberStatus::Failed) && member.datacenter() == datacenter
+        matches!(member.status, MemberStatus::Alive | MemberStatus::Failed)
+            && member.datacenter() == datacenter
     };
     let servers = roster.servers().filter(here);
     let address = |member: &Arc<Member>| {
