@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::server::id_of;
 use super::{Plan, PoolSeat};
-use crate::agent::LocalFuture;
+use crate::agent::{LocalFuture, LocalState};
 use crate::membership::{Membership, Roster, Settings};
 use crate::runtime::mesh;
+use crate::runtime::publish::Published;
 use crate::runtime::task::{self, Task};
 use crate::store::Touched;
 use crate::store::model::Node;
-use crate::upstream::views::{ANSWER_LENGTH_MAX, HISTORY_HEADER, Keeper, Told};
+use crate::upstream::views::{ANSWER_LENGTH_MAX, HISTORY_HEADER, Keeper, Own, Told};
 use crate::upstream::{Answer, Ask, Dialler, Upstream};
 
 /// The longest time since a server has heard its leader for which it counts as following it, milliseconds.
@@ -66,9 +67,22 @@ pub(super) fn ask(
     let (dialler, keeper) = asker;
     let upstream = plan.upstream.clone()?;
     let dialling = task::spawn(dialler.named(node.node.clone(), node.id.clone()).run_telling(met));
-    let keeping =
-        task::spawn(keeper.run(Box::new(move |target| Box::pin(follow(upstream.clone(), target))), changes));
+    let ask = Box::new(move |target| -> LocalFuture<_> { Box::pin(follow(upstream.clone(), target)) });
+    let keeping = task::spawn(keeper.run(ask, own_rows(plan.local.clone()), changes));
     Some((dialling, keeping))
+}
+
+/// What the agent knows of its own node, whenever that has changed.
+fn own_rows(local: Published<LocalState>) -> Own {
+    let mut told: Option<Arc<LocalState>> = None;
+    Box::new(move || {
+        let local = local.load_full();
+        if told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &local)) {
+            return None;
+        }
+        told = Some(local.clone());
+        Some(local.rows())
+    })
 }
 
 /// What a server says to a question of the keeper's.
