@@ -1,5 +1,6 @@
 //! The client role of an agent: membership, without consensus.
 
+use super::heed::heed;
 use super::server::id_of;
 use super::{Plan, PoolSeat};
 use crate::agent::LocalFuture;
@@ -19,10 +20,11 @@ pub(super) struct ClientRole {
 /// # Errors
 /// For the operator: what is wrong with what the agent says of itself.
 pub(super) async fn start(plan: &Plan, pool: PoolSeat, node: &Node) -> Result<ClientRole, String> {
-    let settings = Settings::of(&plan.config.load(), id_of(node)?);
-    let membership = Membership::open(settings, pool.sockets, None, plan.roster.clone(), |_| {}).await?;
+    let settings = Settings { heed: heed(plan), ..Settings::of(&plan.config.load(), id_of(node)?) };
+    let (sockets, roster, doorway) = (pool.sockets, plan.roster.clone(), pool.doorway);
+    let membership = Membership::open(settings, sockets, None, roster, doorway, |_| {}).await?;
     let running = membership.clone();
-    let joining = task::spawn(async move { running.run(pool.doorway).await });
+    let joining = task::spawn(async move { running.run().await });
     let fault = "membership ended by a fault; the log says which";
     let faulted: LocalFuture<String> =
         Box::pin(async move { joining.await.unwrap_or_else(|| fault.to_owned()) });

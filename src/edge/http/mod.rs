@@ -21,12 +21,14 @@ mod catalog_body;
 pub mod clock;
 pub mod connection;
 mod decode;
+pub mod event;
 pub mod exchange;
 pub mod filter;
 pub mod gzip;
 pub mod health;
 pub mod index;
 pub mod json;
+pub mod keyring;
 pub mod kv;
 pub mod limits;
 mod near;
@@ -159,8 +161,10 @@ pub fn routes() -> Router {
         agent_check::ROUTES,
         agent_service::ROUTES,
         catalog::ROUTES,
+        event::ROUTES,
         health::ROUTES,
         index::ROUTES,
+        keyring::ROUTES,
         kv::ROUTES,
         operator::ROUTES,
         services::ROUTES,
