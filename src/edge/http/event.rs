@@ -9,6 +9,7 @@ use muster_protocol::http::Method;
 use super::area::{name, reply};
 use super::exchange::{Handled, Outcome, Request, Response, Wait};
 use super::json::{Json, JsonWriter, name as framed};
+use super::operator::await_fresh;
 use super::router::Route;
 use super::{Edge, limits, query};
 use crate::config::Config;
@@ -28,7 +29,8 @@ const VERSION: u64 = 1;
 
 fn fire(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
-    query::known_datacenter(&config, request)?;
+    let options = query::read_options(&config, request)?;
+    edge.require_server()?;
     let name = name(request, "name")?;
     let filter = |parameter: &str| request.query.get(parameter).unwrap_or_default().to_owned();
     let filters = EventFilters { node: filter("node"), service: filter("service"), tag: filter("tag") };
@@ -36,6 +38,8 @@ fn fire(edge: &Rc<Edge>, request: &Request) -> Handled {
     let event = Event::new(name.into_string(), request.body.clone(), filters);
     let (edge, pretty) = (edge.clone(), query::pretty(&config, request));
     Ok(Outcome::later(async move {
+        // As in Consul: a cluster that has lost its leader says so, rather than that all is well.
+        await_fresh(&edge, options.freshness).await?;
         let fired = edge.membership().fire(event.clone()).await;
         fired.map(|()| reply(pretty, &event)).map_err(|why| {
             let segment = "error broadcasting event to segment \"\"";
