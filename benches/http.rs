@@ -104,7 +104,7 @@ fn requests(c: &mut Criterion) {
     let policy = Policy::new(config.load_full());
     let router = routes();
     let date = http_date(0);
-    let moment = |epoch| Moment { date: &date, second: 0, extra: &policy.extra_head, epoch };
+    let moment = |epoch| Moment { date: &date, second: 0, extra: policy.extra_head(Peer::Unix), epoch };
     let shown = Freshness::Leader.confirmed();
 
     let mut cache = Cache::default();

@@ -35,6 +35,16 @@ pub enum Counter {
     RaftCandidate,
     /// It began to follow, or to wait for a leader.
     RaftFollower,
+    /// Requests of this agent to servers.
+    ClientRpc,
+    /// Those of them that were not answered.
+    ClientRpcFailed,
+    /// Those of them that this agent did not let through.
+    ClientRpcExceeded,
+    /// Connections of agents that this server has taken.
+    RpcAcceptConn,
+    /// Requests of agents that this server has taken.
+    RpcRequest,
 }
 
 /// Lengths of time sampled.
@@ -50,6 +60,8 @@ pub enum Sample {
     FsmAutopilot,
     /// One step of a restore applied.
     FsmRestore,
+    /// Applied writes of coordinates.
+    FsmCoordinates,
     /// One run of a check.
     CheckRun,
     /// One question about our domain answered over DNS.
@@ -64,7 +76,7 @@ pub enum Sample {
     RaftTurn,
 }
 
-const COUNTERS: [&str; Counter::RaftFollower as usize + 1] = [
+const COUNTERS: [&str; Counter::RpcRequest as usize + 1] = [
     "raft.apply",
     "dns.queries",
     "agent.check.runs",
@@ -72,6 +84,11 @@ const COUNTERS: [&str; Counter::RaftFollower as usize + 1] = [
     "raft.state.leader",
     "raft.state.candidate",
     "raft.state.follower",
+    "client.rpc",
+    "client.rpc.failed",
+    "client.rpc.exceeded",
+    "rpc.accept_conn",
+    "rpc.request",
 ];
 const SAMPLES: [&str; Sample::RaftTurn as usize + 1] = [
     "fsm.register",
@@ -79,6 +96,7 @@ const SAMPLES: [&str; Sample::RaftTurn as usize + 1] = [
     "fsm.kvs",
     "fsm.autopilot",
     "fsm.restore",
+    "fsm.coordinate.batch-update",
     "agent.check.run",
     "dns.domain_query",
     "dns.ptr_query",

@@ -30,9 +30,11 @@ use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError}
 use crate::runtime::net::{BindError, Listener};
 use crate::runtime::publish::Published;
 use crate::runtime::tally::Tally;
-use crate::runtime::{memory, mesh, preflight, process, task};
+use crate::runtime::{mesh, preflight, process, task};
+use crate::server::rpc::{GUESTS_WAITING_MAX, Guest};
 use crate::store::{State, Touched};
 use crate::upstream::views::{self, Keeper, Views};
+use crate::upstream::{self, Dialler, Upstream};
 use doors::Doors;
 
 /// Batches of changes that wait for an edge core; the control core waits for one that lags further behind.
@@ -87,7 +89,6 @@ pub type Reload = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 /// See [`Failure`].
 pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
     preflight::raise_limits();
-    memory::use_small_pages();
     let _data_dir = match &config.data_dir {
         Some(folder) => Some(identity::lock_data_dir(folder).map_err(Failure::DataDir)?),
         None => None,
@@ -177,6 +178,8 @@ struct Plan {
     state: Published<State>,
     local: Published<LocalState>,
     proposals: Proposals,
+    /// The way to the servers, on an agent that is none.
+    upstream: Option<Upstream>,
     /// On a client.
     views: Option<Views>,
     roster: Published<Roster>,
@@ -197,8 +200,8 @@ struct Control {
     pool: PoolSeat,
     /// None on a client.
     server: Option<server::Seat>,
-    /// What keeps the state of a client.
-    keeper: Option<Keeper>,
+    /// What asks the servers of a client, and what keeps its state.
+    asker: Option<(Dialler, Keeper)>,
     doorway: Doorway,
     changes: Vec<mesh::Sender<Arc<Touched>>>,
 }
@@ -212,6 +215,8 @@ struct PoolSeat {
 /// What one edge core alone owns.
 struct EdgeSeat {
     doors: Doors,
+    /// Agents' connections, on a server.
+    guests: Option<mesh::Receiver<Guest>>,
     changes: mesh::Receiver<Arc<Touched>>,
 }
 
@@ -224,23 +229,34 @@ impl Plan {
         gossip: membership::Sockets,
         links: Option<Listener>,
     ) -> Plan {
-        let (proposals, state, server, views) = match links {
+        let roster = Published::new(Roster::default());
+        let mut guests = Vec::new();
+        let mut client = None;
+        let (proposals, state, server) = match links {
             Some(links) => {
                 let (proposals, state, opening) = consensus::door();
-                (proposals, state, Some(server::Seat { opening, links }), None)
+                let (senders, receivers) = doors.iter().map(|_| mesh::channel(GUESTS_WAITING_MAX)).unzip();
+                guests = receivers;
+                (proposals, state, Some(server::Seat { opening, links, guests: senders }))
             }
             None => {
                 let (views, state, keeper) = views::views();
-                (Proposals::without_server(), state, None, Some((views, keeper)))
+                let (upstream, dialler) = ask_servers(&config, &roster);
+                client = Some(((upstream, views), (dialler, keeper)));
+                (Proposals::without_server(), state, None)
             }
         };
         let (members, doorway_of_pool) = membership::door();
         let pool = PoolSeat { sockets: gossip, doorway: doorway_of_pool };
-        let (views, keeper) = views.unzip();
+        let (handles, asker) = client.unzip();
+        let (upstream, views) = handles.unzip();
+        let mut guests = guests.into_iter();
         let (door, doorway) = agent::door();
         let (senders, receivers): (Vec<_>, Vec<_>) =
             doors.iter().map(|_| mesh::channel(CHANGES_WAITING_MAX)).unzip();
-        let seats = doors.into_iter().zip(receivers).map(|(doors, changes)| EdgeSeat { doors, changes });
+        let seats = doors.into_iter().zip(receivers);
+        let seats = seats.map(|(doors, changes)| EdgeSeat { doors, guests: guests.next(), changes });
+        let seats: Vec<EdgeSeat> = seats.collect();
         let local = LocalState::of_node(&config.node_name);
         Plan {
             layout,
@@ -249,18 +265,33 @@ impl Plan {
             state,
             local: Published::new(local),
             proposals,
+            upstream,
             views,
-            roster: Published::new(Roster::default()),
+            roster,
             door,
             members,
             shutdown: Shutdown::new(),
             ready: Shutdown::new(),
             ending: Ending::default(),
-            control: PerCore::new(vec![Control { pool, server, keeper, doorway, changes: senders }]),
-            edges: PerCore::new(seats.collect::<Vec<_>>()),
+            control: PerCore::new(vec![Control { pool, server, asker, doorway, changes: senders }]),
+            edges: PerCore::new(seats),
             clients: Tally::new(),
         }
     }
+}
+
+/// The way to the servers that the roster names.
+fn ask_servers(config: &Config, roster: &Published<Roster>) -> (Upstream, Dialler) {
+    let settings = upstream::Settings {
+        node: config.node_name.clone(),
+        id: String::new(),
+        datacenter: config.datacenter.clone(),
+        from: None,
+    };
+    let (known, members, datacenter) = (roster.clone(), roster.clone(), config.datacenter.clone());
+    let (upstream, dialler) =
+        Upstream::new(settings, move || upstream::servers_of(&known.load(), &datacenter));
+    (upstream, dialler.among(move || members.load().len()))
 }
 
 async fn core_main(plan: Plan, core: CoreId) {
@@ -296,7 +327,7 @@ impl Drop for EndTogether {
 }
 
 async fn run_edge(plan: Plan, seat: EdgeSeat) {
-    let EdgeSeat { doors, changes } = seat;
+    let EdgeSeat { doors, guests, changes } = seat;
     // Clients wait in the listeners' backlogs meanwhile.
     let _ = cores::either(plan.ready.raised(), plan.shutdown.raised()).await;
     let edge = http::Edge::new(
@@ -311,14 +342,15 @@ async fn run_edge(plan: Plan, seat: EdgeSeat) {
         Some(views) => Leadership::Views(views),
         None => Leadership::Real(plan.proposals),
     };
-    let edge = Rc::new(edge.with_leadership(leadership.clone()));
+    let edge = edge.with_leadership(leadership.clone());
+    let edge = Rc::new(edge.with_upstream(plan.upstream.clone()));
     let shutdown = plan.shutdown.clone();
     let dns = task::spawn(async move {
         dns::serve(plan.config, plan.state, leadership, doors.dns, async move { shutdown.raised().await })
             .await;
     });
     let server = http::server::Server::new(edge, http::routes(), doors.http, plan.clients);
-    server.run(changes, plan.shutdown).await;
+    server.with_guests(guests).run(changes, plan.shutdown).await;
     dns.await;
 }
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::catalog::Catalog;
 use super::door::Doorway;
 use super::error::AgentError;
 use super::files::Files;
@@ -25,13 +26,11 @@ use super::persist::StoredState;
 use super::registry::{FileChange, Registry, Rules};
 use crate::config::Config;
 use crate::config::definition::{CheckDefinition, ServiceDefinition};
-use crate::consensus::Proposals;
 use crate::health::alias;
 use crate::health::tls::TlsConfigs;
 use crate::runtime::bell::{Bell, Turns};
 use crate::runtime::publish::Published;
 use crate::runtime::{cores, mesh, task, time};
-use crate::store::State;
 use crate::store::model::Node;
 
 /// Most `?hash=` queries that wait at a time; further ones are answered at once with what there is.
@@ -64,10 +63,8 @@ pub struct Parts {
     pub node: Node,
     /// Where the view of the registry goes.
     pub local: Published<LocalState>,
-    /// What the servers hold.
-    pub state: Published<State>,
-    /// The way to change it.
-    pub proposals: Proposals,
+    /// What the servers hold, and the way to change it.
+    pub catalog: Catalog,
     /// The process around.
     pub hooks: Hooks,
 }
@@ -86,8 +83,7 @@ struct Inner {
     /// Files are written by one task at a time, so that what happened last is written last.
     writing: Turns,
     local: Published<LocalState>,
-    state: Published<State>,
-    proposals: Proposals,
+    catalog: Catalog,
     hooks: Hooks,
     tls: TlsConfigs,
     /// The clock has to look at its next deadline again.
@@ -99,7 +95,6 @@ struct Inner {
     hash_waiters: RefCell<Vec<HashWaiter>>,
     states: RefCell<BTreeMap<String, StoredState>>,
     states_bell: Bell,
-    server: bool,
     ae_interval: Duration,
 }
 
@@ -222,27 +217,36 @@ async fn write_states(inner: Rc<Inner>) {
 
 /// Aliases of other nodes follow the catalog.
 async fn follow_remote_aliases(inner: Rc<Inner>) {
-    let mut seen = 0;
+    let mut seen = BTreeMap::new();
     loop {
         time::sleep(REMOTE_ALIAS_INTERVAL).await;
-        let state = inner.state.load_full();
         let aliases: Vec<_> = {
             let registry = inner.registry.borrow();
             let all = registry.remote_aliases();
             all.map(|(id, node, service)| (id.to_owned(), node.to_owned(), service.to_owned())).collect()
         };
-        if aliases.is_empty() || state.index() == seen {
+        if aliases.is_empty() || !inner.catalog.is_known() {
             continue;
         }
-        seen = state.index();
-        let now = time::now();
+        let mut changed = false;
         for (id, node, service) in aliases {
-            let exists = state.node_service(&node, &service).is_some();
-            let checks: Vec<_> = state.node_checks(&node).cloned().collect();
-            let finding = alias::evaluate(&node, &service, exists, checks.iter().map(AsRef::as_ref));
-            inner.registry.borrow_mut().set_alias(now, &id, finding);
+            // What cannot be learned now stays as it was last known.
+            let Ok(stamp) = inner.catalog.stamp(&node).await else { continue };
+            let key = (id, node, service);
+            if seen.get(&key) == Some(&stamp) {
+                continue;
+            }
+            let (id, node, service) = &key;
+            let Ok(held) = inner.catalog.holding(node).await else { continue };
+            let exists = held.services.iter().any(|row| row.id == *service);
+            let finding = alias::evaluate(node, service, exists, held.checks.iter());
+            inner.registry.borrow_mut().set_alias(time::now(), id, finding);
+            seen.insert(key, stamp);
+            changed = true;
         }
-        inner.changed();
+        if changed {
+            inner.changed();
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`registry`] is the pure heart; [`driver`] moves it on the control core; other cores read the published
 //! [`LocalState`] and ask for changes through the [`Door`].
 
+pub mod catalog;
 pub mod door;
 pub mod driver;
 pub mod error;
@@ -14,6 +15,7 @@ pub mod plan;
 pub mod registry;
 pub mod sync;
 
+pub use catalog::Catalog;
 pub use door::{Door, Doorway, door};
 pub use driver::{Agent, Hooks, LocalFuture, Parts};
 pub use error::AgentError;

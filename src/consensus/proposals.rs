@@ -49,6 +49,8 @@ pub(super) struct Proposal {
     pub encoded: Encoded,
     pub answer: OneSender<Result<Applied, ProposeError>>,
     pub room: Room,
+    /// It may wait for others of its kind.
+    pub lazy: bool,
 }
 
 /// A share of [`QUEUE_BYTES_MAX`], given back when dropped.
@@ -95,14 +97,29 @@ impl Proposals {
     /// See [`ProposeError`].
     pub async fn propose(&self, command: &Command) -> Result<Applied, ProposeError> {
         let handle = self.0.as_deref().ok_or(ProposeError::NoServers)?;
-        let encoded = Encoded::of(command);
-        let length = encoded.bytes().len();
-        if length > COMMAND_LENGTH_MAX {
-            return Err(ProposeError::TooLarge { length, max: COMMAND_LENGTH_MAX });
+        let (job, applied) = handle.proposal(Encoded::of(command), false)?;
+        handle.hand_over(job, applied).await?
+    }
+
+    /// Proposes writes of agents, in order; they are under way together, and may wait a moment for those of other agents. As
+    /// many outcomes as writes.
+    pub async fn propose_lazily(&self, writes: Vec<Encoded>) -> Vec<Result<Applied, ProposeError>> {
+        let Some(handle) = self.0.as_deref() else { return vec![Err(ProposeError::NoServers); writes.len()] };
+        let begun: Vec<_> = writes
+            .into_iter()
+            .map(|encoded| {
+                let (job, applied) = handle.proposal(encoded, true)?;
+                handle.begin(job).map(|()| applied)
+            })
+            .collect();
+        let mut outcomes = Vec::with_capacity(begun.len());
+        for write in begun {
+            outcomes.push(match write {
+                Ok(applied) => applied.await.unwrap_or(Err(ProposeError::Stopping)),
+                Err(refused) => Err(refused),
+            });
         }
-        let room = Room::take(&handle.waiting, length).ok_or(ProposeError::TooBusy)?;
-        let (answer, applied) = mesh::oneshot();
-        handle.hand_over(Job::Propose(Proposal { encoded, answer, room }), applied).await?
+        outcomes
     }
 
     /// Waits until the published state holds everything that was acknowledged before the call, by whichever server. A
@@ -180,13 +197,30 @@ impl Proposals {
     }
 }
 
+/// The way back of a write.
+type Applying = OneReceiver<Result<Applied, ProposeError>>;
+
 impl Handle {
-    async fn hand_over<T: Send>(&self, job: Job, answer: OneReceiver<T>) -> Result<T, ProposeError> {
-        match self.jobs.try_send(job) {
-            Ok(()) => answer.await.ok_or(ProposeError::Stopping),
-            Err(Full::Full(_)) => Err(ProposeError::TooBusy),
-            Err(Full::Closed(_)) => Err(ProposeError::Stopping),
+    fn proposal(&self, encoded: Encoded, lazy: bool) -> Result<(Job, Applying), ProposeError> {
+        let length = encoded.bytes().len();
+        if length > COMMAND_LENGTH_MAX {
+            return Err(ProposeError::TooLarge { length, max: COMMAND_LENGTH_MAX });
         }
+        let room = Room::take(&self.waiting, length).ok_or(ProposeError::TooBusy)?;
+        let (answer, applied) = mesh::oneshot();
+        Ok((Job::Propose(Proposal { encoded, answer, room, lazy }), applied))
+    }
+
+    fn begin(&self, job: Job) -> Result<(), ProposeError> {
+        self.jobs.try_send(job).map_err(|refused| match refused {
+            Full::Full(_) => ProposeError::TooBusy,
+            Full::Closed(_) => ProposeError::Stopping,
+        })
+    }
+
+    async fn hand_over<T: Send>(&self, job: Job, answer: OneReceiver<T>) -> Result<T, ProposeError> {
+        self.begin(job)?;
+        answer.await.ok_or(ProposeError::Stopping)
     }
 }
 

@@ -35,7 +35,7 @@ use super::proposals::{Job, Proposal, Room};
 use super::replica::{self, Effect, Input, Kinds, Replica};
 use super::standing::Role;
 pub use edges::Edges;
-use gathering::Gathering;
+use gathering::{Gathering, Lazy};
 use sections::{Loading, Sections};
 
 /// Orders and applies what is proposed. Dropping it, or its future, ends all waiting writers as stopping.
@@ -60,6 +60,7 @@ pub struct Runner {
     effects: Vec<Effect>,
     alarm: Option<Pin<Box<Sleep>>>,
     gathering: Gathering,
+    lazy: Lazy,
     /// No handle is left.
     closed: bool,
     /// To be removed when the replica has started.
@@ -105,6 +106,7 @@ impl Runner {
             effects: Vec::with_capacity(BATCH_MAX),
             alarm: None,
             gathering: Gathering::default(),
+            lazy: Lazy::default(),
             closed: false,
             remove_when_started: None,
             presumed: false,
@@ -319,9 +321,17 @@ impl Runner {
             return;
         }
         let mut taken = 0;
+        for proposal in self.lazy.poll(cx, self.turned) {
+            self.begin(Job::Propose(proposal));
+            taken += 1;
+        }
         // Past the limit jobs stay in their queue, and past that one's limit writers are told to come again.
-        while self.waiting.len() < UNDER_WAY_MAX {
+        while self.waiting.len() + self.lazy.len() < UNDER_WAY_MAX {
             match self.jobs.poll_recv(cx) {
+                Poll::Ready(Some(Job::Propose(proposal))) if proposal.lazy => {
+                    let Some(proposal) = self.lazy.take(cx, proposal, self.turned) else { continue };
+                    self.begin(Job::Propose(proposal));
+                }
                 Poll::Ready(Some(job)) => self.begin(job),
                 Poll::Ready(None) => {
                     self.closed = true;
@@ -336,7 +346,7 @@ impl Runner {
 
     fn begin(&mut self, job: Job) {
         let input = match job {
-            Job::Propose(Proposal { encoded, answer, room }) => {
+            Job::Propose(Proposal { encoded, answer, room, .. }) => {
                 let token = self.waiting.insert(Waiter::Write(answer, room, self.turned));
                 Input::Propose { token, body: encoded.into_bytes() }
             }
@@ -445,8 +455,8 @@ fn counter(role: Role) -> Counter {
 
 /// Counts what a step has applied; the step's time is shared out among its writes.
 fn count(kinds: Kinds, took: Duration) {
-    let Kinds { kv, register, deregister, autopilot, restore } = kinds;
-    let all = kv + register + deregister + autopilot + restore;
+    let Kinds { kv, register, deregister, autopilot, restore, coordinates } = kinds;
+    let all = kv + register + deregister + autopilot + restore + coordinates;
     metrics::count(Counter::RaftApply, all);
     let share = |some: u64| took.mul_f64(some as f64 / all.max(1) as f64);
     metrics::samples(Sample::FsmKvs, kv, share(kv));
@@ -454,6 +464,7 @@ fn count(kinds: Kinds, took: Duration) {
     metrics::samples(Sample::FsmDeregister, deregister, share(deregister));
     metrics::samples(Sample::FsmAutopilot, autopilot, share(autopilot));
     metrics::samples(Sample::FsmRestore, restore, share(restore));
+    metrics::samples(Sample::FsmCoordinates, coordinates, share(coordinates));
 }
 
 /// The configuration of no cluster, for whoever has no links.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use muster_protocol::gossip::keyring::{self, Tally};
 
 use super::events::{Event, EventLog};
-use crate::runtime::publish::Published;
 use crate::runtime::mesh::{self, OneSender, Receiver, Sender};
+use crate::runtime::publish::Published;
+use crate::store::command::Place;
 
 /// Requests that wait for the control core. Operators make them by hand; past it they are refused as too busy.
 const REQUESTS_MAX: usize = 64;
@@ -36,6 +37,7 @@ pub(super) enum Request {
     WanKeyring { request: Keys, reply: OneSender<Tally> },
     Fire { event: Event, reply: OneSender<Result<(), String>> },
     NextEvent { seen: u64, reply: OneSender<()> },
+    Locate { place: Place, reply: OneSender<Result<(), String>> },
 }
 
 /// Why nobody was joined: one line for each address.
@@ -106,6 +108,14 @@ impl Door {
     /// It is too long, or cannot be told.
     pub async fn fire(&self, event: Event) -> Result<(), String> {
         self.ask(|reply| Request::Fire { event, reply }).await?
+    }
+
+    /// Has a server write where a node is, soon.
+    ///
+    /// # Errors
+    /// Too much waits.
+    pub async fn locate(&self, place: Place) -> Result<(), String> {
+        self.ask(|reply| Request::Locate { place, reply }).await?
     }
 
     /// The events that this agent has heeded.

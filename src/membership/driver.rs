@@ -17,7 +17,7 @@ use super::memory::{self, Memory};
 use super::roster::Roster;
 use super::settings::{Own, Settings, Sockets};
 use super::streams::{self, Kind};
-use super::{begin, founding, join, keys, news};
+use super::{begin, founding, join, keys, news, places};
 use crate::runtime::bell::{Bell, Turns};
 use crate::runtime::mesh::OneSender;
 use crate::runtime::net::{Listener, Peer, Stream, Udp};
@@ -41,7 +41,7 @@ const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// The membership of one agent, on the control core. Clones are handles to the same.
 #[derive(Clone)]
-pub struct Membership(Rc<Inner>);
+pub struct Membership(pub(super) Rc<Inner>);
 
 pub(super) struct Inner {
     pub settings: Settings,
@@ -76,6 +76,8 @@ pub(super) struct Inner {
     /// Questions under way, each with its token and, once it is asked, its name.
     pub(super) asking: RefCell<Vec<(u64, Option<QueryId>, keys::Asking)>>,
     pub(super) tokens: Cell<u64>,
+    /// What a server is told of where nodes are.
+    pub(super) places: RefCell<places::Waiting>,
     pub(super) wan_keyring: RefCell<Option<Keyring>>,
     /// Events that this agent heeds.
     pub(super) events: Published<EventLog>,
@@ -144,6 +146,7 @@ impl Membership {
             effects: RefCell::default(),
             asking: RefCell::default(),
             tokens: Cell::new(0),
+            places: RefCell::default(),
             wan_keyring: RefCell::new(keyrings.wan),
             events,
             listeners: RefCell::default(),
@@ -167,6 +170,7 @@ impl Membership {
             task::spawn(obey(inner.clone(), doorway)),
             task::spawn(begin::run(inner.clone())),
             task::spawn(remember(inner.clone())),
+            task::spawn(places::run(inner.clone())),
             task::spawn(join::rejoin(inner.clone(), inner.remembered.members.clone())),
         ];
         join::as_configured(&inner).await
@@ -433,6 +437,9 @@ async fn obey(inner: Rc<Inner>, mut doorway: Doorway) {
                 let _ = reply.send(fired.map_err(|why| why.to_string()));
             }
             Request::NextEvent { seen, reply } => inner.await_event(seen, reply),
+            Request::Locate { place, reply } => {
+                let _ = reply.send(inner.places.borrow_mut().take(place));
+            }
         }
     }
 }

@@ -67,7 +67,8 @@ fn path(settings: &Settings, file: &str) -> Option<PathBuf> {
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Keyring, String> {
-    let wrong = |why: &str| format!("{} is no keyring: {why}; it is a JSON list of keys in base64", path.display());
+    let wrong =
+        |why: &str| format!("{} is no keyring: {why}; it is a JSON list of keys in base64", path.display());
     let texts: Vec<String> = serde_json::from_slice(bytes).map_err(|error| wrong(&error.to_string()))?;
     let mut keys = Vec::new();
     for text in texts {
@@ -108,7 +109,10 @@ impl Inner {
         let asking = Asking { tally: Tally::new(members), reply };
         self.asking.borrow_mut().push((token, None, asking));
         let payload = request.encode().into();
-        self.step(Input::Ask { token, draft: Draft { name: QUERY.to_owned(), payload, relays, ..Draft::default() } });
+        self.step(Input::Ask {
+            token,
+            draft: Draft { name: QUERY.to_owned(), payload, relays, ..Draft::default() },
+        });
     }
 
     /// Takes what has become of a question.

@@ -74,7 +74,13 @@ impl Inner {
     /// Keeps an event that this agent heeds, and tells who waits for one.
     pub fn take_event(&self, heard: &UserEvent) {
         let Some(event) = Event::read(heard) else {
-            log!(self, debug, serf, "serf: an event '{}' of a kind that is not known is passed over", heard.name);
+            log!(
+                self,
+                debug,
+                serf,
+                "serf: an event '{}' of a kind that is not known is passed over",
+                heard.name
+            );
             return;
         };
         if !(self.settings.heed)(&event.filters) {

@@ -1,18 +1,33 @@
-//! The client role of an agent: membership, without consensus.
+//! The client role of an agent: membership, and servers that are asked; no consensus.
+
+use std::sync::Arc;
+
+use muster_protocol::http::Method;
+use serde_json::json;
 
 use super::heed::heed;
 use super::server::id_of;
 use super::{Plan, PoolSeat};
 use crate::agent::LocalFuture;
-use crate::membership::{Membership, Settings};
-use crate::runtime::task;
+use crate::config::Config;
+use crate::membership::{self, Membership, Settings};
+use crate::runtime::random::Rng;
+use crate::runtime::task::{self, Task};
+use crate::runtime::{mesh, time};
+use crate::store::Touched;
 use crate::store::model::Node;
+use crate::upstream::views::{ANSWER_LENGTH_MAX, HISTORY_HEADER, Keeper, Told};
+use crate::upstream::{Answer, Ask, Dialler, Payload, Upstream};
+
+/// The longest time since a server has heard its leader for which it counts as following it, milliseconds.
+const CURRENT_MS_MAX: u64 = 1000;
 
 /// A running client role.
 pub(super) struct ClientRole {
     membership: Membership,
     /// Ends with the reason why the agent cannot go on.
     faulted: Option<LocalFuture<String>>,
+    _telling: Option<Task<()>>,
 }
 
 /// Starts it.
@@ -25,10 +40,69 @@ pub(super) async fn start(plan: &Plan, pool: PoolSeat, node: &Node) -> Result<Cl
     let membership = Membership::open(settings, sockets, None, roster, doorway, |_| {}).await?;
     let running = membership.clone();
     let joining = task::spawn(async move { running.run().await });
+    let telling = plan.upstream.clone().map(|upstream| {
+        let (config, membership) = (plan.config.load_full(), membership.clone());
+        task::spawn(tell_place(membership, upstream, config))
+    });
     let fault = "membership ended by a fault; the log says which";
     let faulted: LocalFuture<String> =
         Box::pin(async move { joining.await.unwrap_or_else(|| fault.to_owned()) });
-    Ok(ClientRole { membership, faulted: Some(faulted) })
+    Ok(ClientRole { membership, faulted: Some(faulted), _telling: telling })
+}
+
+/// Carries what this agent asks of servers, and keeps what was asked before, for as long as the tasks are kept.
+pub(super) fn ask(
+    plan: &Plan,
+    asker: (Dialler, Keeper),
+    node: &Node,
+    changes: Vec<mesh::Sender<Arc<Touched>>>,
+) -> Option<(Task<()>, Task<()>)> {
+    let (dialler, keeper) = asker;
+    let upstream = plan.upstream.clone()?;
+    let dialling = task::spawn(dialler.named(node.node.clone(), node.id.clone()).run());
+    let keeping =
+        task::spawn(keeper.run(Box::new(move |target| Box::pin(follow(upstream.clone(), target))), changes));
+    Some((dialling, keeping))
+}
+
+/// Tells the servers where this agent is, when it has moved.
+async fn tell_place(membership: Membership, upstream: Upstream, config: Arc<Config>) {
+    let (mut random, mut told) = (Rng::seeded(), membership::Told::default());
+    loop {
+        time::sleep(membership.look_interval(&mut random)).await;
+        let before = told;
+        let Some(at) = told.news(membership.coordinate()) else { continue };
+        let body = json!({
+            "Node": config.node_name, "Segment": config.segment,
+            "Coord": {"Vec": at.position, "Error": at.error, "Adjustment": at.adjustment, "Height": at.height},
+        });
+        let ask = Ask {
+            method: Method::Put,
+            target: "/v1/coordinate/update".to_owned(),
+            headers: Vec::new(),
+            body: Payload::Whole(body.to_string().into()),
+        };
+        match upstream.request(ask).await {
+            Ok(answer) if answer.status == 200 => {}
+            Ok(answer) => tracing::debug!("agent: the coordinate is not taken: status {}", answer.status),
+            Err(why) => {
+                tracing::debug!("agent: the coordinate is not told: {why}");
+                told = before;
+            }
+        }
+    }
+}
+
+/// What a server says to a question of the keeper's.
+async fn follow(upstream: Upstream, target: String) -> Result<Told, String> {
+    let told = upstream.request(Ask::get(target)).await;
+    let Answer { status, headers, body } = told.map_err(|error| error.to_string())?;
+    let said = |name: &str| headers.get(name).unwrap_or_default().to_owned();
+    let age = said("X-Consul-Lastcontact").parse::<u64>();
+    let is_current = said("X-Consul-Knownleader") == "true" && age.is_ok_and(|ms| ms <= CURRENT_MS_MAX);
+    let history = said(HISTORY_HEADER);
+    let body = body.whole(ANSWER_LENGTH_MAX).await.map_err(|error| error.to_string())?;
+    Ok(Told { status, history, is_current, body })
 }
 
 impl ClientRole {

@@ -9,11 +9,9 @@ use std::time::Duration;
 use super::client::ClientRole;
 use super::server::ServerRole;
 use super::{Control, Plan, client, server, signals};
-use crate::agent::{Agent, Hooks, LocalFuture, Parts, identity};
-use crate::consensus::ProposeError;
+use crate::agent::{Agent, Catalog, Hooks, LocalFuture, Parts, identity};
 use crate::runtime::{blocking, cores, memory, process, task, time};
 use crate::store::model::Node;
-use crate::upstream::views::Ask;
 
 /// So long after the start an agent has joined, elected and loaded what it will.
 const SETTLED: Duration = Duration::from_secs(15);
@@ -54,14 +52,18 @@ impl Part {
 pub(super) async fn run(plan: Plan, control: Control) {
     let _signals = task::spawn(signals::obey(plan.clone()));
     let _orphans = task::spawn(reap_orphans());
-    let Control { pool, server: seat, keeper, doorway, changes } = control;
-    let _keeper = keeper.map(|keeper| task::spawn(keeper.run(nobody(), changes.clone())));
+    let Control { pool, server: seat, asker, doorway, changes } = control;
     let role = Role::default();
+    // Ends with this function.
+    let mut _asking = None;
     let starting = async {
         let node = settle_node(&plan).await?;
         let started = match seat {
             Some(seat) => Part::Server(server::start(&plan, seat, pool, &node, changes).await?),
-            None => Part::Client(client::start(&plan, pool, &node).await?),
+            None => {
+                _asking = asker.map(|asker| client::ask(&plan, asker, &node, changes));
+                Part::Client(client::start(&plan, pool, &node).await?)
+            }
         };
         role.replace(Some(started));
         start_agent(&plan, node, &role).await
@@ -98,11 +100,6 @@ pub(super) async fn run(plan: Plan, control: Control) {
     }
 }
 
-/// A client agent knows no server yet.
-fn nobody() -> Ask {
-    Box::new(|_| Box::pin(async { Err(ProposeError::NoServers.to_string()) }))
-}
-
 async fn settle_node(plan: &Plan) -> Result<Node, String> {
     let config = plan.config.load_full();
     let id = identity::node_id(&config).await;
@@ -115,8 +112,10 @@ async fn start_agent(plan: &Plan, node: Node, role: &Role) -> Result<Agent, Stri
         config: plan.config.load_full(),
         node,
         local: plan.local.clone(),
-        state: plan.state.clone(),
-        proposals: plan.proposals.clone(),
+        catalog: match &plan.upstream {
+            None => Catalog::Local { proposals: plan.proposals.clone(), state: plan.state.clone() },
+            Some(upstream) => Catalog::Remote { upstream: upstream.clone(), roster: plan.roster.clone() },
+        },
         hooks: hooks(plan, role),
     });
     agent.await

@@ -52,11 +52,7 @@ mod tests {
 
     #[test]
     fn filters_are_about_the_node_its_services_and_their_tags() {
-        let row = Service {
-            name: "web".into(),
-            tags: vec!["blue".to_owned()].into(),
-            ..Service::default()
-        };
+        let row = Service { name: "web".into(), tags: vec!["blue".to_owned()].into(), ..Service::default() };
         let service = LocalService {
             row: Arc::new(row),
             source: Source::Local,
@@ -66,8 +62,7 @@ mod tests {
         let mut local = LocalState::of_node("node1");
         local.services.insert("web".into(), Arc::new(service));
         let heeds = |node: &str, service: &str, tag: &str| {
-            let filters =
-                EventFilters { node: node.into(), service: service.into(), tag: tag.into() };
+            let filters = EventFilters { node: node.into(), service: service.into(), tag: tag.into() };
             heeds(&local, &filters)
         };
         assert_eq!(heeds("", "", ""), Some(true));

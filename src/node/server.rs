@@ -22,6 +22,7 @@ use crate::server::leader::Duties;
 use crate::server::leave;
 use crate::server::links::{self, Links};
 use crate::server::recovery::Recovery;
+use crate::server::rpc::{Guest, Host, Reception};
 use crate::store::Touched;
 use crate::store::model::Node;
 
@@ -29,6 +30,8 @@ use crate::store::model::Node;
 pub(super) struct Seat {
     pub opening: Opening,
     pub links: Listener,
+    /// Where agents' connections go: one for each edge core.
+    pub guests: Vec<mesh::Sender<Guest>>,
 }
 
 /// A running server role.
@@ -38,6 +41,7 @@ pub(super) struct ServerRole {
     proposals: Proposals,
     membership: Membership,
     links: Links,
+    reception: Rc<Reception>,
     /// Ends with the reason why the server cannot go on.
     faulted: Option<LocalFuture<String>>,
     _duties: Task<()>,
@@ -65,6 +69,10 @@ pub(super) async fn start(
     let (events, incoming) = mesh::channel(links::EVENTS_MAX);
     let links = Links::new(own(&config, id), cluster.clone(), events);
     let consensus = task::spawn(runner.run(changes, Rc::new(links.clone()), incoming));
+    let host =
+        Host { name: config.node_name.clone(), id: id.to_string(), datacenter: config.datacenter.clone() };
+    let reception = Rc::new(Reception::new(host, plan.config.clone(), seat.guests));
+    links.receive_agents(reception.clone());
     links.listen(seat.links);
     if let Some(recovery) = recovery {
         let proposals = plan.proposals.clone();
@@ -97,7 +105,7 @@ pub(super) async fn start(
         .await
     });
     let drain = config.performance.leave_drain_time;
-    Ok(ServerRole { drain, proposals, membership, links, faulted: Some(faulted), _duties: duties })
+    Ok(ServerRole { drain, proposals, membership, links, reception, faulted: Some(faulted), _duties: duties })
 }
 
 impl ServerRole {
@@ -109,7 +117,11 @@ impl ServerRole {
     /// Leaves the cluster: the lead goes to somebody else, everybody is told, and the leader takes this server out.
     pub fn leave(&self) -> LocalFuture<()> {
         let (drain, proposals, membership) = (self.drain, self.proposals.clone(), self.membership.clone());
-        Box::pin(async move { leave::leave(&proposals, drain, membership.leave()).await })
+        let reception = self.reception.clone();
+        Box::pin(async move {
+            reception.leave().await;
+            leave::leave(&proposals, drain, membership.leave()).await;
+        })
     }
 
     /// Ends its connections.

@@ -1,14 +1,37 @@
 //! How the process uses memory beside what it allocates.
 
 use std::ffi::{c_int, c_void};
+use std::sync::{Mutex, PoisonError};
 
-/// Has memory come in small pages, here and in the programs that checks run. The allocator asks for huge ones, and the kernel clears all of
-/// such a page when it is first touched: milliseconds at a time on a virtual machine, in which no request is answered. A kernel
-/// that refuses leaves all as it was.
-pub fn use_small_pages() {
-    const YES: libc::c_ulong = 1;
-    // SAFETY: takes no pointer.
-    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, YES, 0, 0, 0) };
+/// How many [`SmallPages`] there are.
+static HOLDERS: Mutex<usize> = Mutex::new(0);
+
+/// While one is held, new memory of the process comes in small pages. The allocator asks for huge ones, which make all cheaper as a rule
+/// (an eighth of a PUT). But the kernel clears all of such a page when it is first touched: on a virtual machine that takes a millisecond,
+/// and while a snapshot of a large state is made they come one after the other, so that writes waited for 16 ms (p99) instead of 4.
+/// A kernel that refuses leaves all as it was; a program that a check starts meanwhile keeps small pages.
+pub struct SmallPages(());
+
+impl SmallPages {
+    /// From now on, until it is dropped.
+    pub fn hold() -> SmallPages {
+        SmallPages::count(|holders| *holders += 1);
+        SmallPages(())
+    }
+
+    fn count(change: impl FnOnce(&mut usize)) {
+        let mut holders = HOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut holders);
+        let disabled = libc::c_ulong::from(*holders > 0);
+        // SAFETY: takes no pointer.
+        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, disabled, 0, 0, 0) };
+    }
+}
+
+impl Drop for SmallPages {
+    fn drop(&mut self) {
+        SmallPages::count(|holders| *holders -= 1);
+    }
 }
 
 /// Lets go of the parts of the program's file that are in memory: most of them only the start has used. Those that are used again are
@@ -48,6 +71,19 @@ mod tests {
         let status = std::fs::read_to_string("/proc/self/status").expect("there is one");
         let line = status.lines().find(|line| line.starts_with("RssFile:")).expect("it says so");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+
+    #[test]
+    fn small_pages_last_as_long_as_anybody_wants_them() {
+        // SAFETY: takes no pointer.
+        let disabled = || unsafe { libc::prctl(libc::PR_GET_THP_DISABLE, 0, 0, 0, 0) };
+        let (one, other) = (SmallPages::hold(), SmallPages::hold());
+        drop(one);
+        assert_eq!(disabled(), 1);
+        drop(other);
+        // Another test may take a snapshot.
+        let holders = HOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(disabled() == 1, *holders > 0);
     }
 
     #[test]

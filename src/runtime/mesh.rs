@@ -19,6 +19,7 @@ pub fn channel<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
             receiver: None,
             blocked: BTreeMap::new(),
             tickets: 0,
+            parting: None,
         }),
     });
     (Sender(shared.clone()), Receiver(shared))
@@ -76,6 +77,8 @@ struct State<T> {
     /// Tasks in `send` that wait for room, in the order they came; one entry each.
     blocked: BTreeMap<u64, RemoteWaker>,
     tickets: u64,
+    /// The task that waits for the receiver's end.
+    parting: Option<RemoteWaker>,
 }
 
 impl<T> Shared<T> {
@@ -138,6 +141,19 @@ impl<T: Send> Sender<T> {
     /// Whether the receiver is gone.
     pub fn is_closed(&self) -> bool {
         self.0.lock().receiver_gone
+    }
+
+    /// Waits until the receiver is gone. For one task at a time.
+    pub async fn closed(&self) {
+        std::future::poll_fn(|cx| {
+            let mut state = self.0.lock();
+            if state.receiver_gone {
+                return Poll::Ready(());
+            }
+            RemoteWaker::set(&mut state.parting, cx.waker());
+            Poll::Pending
+        })
+        .await;
     }
 }
 
@@ -265,10 +281,11 @@ impl<T> Drop for Receiver<T> {
         let receiver = state.receiver.take();
         let unread = std::mem::take(&mut state.queue);
         let blocked = std::mem::take(&mut state.blocked);
+        let parting = state.parting.take();
         drop(state);
         // Wakers and messages may run code of their own: never under the lock.
         drop((receiver, unread));
-        blocked.into_values().for_each(RemoteWaker::wake);
+        blocked.into_values().chain(parting).for_each(RemoteWaker::wake);
     }
 }
 

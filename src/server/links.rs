@@ -7,7 +7,7 @@
 //! same cluster and datacenter, is whole, and its commands are valid. A link never holds more than its limits: what
 //! finds no room, or no link, is dropped, and its sender hears of it ([`PeerEvent::Lost`]).
 //!
-//! It all runs on the control core.
+//! It all runs on the control core. Agents dial the same port; what they dialled is handed on ([`crate::server::rpc`]).
 
 mod accept;
 mod dial;
@@ -29,10 +29,14 @@ use crate::membership::{Cluster, Roster};
 use crate::runtime::mesh;
 use crate::runtime::net::Listener;
 use crate::runtime::task::{self, Task};
+use crate::server::rpc::Reception;
 use outbox::Outbox;
 
 /// Messages that wait for consensus. Links that find no room read no more until there is: their peers wait.
 pub const EVENTS_MAX: usize = 4096;
+
+/// Connections at once that have not said yet what they are. One more is closed; agents come again.
+const UNDECIDED_MAX: usize = 1024;
 
 /// Connections from other servers at once: one from each server of the largest cluster that makes sense, and as many
 /// that are being replaced.
@@ -70,6 +74,8 @@ struct Shared {
     configured: RefCell<BTreeSet<ServerId>>,
     accepted: RefCell<accept::Accepted>,
     accepting: RefCell<Option<Task<()>>>,
+    /// Where agents' connections go.
+    agents: RefCell<Option<Rc<Reception>>>,
 }
 
 /// A server that we dial.
@@ -89,7 +95,13 @@ impl Links {
             configured: RefCell::default(),
             accepted: RefCell::default(),
             accepting: RefCell::default(),
+            agents: RefCell::default(),
         }))
+    }
+
+    /// Hands connections of agents on, from now on; without it they are refused.
+    pub fn receive_agents(&self, reception: Rc<Reception>) {
+        self.0.agents.replace(Some(reception));
     }
 
     /// Takes links of others from now on.

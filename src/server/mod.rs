@@ -1,4 +1,4 @@
-//! The server role: leader duties, and later RPC endpoints, forwarding, other datacenters.
+//! The server role: leader duties, links to other servers, agents' connections; later other datacenters.
 
 pub mod autopilot;
 pub mod desk;
@@ -10,6 +10,7 @@ mod members;
 pub mod recovery;
 mod rest;
 pub mod restore;
+pub mod rpc;
 mod witness;
 
 #[cfg(test)]

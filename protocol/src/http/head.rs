@@ -163,7 +163,7 @@ fn request_line(line: &[u8]) -> Result<(Method, Target, u8), Reject> {
     Ok((method, target, minor))
 }
 
-fn parse_headers(raw: Bytes, max: usize) -> Result<Headers, Reject> {
+pub(super) fn parse_headers(raw: Bytes, max: usize) -> Result<Headers, Reject> {
     let mut inline = [httparse::EMPTY_HEADER; FIELDS_INLINE];
     let fields = match httparse::parse_headers(&raw, &mut inline) {
         Err(httparse::Error::TooManyHeaders) if max > FIELDS_INLINE => {

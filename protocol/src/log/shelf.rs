@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::FileName;
 
@@ -47,7 +47,9 @@ struct Draft {
     index: u64,
     term: u64,
     stage: Stage,
-    gathered: BytesMut,
+    gathered: VecDeque<Bytes>,
+    /// Bytes in `gathered`.
+    waiting: usize,
     written: u64,
     /// Bytes of the piece that is under way.
     writing: usize,
@@ -55,6 +57,29 @@ struct Draft {
     busy: bool,
     /// Tells completions of this draft from those of one that was dropped.
     number: u64,
+}
+
+impl Draft {
+    /// Takes the next bytes that wait, as many as may go together. Of a long section they are shared; only what lies around its ends is
+    /// copied, so that no step of the log takes long.
+    fn next_piece(&mut self) -> Bytes {
+        let length = self.waiting.min(PIECE_BYTES);
+        self.waiting -= length;
+        let shared = self.gathered.front_mut().filter(|first| first.len() >= length);
+        let piece = shared.map(|first| first.split_to(length)).unwrap_or_else(|| {
+            let mut piece = BytesMut::with_capacity(length);
+            for bytes in &mut self.gathered {
+                let part = bytes.len().min(length - piece.len());
+                piece.extend_from_slice(&bytes[..part]);
+                bytes.advance(part);
+            }
+            piece.freeze()
+        });
+        while self.gathered.front().is_some_and(Bytes::is_empty) {
+            self.gathered.pop_front();
+        }
+        piece
+    }
 }
 
 /// See the module.
@@ -98,7 +123,8 @@ impl Shelf {
             index,
             term,
             stage: Stage::New,
-            gathered: BytesMut::new(),
+            gathered: VecDeque::new(),
+            waiting: 0,
             written: 0,
             writing: 0,
             ending: false,
@@ -107,9 +133,10 @@ impl Shelf {
         });
     }
 
-    pub fn write(&mut self, bytes: &[u8]) {
-        if let Some(draft) = self.draft.as_mut().filter(|draft| !draft.ending) {
-            draft.gathered.extend_from_slice(bytes);
+    pub fn write(&mut self, bytes: Bytes) {
+        if let Some(draft) = self.draft.as_mut().filter(|draft| !draft.ending && !bytes.is_empty()) {
+            draft.waiting += bytes.len();
+            draft.gathered.push_back(bytes);
         }
     }
 
@@ -130,7 +157,7 @@ impl Shelf {
     }
 
     pub fn queued(&self) -> usize {
-        self.draft.as_ref().map_or(0, |draft| draft.gathered.len() + draft.writing)
+        self.draft.as_ref().map_or(0, |draft| draft.waiting + draft.writing)
     }
 
     /// The next thing to do for the draft, unless one is under way, and the draft's number.
@@ -144,7 +171,7 @@ impl Shelf {
                 Want::Create(file)
             }
             Stage::Writing if !draft.gathered.is_empty() => {
-                let bytes = draft.gathered.split_to(draft.gathered.len().min(PIECE_BYTES)).freeze();
+                let bytes = draft.next_piece();
                 let offset = draft.written;
                 draft.written += bytes.len() as u64;
                 draft.writing = bytes.len();

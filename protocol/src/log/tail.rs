@@ -8,6 +8,8 @@ mod take;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use self::asked::{Asked, Pending, Reading};
 use super::frame::{BLOCK, Building, HEADER_BYTES, Home};
 use super::held::{Frame, Held};
@@ -243,8 +245,8 @@ impl Log {
     }
 
     /// The next bytes of its file, as [`super::SnapshotEncoder`] or another server gave them. Without a snapshot under way they are dropped.
-    pub fn snapshot_write(&mut self, bytes: impl AsRef<[u8]>) {
-        self.shelf.write(bytes.as_ref());
+    pub fn snapshot_write(&mut self, bytes: impl Into<Bytes>) {
+        self.shelf.write(bytes.into());
     }
 
     /// The file is complete (and, if it came from another server, checked): sync it, give it its name. [`super::Notice::SnapshotSaved`] tells.

@@ -41,7 +41,7 @@ enum Place<'a> {
 }
 
 impl Frame<'_> {
-    /// The payload. It begins at a multiple of [`FRAME_ALIGNMENT`].
+    /// The payload. A [`Decoder`]'s begins at a multiple of [`FRAME_ALIGNMENT`].
     pub fn payload(&self) -> &[u8] {
         match &self.place {
             Place::Lent(payload) => payload,
@@ -167,6 +167,20 @@ impl Decoder {
         let payload = Bytes::from_owner(long).slice(FRAME_HEADER_LENGTH..FRAME_HEADER_LENGTH + length);
         Ok(Frame { kind, version, flags, place: Place::Own(payload) })
     }
+}
+
+/// The frame at the beginning of `bytes` and its length with all that belongs to it, once it is whole. It stays where it lies,
+/// so its payload may lie at any address: for frames that hold no archives.
+///
+/// # Errors
+/// The stream cannot be believed any more.
+pub fn split_frame(bytes: &[u8], payload_max: usize) -> Result<Option<(Frame<'_>, usize)>, WireError> {
+    let Some(head) = read_head(bytes, payload_max)? else { return Ok(None) };
+    let Some(whole) = bytes.get(..head.total()) else { return Ok(None) };
+    let (header, rest) = whole.split_at(FRAME_HEADER_LENGTH);
+    let payload = verified(&head, header, rest)?;
+    let Head { kind, version, flags, .. } = head;
+    Ok(Some((Frame { kind, version, flags, place: Place::Lent(payload) }, whole.len())))
 }
 
 fn read_head(bytes: &[u8], payload_max: usize) -> Result<Option<Head>, WireError> {

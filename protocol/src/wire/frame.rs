@@ -17,6 +17,20 @@ impl Kind {
     pub const BOOTSTRAP: Kind = Kind(10);
     /// The answer to it.
     pub const BOOTSTRAPPED: Kind = Kind(11);
+    /// Who dials a server as an agent.
+    pub const RPC_HELLO: Kind = Kind(16);
+    /// Who was dialled, or why not.
+    pub const RPC_WELCOME: Kind = Kind(17);
+    /// Bytes of a stream between agent and server.
+    pub const RPC_STREAM: Kind = Kind(18);
+    /// More of a stream is taken.
+    pub const RPC_WINDOW: Kind = Kind(19);
+    /// A sign of life is asked for.
+    pub const RPC_PING: Kind = Kind(20);
+    /// The sign of life.
+    pub const RPC_PONG: Kind = Kind(21);
+    /// No new streams are taken.
+    pub const RPC_GOAWAY: Kind = Kind(22);
     /// First kind of the messages between servers (`rpc`).
     pub const RPC_FIRST: u8 = 32;
 }

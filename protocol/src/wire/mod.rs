@@ -24,7 +24,7 @@ mod limits;
 mod tests;
 
 pub use cluster::ClusterId;
-pub use decode::{Decoder, Frame};
+pub use decode::{Decoder, Frame, split_frame};
 pub use fields::{Reader, put_bytes, put_id, put_text, put_u8, put_u16, put_u32, put_u64};
 pub use frame::{Kind, WireError, encode_frame};
 pub use limits::{

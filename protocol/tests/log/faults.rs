@@ -166,7 +166,7 @@ fn a_snapshot_dropped_while_it_is_renamed_does_not_stay() {
     bench.drain();
     let write = |bench: &mut Bench, index: u64| {
         bench.log.snapshot_begin(index, 1);
-        snapshot_bytes(index, 1, false).iter().for_each(|piece| bench.log.snapshot_write(piece));
+        snapshot_bytes(index, 1, false).iter().for_each(|piece| bench.log.snapshot_write(piece.clone()));
         bench.log.snapshot_end();
     };
     write(&mut bench, 4);

@@ -106,7 +106,10 @@ fn write_the_fixture() {
     log.snapshot_begin(6, 2);
     log.snapshot_write(header);
     for (kind, version, bytes) in SECTIONS {
-        encoder.section(kind, version, bytes.into()).iter().for_each(|piece| log.snapshot_write(piece));
+        encoder
+            .section(kind, version, bytes.into())
+            .iter()
+            .for_each(|piece| log.snapshot_write(piece.clone()));
     }
     log.snapshot_write(encoder.finish());
     log.snapshot_end();

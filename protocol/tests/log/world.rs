@@ -416,7 +416,7 @@ impl World {
         self.installing = self.log.term_at(index) != Some(term);
         self.log.snapshot_begin(index, term);
         for piece in snapshot_bytes(index, term, self.peers) {
-            self.log.snapshot_write(&piece);
+            self.log.snapshot_write(piece);
         }
         self.log.snapshot_end();
     }

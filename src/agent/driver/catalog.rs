@@ -6,25 +6,22 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use futures_lite::future;
-
 use super::Inner;
+use crate::agent::catalog::Catalog;
 use crate::agent::registry::{Batch, Repair};
 use crate::agent::sync::Held;
-use crate::metrics::{self, Counter};
 use crate::runtime::{cores, random, time};
-use crate::store::State;
 use crate::store::command::{Applied, Command};
-use crate::store::topic::Topic;
+use crate::upstream::parcels::Holding;
 
 /// Edges that follow one another faster than this share a command.
 const COALESCE: Duration = Duration::from_millis(5);
-/// How long one write may take before its waiters are answered without it.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(7);
 /// How long a server's first write waits for the leader to have registered the node.
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before a failed write is tried again; grows up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(250);
+/// How often an agent that knows no server looks for one.
+const SERVERS_INTERVAL: Duration = Duration::from_millis(200);
 /// Nodes up to which everything is compared at the plain interval.
 const AE_NODES: usize = 128;
 /// The longest such pause.
@@ -36,9 +33,16 @@ pub(super) async fn run(inner: Rc<Inner>) {
     let mut last_write: Option<Instant> = None;
     let mut pause = RETRY_MIN;
     loop {
+        inner.await_servers().await;
         if time::now() >= compare_at {
-            inner.compare();
-            compare_at = time::now() + jittered(scaled(inner.ae_interval, inner.state.load().node_count()));
+            let pause = match inner.compare().await {
+                Ok(()) => scaled(inner.ae_interval, inner.catalog.nodes()),
+                Err(why) => {
+                    tracing::warn!("the catalog's view of this agent cannot be looked at: {why}");
+                    RETRY_MAX
+                }
+            };
+            compare_at = time::now() + jittered(pause);
         }
         let batch = inner.registry.borrow().collect();
         if batch.is_empty() {
@@ -88,11 +92,9 @@ fn jittered(interval: Duration) -> Duration {
 impl Inner {
     /// On a server the leader registers the node first; so the catalog's history reads as it should.
     async fn await_leader(&self) {
-        if !self.server {
-            return;
-        }
+        let Catalog::Local { state, .. } = &self.catalog else { return };
         let patience = time::now() + LEADER_PATIENCE;
-        while self.state.load().node(&self.node.node).is_none() && time::now() < patience {
+        while state.load().node(&self.node.node).is_none() && time::now() < patience {
             time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -114,23 +116,10 @@ impl Inner {
     }
 
     /// Writes a batch. Returns whether more waits than fitted into it.
-    ///
-    /// Each operation has an index of its own, as in Consul; they are under way together, so all of them share the
-    /// work of one write.
     async fn write(&self, mut batch: Batch) -> Result<bool, String> {
         let ops = std::mem::take(&mut batch.ops);
         let commands: Vec<_> = ops.into_iter().map(Command::Catalog).collect();
-        let mut under_way: Vec<_> = commands.iter().map(|command| Box::pin(self.propose(command))).collect();
-        // The first poll hands a command in: in order, and before any answer is waited for.
-        let mut answers = Vec::with_capacity(under_way.len());
-        for writing in &mut under_way {
-            answers.push(future::poll_once(writing.as_mut()).await);
-        }
-        for (writing, answer) in under_way.into_iter().zip(answers) {
-            let applied = match answer {
-                Some(applied) => applied?,
-                None => writing.await?,
-            };
+        for applied in self.catalog.write(&commands).await? {
             if let Applied::Refused(why) = applied {
                 tracing::error!("the catalog refused a write of this agent: {why}");
             }
@@ -139,42 +128,41 @@ impl Inner {
         Ok(batch.more)
     }
 
-    async fn propose(&self, command: &Command) -> Result<Applied, String> {
-        metrics::count(Counter::CatalogWrites, 1);
-        let writing = time::timeout(WRITE_TIMEOUT, self.proposals.propose(command));
-        match writing.await {
-            Some(Ok(applied)) => Ok(applied),
-            Some(Err(why)) => Err(why.to_string()),
-            None => Err(format!("no confirmation within {WRITE_TIMEOUT:?}")),
-        }
-    }
-
     /// The full compare. What differs is marked and written by the loop; the log says what and why.
-    fn compare(&self) {
-        let state = self.state.load_full();
-        let stamp = stamp(&state, &self.node.node);
+    async fn compare(&self) -> Result<(), String> {
+        let stamp = self.catalog.stamp(&self.node.node).await?;
         if self.registry.borrow().agrees_with(stamp) {
-            return;
+            return Ok(());
         }
-        let repair = self.registry.borrow_mut().compare(&held(&state, &self.node.node), stamp);
+        let holding = self.catalog.holding(&self.node.node).await?;
+        let repair = self.registry.borrow_mut().compare(&held(&holding), holding.stamp);
         if !repair.is_empty() {
             log_repair(&repair);
         }
         self.changed();
+        Ok(())
+    }
+
+    /// Waits until a server is known. Clients are not kept waiting meanwhile.
+    async fn await_servers(&self) {
+        if self.catalog.is_known() {
+            return;
+        }
+        tracing::warn!(
+            "No known Consul servers: this agent's services and checks are registered once there is one"
+        );
+        while !self.catalog.is_known() {
+            self.answer_waiters(u64::MAX);
+            let _ = cores::either(time::sleep(SERVERS_INTERVAL), self.waited_for()).await;
+        }
     }
 }
 
-/// The index of the last change of anything that the catalog holds of a node.
-fn stamp(state: &State, node: &str) -> u64 {
-    let [row, checks] = [Topic::Node(node.into()), Topic::NodeChecks(node.into())];
-    state.last_change(&row).max(state.last_change(&checks))
-}
-
-fn held<'a>(state: &'a State, node: &str) -> Held<'a> {
+fn held(holding: &Holding) -> Held<'_> {
     Held {
-        node: state.node(node).map(AsRef::as_ref),
-        services: state.node_services(node).map(|row| (row.id.as_str(), row.as_ref())).collect(),
-        checks: state.node_checks(node).map(|row| (row.check_id.as_str(), row.as_ref())).collect(),
+        node: holding.node.as_ref(),
+        services: holding.services.iter().map(|row| (row.id.as_str(), row)).collect(),
+        checks: holding.checks.iter().map(|row| (row.check_id.as_str(), row)).collect(),
     }
 }
 

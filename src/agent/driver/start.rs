@@ -21,7 +21,7 @@ impl Agent {
     /// # Errors
     /// A definition of the configuration is refused, or the data folder cannot be read. The text is for the operator.
     pub async fn start(parts: Parts) -> Result<Agent, String> {
-        let Parts { config, node, local, state, proposals, hooks } = parts;
+        let Parts { config, node, local, catalog, hooks } = parts;
         let registry = Registry::new(node.clone(), rules(&config), time::now(), random::seed());
         let inner = Rc::new(Inner {
             node,
@@ -30,8 +30,7 @@ impl Agent {
             files: config.data_dir.clone().map(Files::new),
             writing: Default::default(),
             local,
-            state,
-            proposals,
+            catalog,
             hooks,
             tls: Default::default(),
             clock: Default::default(),
@@ -41,7 +40,6 @@ impl Agent {
             hash_waiters: RefCell::default(),
             states: RefCell::default(),
             states_bell: Default::default(),
-            server: config.server,
             ae_interval: AE_INTERVAL,
         });
         let found = match &inner.files {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::Proposal;
 use crate::runtime::time::Sleep;
 
 /// From how many in a batch on the next one is waited for. With fewer writers there is little to be gathered.
@@ -40,6 +41,56 @@ impl Gathering {
             let until = now + wait + if alone { write } else { Duration::ZERO };
             self.until = Some(Box::pin(Sleep::until(until)));
         }
+    }
+}
+
+/// How long writes of agents are gathered behind the first: nobody waits for them as somebody waits for a key, and when a
+/// thousand agents have something to tell at once, that is a handful of batches.
+const LAZY_WAIT: Duration = Duration::from_millis(50);
+
+/// Writes of agents, which are taken at once when there was none for a while, and together with those of the next moment else.
+/// It holds as many as the runner lets in.
+#[derive(Default)]
+pub(super) struct Lazy {
+    held: Vec<Proposal>,
+    /// When those that are held are taken; while it is set, more are held.
+    until: Option<Pin<Box<Sleep>>>,
+}
+
+impl Lazy {
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Takes a write in; gives it back if it is to be taken at once.
+    pub fn take(&mut self, cx: &mut Context<'_>, proposal: Proposal, now: Instant) -> Option<Proposal> {
+        if self.until.is_some() {
+            self.held.push(proposal);
+            return None;
+        }
+        self.wait(cx, now);
+        Some(proposal)
+    }
+
+    /// Those whose time has come.
+    pub fn poll(&mut self, cx: &mut Context<'_>, now: Instant) -> Vec<Proposal> {
+        let Some(until) = &mut self.until else { return Vec::new() };
+        if until.deadline() > now && until.as_mut().poll(cx).is_pending() {
+            return Vec::new();
+        }
+        self.until = None;
+        let due = std::mem::take(&mut self.held);
+        if !due.is_empty() {
+            self.wait(cx, now);
+        }
+        due
+    }
+
+    fn wait(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let mut until = Box::pin(Sleep::until(now + LAZY_WAIT));
+        // To be woken then.
+        let _ = until.as_mut().poll(cx);
+        self.until = Some(until);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::consensus::disk::Draft;
 use crate::consensus::opening;
 use crate::consensus::replica::Input;
 use crate::runtime::blocking;
+use crate::runtime::memory::SmallPages;
 use crate::runtime::mesh::{self, Receiver};
 use crate::store::{Section, State};
 
@@ -29,6 +30,7 @@ impl Sections {
     pub fn of(id: u64, state: State) -> Sections {
         let (sender, made) = mesh::channel(SECTIONS_AHEAD_MAX);
         let begun = blocking::run_beside("muster-snapshot", move || {
+            let _small = SmallPages::hold();
             for section in state.sections().map(Some).chain([None]) {
                 if block_on(sender.send(section)).is_err() {
                     return;

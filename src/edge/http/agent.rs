@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use futures_lite::StreamExt as _;
 use muster_protocol::http::Method;
 
 use super::Edge;
@@ -143,6 +144,6 @@ fn monitor(_edge: &Rc<Edge>, request: &Request) -> Handled {
             )));
         }
     };
-    let source = Box::pin(logs::listen(level, json));
+    let source = Box::pin(logs::listen(level, json).map(Ok));
     Ok(Outcome::Stream(Streaming { head: Response::empty(200), source }))
 }

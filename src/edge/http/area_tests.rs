@@ -148,7 +148,7 @@ fn health_of_a_service() {
     let refused = get(&edge, "/v1/health/service/hs?filter=Nope+==+1");
     let text = "Failed to create boolean expression evaluator: Selector \"Nope\" is not valid";
     assert_eq!((refused.status, body(&refused)), (500, text));
-    assert!(refused.headers.contains(&("X-Consul-Index", "1".to_owned())));
+    assert!(refused.headers.contains(&("X-Consul-Index".into(), "1".to_owned())));
     let refused = get(&edge, "/v1/health/service/hs?dc=nope");
     assert_eq!((refused.status, body(&refused)), (500, "No path to datacenter"));
 }
@@ -252,7 +252,7 @@ fn keys_and_values() {
         ("Content-Security-Policy", "sandbox"),
         ("X-Content-Type-Options", "nosniff"),
     ] {
-        assert!(raw.headers.contains(&(header.0, header.1.to_owned())), "{header:?}");
+        assert!(raw.headers.contains(&(header.0.into(), header.1.to_owned())), "{header:?}");
     }
     for target in ["/v1/kv/none", "/v1/kv/none?keys", "/v1/kv/none?recurse", "/v1/kv/none?raw"] {
         assert_eq!(get(&edge, target), Response::empty(404), "{target}");
@@ -350,12 +350,12 @@ fn layout_and_cache_headers() {
         response
             .headers
             .iter()
-            .filter(|(name, _)| matches!(*name, "X-Cache" | "Age"))
+            .filter(|(name, _)| matches!(&**name, "X-Cache" | "Age"))
             .cloned()
             .collect::<Vec<_>>()
     };
-    assert_eq!(ask(), [("X-Cache", "MISS".to_owned())]);
-    assert_eq!(ask(), [("X-Cache", "HIT".to_owned()), ("Age", "0".to_owned())]);
+    assert_eq!(ask(), [("X-Cache".into(), "MISS".to_owned())]);
+    assert_eq!(ask(), [("X-Cache".into(), "HIT".to_owned()), ("Age".into(), "0".to_owned())]);
 }
 
 #[test]

@@ -17,15 +17,17 @@ use super::park::Ticket;
 use super::policy::Admitted;
 use super::respond::{Manner, Wire};
 use super::stream::Flow;
+use super::trunk::StreamEnd;
 use crate::metrics::routes::Meter;
 use crate::runtime::net::Socket;
 use crate::runtime::spool::Spool;
 use crate::runtime::tally::Share;
+use crate::runtime::task::Task;
 
 /// An entry of the slab. It holds no buffer while nothing is half read or half written.
 pub struct Conn {
-    /// The socket.
-    pub socket: Socket,
+    /// Its bytes.
+    pub line: Line,
     /// TLS, on HTTPS listeners.
     pub tls: Option<Box<ServerConnection>>,
     /// Who is at the other end.
@@ -52,6 +54,51 @@ pub struct Conn {
     pub progress: u32,
 }
 
+/// Where the bytes of a connection come from and go to.
+pub enum Line {
+    /// A socket.
+    Socket(Socket),
+    /// A stream of an agent's connection, for one request.
+    Stream(StreamEnd),
+}
+
+impl Line {
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Line::Socket(socket) => socket.try_read(buffer),
+            Line::Stream(stream) => stream.try_read(buffer),
+        }
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Line::Socket(socket) => socket.try_write(bytes),
+            Line::Stream(stream) => stream.try_write(bytes),
+        }
+    }
+
+    fn try_writev(&self, front: &[u8], tail: &[u8]) -> io::Result<usize> {
+        match self {
+            Line::Socket(socket) => socket.try_writev(&[IoSlice::new(front), IoSlice::new(tail)]),
+            Line::Stream(stream) => {
+                let written = stream.try_write(front)?;
+                if written < front.len() {
+                    return Ok(written);
+                }
+                Ok(written + stream.try_write(tail).unwrap_or_default())
+            }
+        }
+    }
+
+    fn end(&self) {
+        match self {
+            // The client may have closed already, which is just as well.
+            Line::Socket(socket) => drop(socket.shutdown(Shutdown::Write)),
+            Line::Stream(stream) => stream.end(),
+        }
+    }
+}
+
 /// Where a connection stands.
 pub enum Phase {
     /// Between requests, or within a head.
@@ -68,10 +115,31 @@ pub enum Phase {
     Waiting(u64),
     /// A task works on its answer.
     Busy(Timing),
+    /// A task waits for an answer from elsewhere; it ends with the connection.
+    Asking(Box<Asking>),
     /// Its answer is sent in chunks.
     Streaming(Box<Flow>),
     /// The last answer was given: waiting for the client to take it and to close.
     Linger,
+}
+
+impl Phase {
+    /// What is noted when the answer comes that a task works on.
+    pub fn timing(&self) -> Option<&Timing> {
+        match self {
+            Phase::Busy(timing) => Some(timing),
+            Phase::Asking(asking) => Some(&asking.timing),
+            _ => None,
+        }
+    }
+}
+
+/// See [`Phase::Asking`].
+pub struct Asking {
+    /// What is noted when the answer comes.
+    pub timing: Timing,
+    /// Dropping it gives the question up.
+    pub _task: Task<()>,
 }
 
 /// What is noted when an answer comes that did not come at once.
@@ -123,14 +191,14 @@ pub enum Flushed {
 impl Conn {
     /// A fresh connection.
     pub fn new(
-        socket: Socket,
+        line: Line,
         peer: Peer,
         share: Option<Share<IpAddr>>,
         tls: Option<Box<ServerConnection>>,
         tick: u32,
     ) -> Conn {
         Conn {
-            socket,
+            line,
             tls,
             peer,
             _share: share,
@@ -168,8 +236,8 @@ impl Conn {
     /// The connection is broken. "Would block" is `Ok(None)`.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let read = match &mut self.tls {
-            None => self.socket.try_read(buffer),
-            Some(tls) => read_tls(tls, &self.socket, buffer),
+            None => self.line.try_read(buffer),
+            Some(tls) => read_tls(tls, &self.line, buffer),
         };
         match read {
             Ok(0) => {
@@ -178,8 +246,9 @@ impl Conn {
                 Ok(Some(0))
             }
             Ok(n) => {
-                // A short read emptied the socket; the end of input is told by its own event.
-                if n < buffer.len() && self.tls.is_none() && !self.hangup {
+                // A short read emptied the socket; the end of input is told by its own event. A stream's is not.
+                let is_socket = matches!(self.line, Line::Socket(_));
+                if n < buffer.len() && is_socket && self.tls.is_none() && !self.hangup {
                     self.readable = false;
                 }
                 Ok(Some(n))
@@ -201,9 +270,9 @@ impl Conn {
             return self.flush();
         }
         let written = if wire.tail().is_empty() {
-            self.socket.try_write(wire.front())
+            self.line.try_write(wire.front())
         } else {
-            self.socket.try_writev(&[IoSlice::new(wire.front()), IoSlice::new(wire.tail())])
+            self.line.try_writev(wire.front(), wire.tail())
         };
         let written = match written {
             Ok(written) => written,
@@ -240,14 +309,14 @@ impl Conn {
     fn flush_out(&mut self) -> Flushed {
         loop {
             if let Some(tls) = &mut self.tls {
-                match drain_tls(tls, &self.socket) {
+                match drain_tls(tls, &self.line) {
                     Flushed::All => {}
                     other => return other,
                 }
             }
             let Some(front) = self.out.front_mut() else { return Flushed::All };
             let written = match &mut self.tls {
-                None => self.socket.try_write(front),
+                None => self.line.try_write(front),
                 Some(tls) => tls.writer().write(front),
             };
             match written {
@@ -264,10 +333,14 @@ impl Conn {
     pub fn finish_writing(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
-            drain_tls(tls, &self.socket);
+            drain_tls(tls, &self.line);
         }
-        // The client may have closed already, which is just as well.
-        let _ = self.socket.shutdown(Shutdown::Write);
+        self.line.end();
+    }
+
+    /// Whether it is a stream of an agent's connection, for one request.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.line, Line::Stream(_))
     }
 
     /// Keeps unused input for later.
@@ -285,8 +358,8 @@ fn is_temporary(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// A socket as rustls wants it.
-struct Raw<'a>(&'a Socket);
+/// A line as rustls wants it.
+struct Raw<'a>(&'a Line);
 
 impl io::Read for Raw<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -304,7 +377,7 @@ impl io::Write for Raw<'_> {
     }
 }
 
-fn read_tls(tls: &mut ServerConnection, socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_tls(tls: &mut ServerConnection, line: &Line, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match tls.reader().read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -312,19 +385,19 @@ fn read_tls(tls: &mut ServerConnection, socket: &Socket, buffer: &mut [u8]) -> i
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
             read => return read,
         }
-        if tls.read_tls(&mut Raw(socket))? == 0 {
+        if tls.read_tls(&mut Raw(line))? == 0 {
             return Ok(0);
         }
         let processed = tls.process_new_packets();
-        drain_tls(tls, socket);
+        drain_tls(tls, line);
         processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     }
 }
 
 /// Writes the records that are ready.
-fn drain_tls(tls: &mut ServerConnection, socket: &Socket) -> Flushed {
+fn drain_tls(tls: &mut ServerConnection, line: &Line) -> Flushed {
     while tls.wants_write() {
-        match tls.write_tls(&mut Raw(socket)) {
+        match tls.write_tls(&mut Raw(line)) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flushed::Blocked,

@@ -18,11 +18,11 @@ use crate::membership::{Event, EventFilters};
 use crate::runtime::random::Rng;
 use crate::runtime::{cores, time};
 
-/// The area's routes.
-pub const ROUTES: &[Route] = &[
-    Route::new("/v1/event/fire/", &[Method::Put], fire),
-    Route::new("/v1/event/list", &[Method::Get], list),
-];
+/// Firing: a server does it.
+pub const FIRE: &[Route] = &[Route::new("/v1/event/fire/", &[Method::Put], fire)];
+
+/// What this agent has heeded.
+pub const LIST: &[Route] = &[Route::new("/v1/event/list", &[Method::Get], list)];
 
 /// Version of the event's document.
 const VERSION: u64 = 1;
@@ -68,8 +68,12 @@ fn list(edge: &Rc<Edge>, request: &Request) -> Handled {
         let until = options.wait.as_ref().map(|wait| time::now() + patience(&config, wait));
         loop {
             let log = edge.membership().events();
-            let events: Vec<Arc<Event>> =
-                log.events().iter().filter(|event| wanted.is_empty() || event.name == wanted).cloned().collect();
+            let events: Vec<Arc<Event>> = log
+                .events()
+                .iter()
+                .filter(|event| wanted.is_empty() || event.name == wanted)
+                .cloned()
+                .collect();
             // Not 0, with which a client would ask again at once.
             let index = events.last().map_or(1, |event| event.index());
             if let (Some(wait), Some(until)) = (&options.wait, until)
@@ -100,7 +104,11 @@ impl Json for Event {
             w.field(framed!("ID")).text(&ServerId(self.id).to_string());
             w.field(framed!("Name")).text(&self.name);
             let w = w.field(framed!("Payload"));
-            if self.payload.is_empty() { w.null() } else { w.base64(&self.payload) }
+            if self.payload.is_empty() {
+                w.null()
+            } else {
+                w.base64(&self.payload)
+            }
             w.field(framed!("NodeFilter")).text(&self.filters.node);
             w.field(framed!("ServiceFilter")).text(&self.filters.service);
             w.field(framed!("TagFilter")).text(&self.filters.tag);

@@ -4,6 +4,7 @@
 //! connection. Refusals are early returns: `Err(Response::text(400, "Missing key name"))`, so `?` works with
 //! every helper here.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -34,6 +35,8 @@ pub enum Peer {
     Ip(IpAddr),
     /// A client of a Unix socket.
     Unix,
+    /// An agent, for a client of its own or for itself. What this server's configuration says about clients is not for it.
+    Agent,
 }
 
 /// One request, complete with its body.
@@ -81,7 +84,7 @@ pub struct Response {
     /// Status code.
     pub status: u16,
     /// Headers, in the order in which they are sent.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(Cow<'static, str>, String)>,
     /// Body.
     pub body: Bytes,
 }
@@ -114,13 +117,17 @@ impl Response {
 
     /// A body of any type.
     pub fn with_type(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response {
-        Response { status, headers: vec![("Content-Type", content_type.to_owned())], body: body.into() }
+        Response {
+            status,
+            headers: vec![("Content-Type".into(), content_type.to_owned())],
+            body: body.into(),
+        }
     }
 
     /// Adds a header.
     #[must_use]
-    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Response {
-        self.headers.push((name, value.into()));
+    pub fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Response {
+        self.headers.push((name.into(), value.into()));
         self
     }
 }
@@ -140,6 +147,8 @@ pub enum Outcome {
     Stream(Streaming),
     /// A stream that begins once a task on this core says so, or a refusal.
     LaterStream(LocalBoxFuture<Result<Streaming, Response>>),
+    /// The same, asked of somebody else: the task ends when the client leaves. An answer that is whole comes as the refusal.
+    Asked(LocalBoxFuture<Result<Streaming, Response>>),
 }
 
 impl From<Response> for Outcome {
@@ -166,8 +175,15 @@ pub struct Streaming {
     /// Status and headers; its body is sent first.
     pub head: Response,
     /// The rest of the body.
-    pub source: Pin<Box<dyn Stream<Item = Bytes> + 'static>>,
+    pub source: Source,
 }
+
+/// The pieces of a body.
+pub type Source = Pin<Box<dyn Stream<Item = Result<Bytes, Cut>> + 'static>>;
+
+/// The rest of a body does not come. Its connection is broken off, so that the client does not take what it got for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut;
 
 /// A blocking query's condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,6 +220,8 @@ pub struct Read {
     /// Whether the same request bytes may be given the same answer while the topic's index stands still. False
     /// where the answer depends on more than the state (the local agent, the client's address).
     pub cacheable: bool,
+    /// Whether a 404 says nothing of how it was made.
+    pub silent_of_absence: bool,
     /// Makes the answer.
     pub render: Render,
 }
@@ -211,13 +229,27 @@ pub struct Read {
 impl Read {
     /// A cacheable read that does not show its consistency (as `/v1/kv/`).
     pub fn new(topic: Topic, options: ReadOptions, render: impl Fn(&State) -> Response + 'static) -> Read {
-        Read { topic, options, show_consistency: false, cacheable: true, render: Box::new(render) }
+        Read {
+            topic,
+            options,
+            show_consistency: false,
+            cacheable: true,
+            silent_of_absence: false,
+            render: Box::new(render),
+        }
     }
 
     /// Says `X-Consul-Effective-Consistency` in the answer.
     #[must_use]
     pub fn showing_consistency(mut self) -> Read {
         self.show_consistency = true;
+        self
+    }
+
+    /// Says nothing of how it was made when it is a 404, as Consul's coordinates do.
+    #[must_use]
+    pub fn silent_of_absence(mut self) -> Read {
+        self.silent_of_absence = true;
         self
     }
 

@@ -17,11 +17,8 @@ use super::{Edge, decode, query};
 use crate::membership::{Keys, key_text};
 
 /// The area's routes.
-pub const ROUTES: &[Route] = &[Route::new(
-    "/v1/operator/keyring",
-    &[Method::Get, Method::Post, Method::Put, Method::Delete],
-    keyring,
-)];
+pub const ROUTES: &[Route] =
+    &[Route::new("/v1/operator/keyring", &[Method::Get, Method::Post, Method::Put, Method::Delete], keyring)];
 
 /// Members that may relay an answer, at most.
 const RELAYS_MAX: i64 = 5;
@@ -101,7 +98,9 @@ fn local_only(request: &Request) -> Result<bool, String> {
 
 fn undecodable(datacenter: &str, error: &base64::DecodeError) -> String {
     let place = match error {
-        base64::DecodeError::InvalidByte(place, _) | base64::DecodeError::InvalidLastSymbol(place, _) => *place,
+        base64::DecodeError::InvalidByte(place, _) | base64::DecodeError::InvalidLastSymbol(place, _) => {
+            *place
+        }
         base64::DecodeError::InvalidLength(length) => *length,
         base64::DecodeError::InvalidPadding => 0,
     };

@@ -9,6 +9,7 @@ pub mod agent_check;
 mod agent_self;
 pub mod agent_service;
 mod agent_stats;
+mod agents;
 pub mod area;
 #[cfg(test)]
 mod area_tests;
@@ -20,6 +21,7 @@ pub mod catalog;
 mod catalog_body;
 pub mod clock;
 pub mod connection;
+pub mod coordinate;
 mod decode;
 pub mod event;
 pub mod exchange;
@@ -27,6 +29,7 @@ pub mod filter;
 pub mod gzip;
 pub mod health;
 pub mod index;
+mod internal;
 pub mod json;
 pub mod keyring;
 pub mod kv;
@@ -38,6 +41,7 @@ pub mod park;
 pub mod policy;
 pub mod query;
 mod reading;
+mod relay;
 pub mod remembered;
 pub mod respond;
 pub mod router;
@@ -52,6 +56,7 @@ mod tags;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod trunk;
 pub mod ui;
 pub mod view;
 
@@ -64,8 +69,9 @@ use crate::edge::fresh::Leadership;
 use crate::membership::{self, Roster};
 use crate::runtime::publish::Published;
 use crate::store::State;
+use crate::upstream::Upstream;
 
-use router::Router;
+use router::{Router, Scope};
 
 /// What handlers work with: one for each edge core.
 pub struct Edge {
@@ -77,6 +83,7 @@ pub struct Edge {
     leadership: Leadership,
     roster: Published<Roster>,
     membership: membership::Door,
+    upstream: Option<Upstream>,
 }
 
 impl Edge {
@@ -90,13 +97,24 @@ impl Edge {
     ) -> Edge {
         let leadership = Leadership::Real(proposals.clone());
         let (roster, membership) = (Published::new(Roster::default()), membership::Door::closed());
-        Edge { config, state, proposals, local, agent, leadership, roster, membership }
+        Edge { config, state, proposals, local, agent, leadership, roster, membership, upstream: None }
     }
 
     /// The same, of an agent that takes part in a membership.
     #[must_use]
     pub fn with_members(self, roster: Published<Roster>, membership: membership::Door) -> Edge {
         Edge { roster, membership, ..self }
+    }
+
+    /// The same, of an agent that is no server and asks those.
+    #[must_use]
+    pub fn with_upstream(self, upstream: Option<Upstream>) -> Edge {
+        Edge { upstream, ..self }
+    }
+
+    /// The way to the servers, on an agent that is none.
+    pub fn upstream(&self) -> Option<&Upstream> {
+        self.upstream.as_ref()
     }
 
     /// The same, with others to tell how the state stands: a client agent's is made of what it keeps.
@@ -156,24 +174,29 @@ impl Edge {
 /// The table of all areas.
 pub fn routes() -> Router {
     let mut router = Router::new();
-    let areas = [
+    let local = [
         agent::ROUTES,
         agent_check::ROUTES,
         agent_service::ROUTES,
-        catalog::ROUTES,
-        event::ROUTES,
-        health::ROUTES,
+        event::LIST,
         index::ROUTES,
         keyring::ROUTES,
+        ui::ROUTES,
+    ];
+    let servers = [
+        catalog::ROUTES,
+        coordinate::ROUTES,
+        event::FIRE,
+        health::ROUTES,
         kv::ROUTES,
         operator::ROUTES,
         services::ROUTES,
         snapshot::ROUTES,
         status::ROUTES,
-        ui::ROUTES,
     ];
-    for area in areas {
-        router.add(area);
-    }
+    let internal = [internal::ROUTES, view::ROUTES];
+    local.into_iter().for_each(|area| router.add(area, Scope::Local));
+    servers.into_iter().for_each(|area| router.add(area, Scope::Server));
+    internal.into_iter().for_each(|area| router.add(area, Scope::Internal));
     router
 }

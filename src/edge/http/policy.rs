@@ -8,15 +8,14 @@ use muster_protocol::http::{Framing, Head, Method, Target, clean_path, escape_pa
 use super::exchange::{Peer, Request, Response};
 use super::limits::{ARCHIVE_IN_MEMORY_MAX, ARCHIVE_MAX, BODY_MAX};
 use super::query::Query;
-use super::router::{BodyLimit, Found, Route, Router};
+use super::router::{BodyLimit, Found, Route, Router, Scope};
 use crate::config::Config;
 
 /// The configuration's part in answering, made anew when the configuration changes.
 pub struct Policy {
     /// The configuration.
     pub config: Arc<Config>,
-    /// Header lines that every answer of an endpoint carries.
-    pub extra_head: Vec<u8>,
+    extra_head: Vec<u8>,
 }
 
 /// A request that may go to its handler once its body is there.
@@ -35,7 +34,7 @@ pub struct Admitted {
 pub struct Early {
     /// The answer.
     pub response: Response,
-    /// Whether it is an endpoint's (and carries [`Policy::extra_head`] and `Vary`).
+    /// Whether it is an endpoint's (and carries [`Policy::extra_head`]).
     pub endpoint: bool,
     /// Whether the connection closes behind it.
     pub close: bool,
@@ -72,6 +71,11 @@ impl Policy {
         Policy { config, extra_head }
     }
 
+    /// Header lines that every answer of an endpoint carries to whoever is at the other end. An agent adds its own.
+    pub fn extra_head(&self, peer: Peer) -> &[u8] {
+        if peer == Peer::Agent { b"" } else { &self.extra_head }
+    }
+
     /// Decides what becomes of a request before its body is looked at, in the order of Consul's own wrapping.
     ///
     /// # Errors
@@ -96,8 +100,8 @@ impl Policy {
                 return Err(Box::new(redirect(&head, &[&clean[..], b"/"].concat(), raw_query)));
             }
             _ if clean != *path => return Err(Box::new(redirect(&head, &clean, raw_query))),
-            Found::Nothing => return Err(Box::new(Early::bare(Response::empty(404)))),
-            Found::Route(route) => route,
+            Found::Route(route) if is_open(route.scope, peer) => route,
+            Found::Nothing | Found::Route(_) => return Err(Box::new(Early::bare(Response::empty(404)))),
         };
         let refuse = |response| Box::new(Early::endpoint(response, &head.method, route));
         let query = self.check(&head, path, raw_query, route, peer).map_err(refuse)?;
@@ -131,7 +135,10 @@ impl Policy {
         peer: Peer,
     ) -> Result<Query, Response> {
         let query = Query::parse(raw).ok_or_else(|| Response::empty(500))?;
-        if self.config.http.block_endpoints.iter().any(|prefix| path.starts_with(prefix.as_bytes())) {
+        let by_agent = peer == Peer::Agent;
+        if !by_agent
+            && self.config.http.block_endpoints.iter().any(|prefix| path.starts_with(prefix.as_bytes()))
+        {
             return Err(Response::text(403, "Endpoint is blocked by agent configuration"));
         }
         if !route.methods.is_empty() {
@@ -155,7 +162,7 @@ impl Policy {
         let allowed = &self.config.http.allow_write_http_from;
         match peer {
             Peer::Ip(ip) => allowed.is_empty() || allowed.iter().any(|network| network.contains(ip)),
-            Peer::Unix => true,
+            Peer::Unix | Peer::Agent => true,
         }
     }
 
@@ -168,6 +175,15 @@ impl Policy {
             BodyLimit::Archive if self.config.data_dir.is_some() => (ARCHIVE_MAX, None),
             BodyLimit::Archive => (ARCHIVE_IN_MEMORY_MAX, None),
         }
+    }
+}
+
+/// Whether a route is there for whoever is at the other end.
+fn is_open(scope: Scope, peer: Peer) -> bool {
+    match scope {
+        Scope::Server => true,
+        Scope::Local => peer != Peer::Agent,
+        Scope::Internal => peer == Peer::Agent,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use muster_protocol::http::decode_query;
 
-use super::exchange::{ReadOptions, Request, Response, Wait};
+use super::exchange::{Peer, ReadOptions, Request, Response, Wait};
 use crate::config::{Config, duration};
 use crate::edge::fresh::Freshness;
 
@@ -51,9 +51,10 @@ impl Query {
     }
 }
 
-/// Whether the answer's JSON is indented: `?pretty` (with any value), or always in development mode.
+/// Whether the answer's JSON is indented: `?pretty` (with any value), or always in development mode, where the client's own
+/// agent runs in it.
 pub fn pretty(config: &Config, request: &Request) -> bool {
-    config.dev_mode || request.query.has("pretty")
+    (config.dev_mode && request.peer != Peer::Agent) || request.query.has("pretty")
 }
 
 /// The `filter` expression, empty when there is none.
@@ -152,7 +153,12 @@ fn freshness(config: &Config, request: &Request) -> Result<(Freshness, bool), Re
             age_max = Some(Duration::from_nanos(age.unsigned_abs()));
         }
     }
-    if !chosen && is_discovery(&request.path) && !config.discovery_max_stale.is_zero() {
+    // An agent has said so in the request, if its own configuration does.
+    if !chosen
+        && request.peer != Peer::Agent
+        && is_discovery(&request.path)
+        && !config.discovery_max_stale.is_zero()
+    {
         stale = true;
         age_max = Some(config.discovery_max_stale);
     }
@@ -167,6 +173,27 @@ fn freshness(config: &Config, request: &Request) -> Result<(Freshness, bool), Re
         (_, true, _) => Ok((Freshness::Stale(age_max), cached)),
         _ => Ok((Freshness::Leader, cached)),
     }
+}
+
+/// How stale an answer may be by this agent's own configuration, where the request does not say it.
+pub fn own_staleness(config: &Config, request: &Request) -> Option<Duration> {
+    let says = ["stale", "consistent", "cached", "leader"].iter().any(|word| request.query.has(word));
+    let says = says || request.query.filled("max_stale").is_some();
+    let age = config.discovery_max_stale;
+    (!says && is_discovery(&request.path) && !age.is_zero()).then_some(age)
+}
+
+/// A text as a value in a query.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
 }
 
 /// Text quoted as Go's `%q`.

@@ -164,7 +164,7 @@ impl Server {
     fn answer_read(&mut self, id: ConnId, group: &Group, state: &State, shown: Shown) {
         let Server { clock, conns, policy, .. } = self;
         let Some(conn) = conns.get_mut(id.slot as usize).and_then(|slot| slot.conn.as_mut()) else { return };
-        let moment = clock.moment(&policy.extra_head);
+        let moment = clock.moment(policy.extra_head(conn.peer));
         let send = |wire: &Wire| send_as(conn, wire);
         let sent = catch_unwind(AssertUnwindSafe(|| group.with_wire(state, moment, shown, send)));
         match sent {

@@ -17,6 +17,18 @@ pub enum BodyLimit {
     Archive,
 }
 
+/// Who answers a route, and to whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// A server, to everybody; an agent that is none asks one.
+    #[default]
+    Server,
+    /// Every agent, about itself; nobody asks that of a server through another agent.
+    Local,
+    /// A server, to agents only: on public doors there is no such route.
+    Internal,
+}
+
 /// One row of the table.
 #[derive(Clone, Copy)]
 pub struct Route {
@@ -28,12 +40,14 @@ pub struct Route {
     pub body: BodyLimit,
     /// Who answers.
     pub handler: Handler,
+    /// Where, and to whom.
+    pub scope: Scope,
 }
 
 impl Route {
     /// A route with the general body limit.
     pub const fn new(pattern: &'static str, methods: &'static [Method], handler: Handler) -> Route {
-        Route { pattern, methods, body: BodyLimit::General, handler }
+        Route { pattern, methods, body: BodyLimit::General, handler, scope: Scope::Server }
     }
 
     /// The same with another body limit.
@@ -80,8 +94,9 @@ impl Router {
     }
 
     /// Adds an area's rows. A pattern given twice is a mistake in the table: the later row is ignored.
-    pub fn add(&mut self, routes: &[Route]) {
+    pub fn add(&mut self, routes: &[Route], scope: Scope) {
         for route in routes {
+            let route = &Route { scope, ..*route };
             if route.pattern.ends_with('/') && route.pattern != "/" {
                 let at = self.prefixes.partition_point(|other| other.pattern.len() >= route.pattern.len());
                 if self.prefixes.iter().all(|other| other.pattern != route.pattern) {
@@ -133,7 +148,7 @@ mod tests {
             "/v1/acl/token/self",
         ];
         for pattern in paths {
-            router.add(&[Route::new(pattern, &[Method::Get], answer)]);
+            router.add(&[Route::new(pattern, &[Method::Get], answer)], Scope::Server);
         }
         let leads = |path: &str| match router.find(path.as_bytes()) {
             Found::Route(route) => route.pattern,

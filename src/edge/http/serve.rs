@@ -9,11 +9,12 @@ use bytes::Bytes;
 use muster_protocol::http::{Body, Framing, Head, Method, Reject, Target, chunk, head_end, last_chunk};
 
 use super::cache::group_key;
-use super::connection::{Conn, Flushed, Phase, Receiving, Timing};
-use super::exchange::{Handled, Outcome, Read, Response, Streaming};
+use super::connection::{Asking, Conn, Flushed, Phase, Receiving, Timing};
+use super::exchange::{Handled, LocalBoxFuture, Outcome, Peer, Read, Response, Streaming};
 use super::limits;
 use super::park::ConnId;
 use super::policy::{Admitted, Early, too_large};
+use super::relay;
 use super::remembered::answers_here;
 use super::respond::{Dress, Manner, Wire};
 use super::router::BodyLimit;
@@ -175,6 +176,7 @@ impl Server {
                 | Phase::Parked(_)
                 | Phase::Waiting(_)
                 | Phase::Busy(_)
+                | Phase::Asking(_)
                 | Phase::Streaming(_) => {
                     return (used, false);
                 }
@@ -192,7 +194,8 @@ impl Server {
     }
 
     fn on_head(&mut self, id: ConnId, raw: &[u8]) {
-        if let Some(plan) = self.cache.plan(raw) {
+        let Some(peer) = self.conn(id).map(|conn| conn.peer) else { return };
+        if let Some(plan) = self.cache(peer).plan(raw) {
             let plan = plan.clone();
             if let Some(conn) = self.conn(id) {
                 conn.manner = Manner::KEEP;
@@ -206,7 +209,6 @@ impl Server {
         let manner = Manner::of(&head);
         let Some(conn) = self.conn(id) else { return };
         conn.manner = manner;
-        let peer = conn.peer;
         let (framing, expects_continue) = (head.framing, head.expects_continue);
         let raw_query = match &head.target {
             Target::Path { raw_query, .. } => raw_query.clone(),
@@ -265,10 +267,12 @@ impl Server {
         let request = &admitted.request;
         let meter = self.meter(&request.method, admitted.route.pattern);
         let edge = self.edge.clone();
-        let handled = catch_unwind(AssertUnwindSafe(|| match answers_here(&edge, request) {
-            Some(handled) => handled,
-            None => (admitted.route.handler)(&edge, request),
-        }));
+        let handler = || match (answers_here(&edge, request), relay::upstream(&edge, admitted)) {
+            (Some(handled), _) => handled,
+            (None, Some(upstream)) => Ok(relay::relay(&edge, upstream, admitted, raw_query)),
+            (None, None) => (admitted.route.handler)(&edge, request),
+        };
+        let handled = catch_unwind(AssertUnwindSafe(handler));
         let handled: Handled = handled.unwrap_or_else(|_| Err(panicked()));
         match handled {
             Err(response) | Ok(Outcome::Reply(response)) => {
@@ -287,9 +291,10 @@ impl Server {
                 let timing = Timing { meter, since: self.clock.now };
                 if let Some(conn) = self.conn(id) {
                     conn.phase = Phase::Busy(timing);
-                    self.inbox.stream_later(id, work);
+                    self.inbox.stream_later(id, work).detach();
                 }
             }
+            Ok(Outcome::Asked(work)) => self.ask(id, work, meter),
             Ok(Outcome::LaterRead(work)) => {
                 let timing = Timing { meter, since: self.clock.now };
                 if let Some(conn) = self.conn(id) {
@@ -305,10 +310,22 @@ impl Server {
                 let key = shared
                     .then(|| group_key(&request.path, raw_query, &request.headers, manner.gzip, blocking));
                 let plain = Manner { gzip: false, ..manner } == Manner::KEEP;
-                let plan = self.cache.adopt(read, &meter, key, manner.gzip, raw.filter(|_| shared && plain));
+                let remember = raw.filter(|_| shared && plain);
+                let plan = self.cache(request.peer).adopt(read, &meter, key, manner.gzip, remember);
                 self.serve_plan(id, &plan);
             }
         }
+    }
+
+    /// Starts a task that asks elsewhere, unless the client has left.
+    fn ask(&mut self, id: ConnId, work: LocalBoxFuture<Result<Streaming, Response>>, meter: Meter) {
+        let timing = Timing { meter, since: self.clock.now };
+        let inbox = self.inbox.clone();
+        let Some(conn) = self.conn(id) else { return };
+        if conn.hangup && conn.input.is_empty() {
+            return self.close(id);
+        }
+        conn.phase = Phase::Asking(Box::new(Asking { timing, _task: inbox.stream_later(id, work) }));
     }
 
     fn meter(&mut self, method: &Method, pattern: &'static str) -> Meter {
@@ -320,7 +337,7 @@ impl Server {
         let policy = self.policy.clone();
         let date = self.clock.date;
         let Some(conn) = self.conn(id) else { return };
-        let extra = endpoint.then_some(&policy.extra_head[..]);
+        let extra = endpoint.then_some(policy.extra_head(conn.peer));
         let wire = Wire::new(response, Dress { manner: conn.manner, extra, meta: None, date: &date });
         let flushed = conn.send(&wire);
         self.after_answer(id, flushed);
@@ -370,7 +387,7 @@ impl Server {
     pub(super) fn late_answer(&mut self, id: ConnId, response: &Response) {
         let now = self.clock.now;
         let Some(conn) = self.conn(id) else { return };
-        if let Phase::Busy(timing) = &conn.phase {
+        if let Some(timing) = conn.phase.timing() {
             timing.end(now);
             conn.phase = Phase::Head;
             self.answer(id, response, true);
@@ -387,7 +404,7 @@ impl Server {
         let Some(conn) = self.conn(id) else { return };
         let gzip = conn.manner.gzip;
         if let Phase::Busy(timing) = std::mem::replace(&mut conn.phase, Phase::Head) {
-            let plan = self.cache.adopt(read, &timing.meter, None, gzip, None);
+            let plan = self.cache(Peer::Unix).adopt(read, &timing.meter, None, gzip, None);
             self.clock.contact = self.edge.leadership().contact();
             self.serve_plan(id, &plan);
             self.resume(id);
@@ -397,8 +414,9 @@ impl Server {
     /// A task's answer has come, and is a stream.
     pub(super) fn late_stream(&mut self, id: ConnId, streaming: Streaming) {
         let Some(conn) = self.conn(id) else { return };
-        if let Phase::Busy(timing) = std::mem::replace(&mut conn.phase, Phase::Head) {
-            self.start_stream(id, streaming, timing.meter);
+        if let Some(meter) = conn.phase.timing().map(|timing| timing.meter.clone()) {
+            conn.phase = Phase::Head;
+            self.start_stream(id, streaming, meter);
         }
     }
 
@@ -410,6 +428,7 @@ impl Server {
         match flushed {
             Flushed::Broken => self.close(id),
             Flushed::Blocked => {}
+            Flushed::All if conn.is_stream() => self.end_stream(id),
             Flushed::All if !conn.manner.keep_alive => self.linger(id),
             Flushed::All => {}
         }
@@ -447,9 +466,13 @@ impl Server {
         match (flushed, &conn.phase) {
             (Flushed::Broken, _) => self.close(id),
             (Flushed::Blocked, _)
-            | (_, Phase::Linger | Phase::Parked(_) | Phase::Waiting(_) | Phase::Busy(_)) => {}
+            | (_, Phase::Linger | Phase::Parked(_) | Phase::Waiting(_) | Phase::Busy(_) | Phase::Asking(_)) =>
+                {}
             (_, Phase::Streaming(flow)) if flow.ended => self.stream_done(id),
             (_, Phase::Streaming(flow)) => flow.next(),
+            // A request's body is still to come behind `100 Continue`.
+            (_, Phase::Body(_) | Phase::Spooling(_)) => self.resume(id),
+            _ if conn.is_stream() => self.end_stream(id),
             _ if !conn.manner.keep_alive => self.linger(id),
             _ => self.resume(id),
         }
@@ -465,7 +488,7 @@ impl Server {
         if conn.manner.http_1_0 {
             conn.manner.keep_alive = false;
         }
-        let extra = Some(&policy.extra_head[..]);
+        let extra = Some(policy.extra_head(conn.peer));
         let wire = Wire::streamed(&head, Dress { manner: conn.manner, extra, meta: None, date: &date });
         let flow = inbox.stream(id, source, conn.manner.http_1_0, timing);
         conn.phase = Phase::Streaming(Box::new(flow));
@@ -510,6 +533,13 @@ impl Server {
             Flushed::All => self.stream_done(id),
             Flushed::Blocked => {}
             Flushed::Broken => self.close(id),
+        }
+    }
+
+    /// A stream broke off: so does its connection.
+    pub(super) fn stream_cut(&mut self, id: ConnId) {
+        if self.conn(id).is_some_and(|conn| matches!(conn.phase, Phase::Streaming(_))) {
+            self.close(id);
         }
     }
 

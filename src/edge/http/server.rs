@@ -10,11 +10,12 @@ use std::time::Instant;
 use muster_protocol::http::Reject;
 use rustls::{ServerConfig, ServerConnection};
 
+use super::agents::{TRUNKS, Trunks};
 use super::barriers::Barriers;
 use super::budget::Budget;
 use super::cache::{Cache, Group};
 use super::clock::Clock;
-use super::connection::{Conn, Phase};
+use super::connection::{Conn, Line, Phase};
 use super::exchange::Peer;
 use super::park::{ConnId, Park, Parked};
 use super::policy::Policy;
@@ -28,6 +29,7 @@ use crate::runtime::net::{self, Event, Listener, Readiness, Socket};
 use crate::runtime::random::Rng;
 use crate::runtime::tally::Tally;
 use crate::runtime::{task, time};
+use crate::server::rpc::Guest;
 use crate::store::Touched;
 
 /// Tokens from here on are listeners.
@@ -46,7 +48,10 @@ pub struct Server {
     pub(super) edge: Rc<Edge>,
     pub(super) router: Rc<Router>,
     pub(super) policy: Rc<Policy>,
-    pub(super) cache: Cache,
+    cache: Cache,
+    /// Answers to agents, which none of the public doors may show.
+    relayed: Cache,
+    pub(super) trunks: Trunks,
     pub(super) bodies: Budget,
     /// The same for archives, which are far larger and rare.
     pub(super) archives: Budget,
@@ -55,7 +60,8 @@ pub struct Server {
     pub(super) inbox: Inbox,
     pub(super) rng: Rng,
     pub(super) meters: Meters,
-    readiness: Readiness,
+    pub(super) readiness: Readiness,
+    guests: Option<Receiver<Guest>>,
     doors: Vec<Door>,
     pub(super) conns: Vec<Slot>,
     free: Vec<u32>,
@@ -100,6 +106,9 @@ impl Server {
             router: Rc::new(router),
             policy,
             cache: Cache::default(),
+            relayed: Cache::default(),
+            trunks: Trunks::default(),
+            guests: None,
             bodies: Budget::new(limits::BODIES_MAX),
             archives: Budget::new(limits::ARCHIVES_IN_MEMORY_MAX),
             park: Park::default(),
@@ -123,9 +132,22 @@ impl Server {
         }
     }
 
+    /// The same, that serves agents too.
+    #[must_use]
+    pub fn with_guests(self, guests: Option<Receiver<Guest>>) -> Server {
+        Server { guests, ..self }
+    }
+
+    /// What is remembered for whoever is at the other end.
+    pub(super) fn cache(&mut self, peer: Peer) -> &mut Cache {
+        if peer == Peer::Agent { &mut self.relayed } else { &mut self.cache }
+    }
+
     /// Serves until `shutdown` is raised. `changes` are what the control core publishes.
     pub async fn run(mut self, changes: Receiver<Arc<Touched>>, shutdown: Shutdown) {
-        let _changes = task::spawn(forward(changes, self.inbox.clone()));
+        let _changes = task::spawn(forward(changes, self.inbox.clone(), News::Changes));
+        let guests = self.guests.take();
+        let _guests = guests.map(|guests| task::spawn(forward(guests, self.inbox.clone(), News::Guest)));
         let inbox = self.inbox.clone();
         let _stop = task::spawn(async move {
             shutdown.raised().await;
@@ -155,10 +177,13 @@ impl Server {
         for event in events {
             if event.token >= LISTENERS {
                 self.accept((event.token - LISTENERS) as usize);
+            } else if event.token >= TRUNKS {
+                self.on_trunk(event);
             } else {
                 self.on_event(event);
             }
         }
+        self.read_trunks();
         for _ in 0..self.again.len() {
             let Some(id) = self.again.pop_front() else { break };
             self.pump(id);
@@ -179,10 +204,15 @@ impl Server {
             self.accept_rest = None;
             (0..self.doors.len()).for_each(|door| self.accept(door));
         }
+        self.flush_trunks();
     }
 
     fn has_more(&self) -> bool {
-        self.accept_again || !self.again.is_empty() || !self.woken.is_empty() || self.barriers.has_released()
+        self.accept_again
+            || self.trunks.has_more()
+            || !self.again.is_empty()
+            || !self.woken.is_empty()
+            || self.barriers.has_released()
     }
 
     /// Sees to it that a turn comes when the next deadline does. An alarm that rings early does no harm.
@@ -200,7 +230,8 @@ impl Server {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let sweep = (self.free.len() < self.conns.len()).then_some(self.clock.next_sweep);
+        let sweep =
+            (self.free.len() < self.conns.len() || self.trunks.open() > 0).then_some(self.clock.next_sweep);
         [self.park.next_deadline(), self.barriers.next_deadline(), sweep, self.accept_rest]
             .into_iter()
             .flatten()
@@ -214,6 +245,7 @@ impl Server {
             self.policy = Rc::new(Policy::new(config));
             self.clock.epoch += 1;
             self.cache.clear();
+            self.relayed.clear();
         }
     }
 
@@ -243,7 +275,7 @@ impl Server {
         let max = self.policy.config.limits.http_max_conns_per_client;
         let share = match peer {
             Peer::Ip(ip) => self.clients.take(ip, max),
-            Peer::Unix => None,
+            Peer::Unix | Peer::Agent => None,
         };
         if share.is_none() && peer != Peer::Unix {
             // The client's request is not read: whatever it is, this is the answer.
@@ -259,22 +291,30 @@ impl Server {
         };
         // A refusal leaves a dead client to the idle timeout.
         let _ = socket.set_keepalive(limits::TCP_KEEPALIVE);
-        let conn = Conn::new(socket, peer, share, tls, self.clock.tick);
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.conns.push(Slot { serial: 0, conn: None });
-            u32::try_from(self.conns.len() - 1).expect("a process has fewer than 2^32 descriptors")
-        });
-        let place = &mut self.conns[slot as usize];
-        place.serial = (place.serial + 1) & SERIAL_MASK;
-        let id = ConnId { slot, serial: place.serial };
-        let registered = self.readiness.register(&conn.socket, id.token());
-        place.conn = Some(conn);
+        let conn = Conn::new(Line::Socket(socket), peer, share, tls, self.clock.tick);
+        let id = self.seat(conn);
+        let registered = match self.conns[id.slot as usize].conn.as_ref().map(|conn| &conn.line) {
+            Some(Line::Socket(socket)) => self.readiness.register(socket, id.token()),
+            _ => Ok(()),
+        };
         if let Err(error) = registered {
             tracing::warn!("http: cannot watch a connection: {error}; it is closed");
             return self.close(id);
         }
         // Its first request is often there already.
         self.pump(id);
+    }
+
+    /// Gives a connection a place.
+    pub(super) fn seat(&mut self, conn: Conn) -> ConnId {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.conns.push(Slot { serial: 0, conn: None });
+            u32::try_from(self.conns.len() - 1).expect("a process has fewer than 2^32 descriptors")
+        });
+        let place = &mut self.conns[slot as usize];
+        place.serial = (place.serial + 1) & SERIAL_MASK;
+        place.conn = Some(conn);
+        ConnId { slot, serial: place.serial }
     }
 
     /// How many connections there are.
@@ -304,8 +344,10 @@ impl Server {
         let Some(conn) = self.conn(id) else { return };
         conn.readable |= event.readable;
         conn.hangup |= event.hangup;
-        let waits =
-            matches!(conn.phase, Phase::Parked(_) | Phase::Waiting(_) | Phase::Streaming(_) | Phase::Linger);
+        let waits = matches!(
+            conn.phase,
+            Phase::Parked(_) | Phase::Waiting(_) | Phase::Asking(_) | Phase::Streaming(_) | Phase::Linger
+        );
         if event.hangup && waits {
             return self.close(id);
         }
@@ -325,6 +367,8 @@ impl Server {
             News::Read(id, read) => self.late_read(id, read),
             News::Chunk(id, chunk) => self.stream_chunk(id, &chunk),
             News::End(id) => self.stream_end(id),
+            News::Cut(id) => self.stream_cut(id),
+            News::Guest(guest) => self.on_guest(guest),
             News::Changes(touched) => {
                 let state = self.edge.state();
                 let mut woken = Vec::new();
@@ -340,6 +384,8 @@ impl Server {
     fn sweep(&mut self) {
         self.clock.next_sweep = self.clock.now + limits::SWEEP_INTERVAL;
         self.cache.trim();
+        self.relayed.trim();
+        self.sweep_trunks(self.policy.config.limits.rpc_handshake_timeout);
         // Zero leaves a handshake to the timeout of idle connections.
         let handshake = match self.policy.config.limits.https_handshake_timeout {
             time if time.is_zero() => limits::IDLE_TIMEOUT,
@@ -361,6 +407,7 @@ impl Server {
                 | Phase::Parked(_)
                 | Phase::Waiting(_)
                 | Phase::Busy(_)
+                | Phase::Asking(_)
                 | Phase::Streaming(_) => (false, false),
             };
             if overdue && answer {
@@ -372,17 +419,17 @@ impl Server {
     }
 }
 
-/// Bits of a slot's serial that fit into an event token below the listeners' bit.
-const SERIAL_MASK: u32 = u32::MAX >> 1;
+/// Bits of a slot's serial that fit into an event token below the listeners' bit and that of agents' connections.
+const SERIAL_MASK: u32 = u32::MAX >> 2;
 
 /// As go-connlimit answers for later Consul versions.
 const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\n\
     Content-Length: 80\r\nConnection: close\r\n\r\n\
     Your IP is issuing too many concurrent connections, please rate limit your calls";
 
-/// Brings changes from the control core to the reactor.
-async fn forward(mut changes: Receiver<Arc<Touched>>, inbox: Inbox) {
-    while let Some(touched) = changes.recv().await {
-        inbox.post(News::Changes(touched));
+/// Brings what the control core sends to the reactor.
+async fn forward<T: Send>(mut sent: Receiver<T>, inbox: Inbox, news: fn(T) -> News) {
+    while let Some(message) = sent.recv().await {
+        inbox.post(news(message));
     }
 }

@@ -9,7 +9,7 @@ use muster_protocol::http::Method;
 
 use super::Edge;
 use super::area::refusal;
-use super::exchange::{Handled, Outcome, Request, Response, Streaming};
+use super::exchange::{Cut, Handled, Outcome, Request, Response, Streaming};
 use super::query;
 use super::router::{BodyLimit, Route};
 use crate::archive::{Facts, Server, Writer};
@@ -43,10 +43,10 @@ fn get(edge: &Rc<Edge>, request: &Request) -> Handled {
             .header("X-Consul-Index", writer.meta().index.to_string())
             .header("X-Consul-KnownLeader", shown.known_leader.to_string())
             .header("X-Consul-LastContact", shown.last_contact_ms.to_string());
-        let source = stream::unfold(writer, async |mut writer| {
-            let work = blocking::run(move || writer.next_piece().map(|piece| (piece, writer)));
-            // A job that panicked ends the archive early, which whoever reads it finds.
-            work.await.ok().flatten()
+        let source = stream::unfold(Some(writer), async |writer| {
+            let mut writer = writer?;
+            let work = blocking::run(move || writer.next_piece().map(|piece| (Ok(piece), Some(writer))));
+            work.await.unwrap_or(Some((Err(Cut), None)))
         });
         Ok(Streaming { head, source: Box::pin(source) })
     })))

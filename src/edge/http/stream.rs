@@ -4,21 +4,21 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
-use futures_lite::{FutureExt as _, Stream, StreamExt as _};
+use futures_lite::{FutureExt as _, StreamExt as _};
 
 use super::connection::Timing;
-use super::exchange::{LocalBoxFuture, Read, Response, Streaming};
+use super::exchange::{Cut, LocalBoxFuture, Read, Response, Source, Streaming};
 use super::park::ConnId;
 use super::spooling::Spooled;
 use crate::consensus::{Consistency, ProposeError};
 use crate::runtime::net::Notifier;
 use crate::runtime::task::{self, Task};
+use crate::server::rpc::Guest;
 use crate::store::Touched;
 
 /// News for a reactor. Bounded by what it comes from: one late answer or one chunk for each connection, and the
@@ -36,6 +36,10 @@ pub enum News {
     Chunk(ConnId, Bytes),
     /// A stream ended.
     End(ConnId),
+    /// A stream broke off before its end.
+    Cut(ConnId),
+    /// An agent came, or is to be told something.
+    Guest(Guest),
     /// A barrier that reads share has ended.
     Barrier(Consistency, Result<(), ProposeError>),
     /// The control core published a state.
@@ -88,8 +92,8 @@ impl Inbox {
         task::spawn(guarded).detach();
     }
 
-    /// Starts the task that prepares a stream. It runs to its end even when the client leaves.
-    pub fn stream_later(&self, conn: ConnId, work: LocalBoxFuture<Result<Streaming, Response>>) {
+    /// Starts the task that prepares a stream. It runs to its end even when the client leaves, if it is detached.
+    pub fn stream_later(&self, conn: ConnId, work: LocalBoxFuture<Result<Streaming, Response>>) -> Task<()> {
         let inbox = self.clone();
         let guarded = async move {
             let prepared = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(panicked()));
@@ -98,34 +102,34 @@ impl Inbox {
                 Err(refusal) => News::Answer(conn, refusal),
             });
         };
-        task::spawn(guarded).detach();
+        task::spawn(guarded)
     }
 
     /// Starts the task of a stream. It ends with its [`Flow`].
-    pub fn stream(
-        &self,
-        conn: ConnId,
-        source: Pin<Box<dyn Stream<Item = Bytes>>>,
-        http_1_0: bool,
-        timing: Timing,
-    ) -> Flow {
+    pub fn stream(&self, conn: ConnId, source: Source, http_1_0: bool, timing: Timing) -> Flow {
         let gate = Rc::new(Gate::default());
         let (inbox, passage) = (self.clone(), gate.clone());
         let mut source = source;
         let pumping = async move {
             while let Some(chunk) = source.next().await {
+                let chunk = chunk?;
                 if !chunk.is_empty() {
                     inbox.post(News::Chunk(conn, chunk));
                     passage.pass().await;
                 }
             }
+            Ok(())
         };
         let inbox = self.clone();
         let guarded = async move {
-            if AssertUnwindSafe(pumping).catch_unwind().await.is_err() {
-                tracing::error!("http: the source of a stream panicked; its answer ends here");
-            }
-            inbox.post(News::End(conn));
+            let ended = AssertUnwindSafe(pumping).catch_unwind().await.unwrap_or_else(|_| {
+                tracing::error!("http: the source of a stream panicked; its answer is broken off");
+                Err(Cut)
+            });
+            inbox.post(match ended {
+                Ok(()) => News::End(conn),
+                Err(Cut) => News::Cut(conn),
+            });
         };
         Flow { _task: task::spawn(guarded), gate, timing, http_1_0, ended: false }
     }

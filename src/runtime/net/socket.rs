@@ -179,11 +179,12 @@ impl Socket {
         Socket { io: Io::new(fd, Interest::Both), place: None }
     }
 
-    /// Begins to connect. The socket is writable when that is done; then ask [`Socket::take_error`].
+    /// Begins to connect, from an address of this host if one is given. The socket is writable when that is done; then ask
+    /// [`Socket::take_error`].
     ///
     /// # Errors
-    /// No descriptor, no route, or refused at once.
-    pub fn start_connect(endpoint: &Endpoint) -> io::Result<Socket> {
+    /// No descriptor, no route, not an address of this host, or refused at once.
+    pub fn start_connect(from: Option<IpAddr>, endpoint: &Endpoint) -> io::Result<Socket> {
         let (domain, address) = match endpoint {
             Endpoint::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
             Endpoint::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
@@ -192,6 +193,9 @@ impl Socket {
         if domain != Domain::UNIX {
             // Harmless if refused.
             let _ = socket.set_tcp_nodelay(true);
+        }
+        if let Some(ip) = from {
+            socket.bind(&SocketAddr::new(ip, 0).into())?;
         }
         match socket.connect(&address) {
             Ok(()) => {}

@@ -1,10 +1,10 @@
 //! Stream sockets for tasks that await: the futures-lite I/O traits over [`Socket`].
 
-use super::{Endpoint, Socket};
+use super::{Endpoint, Pollable as _, Socket};
 use crate::runtime::time;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,7 +20,19 @@ impl Stream {
     /// # Errors
     /// Refused, unreachable, or `TimedOut`; the caller knows the endpoint and names it.
     pub async fn connect(endpoint: &Endpoint, limit: Duration) -> io::Result<Stream> {
-        let socket = Socket::start_connect(endpoint)?;
+        Stream::connect_from(None, endpoint, limit).await
+    }
+
+    /// The same from one of this host's addresses.
+    ///
+    /// # Errors
+    /// As there, or the address is none of this host's.
+    pub async fn connect_from(
+        from: Option<IpAddr>,
+        endpoint: &Endpoint,
+        limit: Duration,
+    ) -> io::Result<Stream> {
+        let socket = Socket::start_connect(from, endpoint)?;
         match time::timeout(limit, std::future::poll_fn(|cx| socket.poll_writable(cx))).await {
             Some(ready) => ready?,
             None => return Err(io::Error::new(io::ErrorKind::TimedOut, "connection timed out")),
@@ -32,6 +44,12 @@ impl Stream {
     /// The socket, to be used without awaiting.
     pub fn socket(&self) -> &Socket {
         &self.socket
+    }
+
+    /// The socket, to be used otherwise: it may be sent to another core.
+    pub fn into_socket(self) -> Socket {
+        self.socket.io().deregister();
+        self.socket
     }
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use futures_lite::io::{AsyncReadExt, AsyncWriteExt};
 use muster_protocol::entry::{EntryKind, ServerId};
 use muster_protocol::raft;
-use muster_protocol::rpc::{self, LinkHello, LinkWelcome, PREAMBLE, PeerMessage};
+use muster_protocol::rpc::{self, LinkHello, LinkWelcome, PREAMBLE, PeerMessage, RPC_PREAMBLE};
 use muster_protocol::wire::{Decoder, HELLO_LENGTH_MAX, PAYLOAD_LENGTH_MAX};
 
-use super::{ACCEPTED_MAX, Links, SILENCE_MAX};
+use super::{ACCEPTED_MAX, Links, SILENCE_MAX, UNDECIDED_MAX};
 use crate::consensus::{Encoded, PeerEvent};
 use crate::membership::AdoptError;
 use crate::runtime::bell::Bell;
@@ -24,6 +24,8 @@ const REST: Duration = Duration::from_millis(100);
 /// The connections that others dialled.
 #[derive(Default)]
 pub(super) struct Accepted {
+    /// How many have not said yet what they are.
+    undecided: usize,
     /// How many are being greeted or served.
     count: usize,
     /// The newest of each server, and how it is told to end.
@@ -64,49 +66,97 @@ pub(super) async fn run(links: Links, listener: Listener) {
                 continue;
             }
         };
-        let Some(place) = Place::take(&links) else {
-            tracing::warn!(target: "agent.server", "{ACCEPTED_MAX} links are open; one more is refused");
+        let Some(place) = Place::take(&links, Kind::Undecided) else {
+            tracing::warn!(
+                target: "agent.server",
+                "{UNDECIDED_MAX} connections have not said yet what they are; one more is closed"
+            );
             continue;
         };
         let links = links.clone();
-        task::spawn(async move {
-            let _place = place;
-            serve(&links, socket.into(), peer.ip()).await;
-        })
-        .detach();
+        task::spawn(async move { decide(&links, socket.into(), peer.ip(), place).await }).detach();
     }
 }
 
-/// One of the [`ACCEPTED_MAX`] places, given back when dropped.
-struct Place(Links);
+/// What a place is for.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// One of [`UNDECIDED_MAX`].
+    Undecided,
+    /// One of [`ACCEPTED_MAX`].
+    Link,
+}
+
+/// A place for a connection, given back when dropped.
+struct Place(Links, Kind);
 
 impl Place {
-    fn take(links: &Links) -> Option<Place> {
+    fn take(links: &Links, kind: Kind) -> Option<Place> {
         let mut accepted = links.0.accepted.borrow_mut();
-        if accepted.count >= ACCEPTED_MAX {
+        let (count, max) = accepted.places(kind);
+        if *count >= max {
             return None;
         }
-        accepted.count += 1;
+        *count += 1;
         drop(accepted);
-        Some(Place(links.clone()))
+        Some(Place(links.clone(), kind))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.0.accepted.borrow_mut().count -= 1;
+        *self.0.0.accepted.borrow_mut().places(self.1).0 -= 1;
     }
 }
 
-async fn serve(links: &Links, mut stream: Stream, ip: Option<IpAddr>) {
-    let ip = ip.map_or_else(String::new, |ip| ip.to_string());
+impl Accepted {
+    fn places(&mut self, kind: Kind) -> (&mut usize, usize) {
+        match kind {
+            Kind::Undecided => (&mut self.undecided, UNDECIDED_MAX),
+            Kind::Link => (&mut self.count, ACCEPTED_MAX),
+        }
+    }
+}
+
+/// Hears from the first bytes what a connection is: another server's, an agent's, or a stranger's.
+async fn decide(links: &Links, mut stream: Stream, ip: Option<IpAddr>, place: Place) {
+    let mut preamble = [0; PREAMBLE.len()];
+    let patience = links.0.own.handshake_timeout;
+    let heard = time::timeout(patience, stream.read_exact(&mut preamble)).await;
+    drop(place);
+    let from = ip.map_or_else(String::new, |ip| ip.to_string());
+    match heard {
+        // Whoever looks whether the port is open.
+        Some(Err(_)) => {}
+        None => {
+            tracing::warn!(target: "agent.server", "a connection from {from} to the server port did not say who it is in time");
+        }
+        Some(Ok(())) if preamble == PREAMBLE => match Place::take(links, Kind::Link) {
+            Some(_place) => serve(links, stream, &from).await,
+            None => {
+                tracing::warn!(target: "agent.server", "{ACCEPTED_MAX} links are open; one more is refused");
+            }
+        },
+        Some(Ok(())) if preamble == RPC_PREAMBLE => {
+            let agents = links.0.agents.borrow().clone();
+            if let Some(agents) = agents {
+                agents.receive(stream.into_socket(), ip);
+            }
+        }
+        Some(Ok(())) => tracing::warn!(
+            target: "agent.server",
+            "a connection from {from} is refused: it speaks another protocol than Muster's agents do with each other; agents of \
+             Consul cannot be mixed with those of Muster in one cluster"
+        ),
+    }
+}
+
+async fn serve(links: &Links, mut stream: Stream, ip: &str) {
     let _ = stream.socket().set_keepalive(SILENCE_MAX);
     let mut decoder = Decoder::new(HELLO_LENGTH_MAX);
     let greeted = time::timeout(links.0.own.handshake_timeout, greet(links, &mut stream, &mut decoder));
     let hello = match greeted.await {
         Some(Ok(hello)) => hello,
-        // Whoever looks whether the port is open.
-        Some(Err(why)) if why.is_empty() => return,
         Some(Err(why)) => {
             tracing::warn!(target: "agent.server", "a link from {ip} is refused: {why}");
             return;
@@ -136,16 +186,8 @@ async fn serve(links: &Links, mut stream: Stream, ip: Option<IpAddr>) {
     }
 }
 
-/// Hears who it is and says who we are. The error says why it was refused, to it too if it can understand that; it is empty
-/// when nothing was said.
+/// Hears who it is and says who we are. The error says why it was refused, to it too if it can understand that.
 async fn greet(links: &Links, stream: &mut Stream, decoder: &mut Decoder) -> Result<LinkHello, String> {
-    let mut preamble = [0; PREAMBLE.len()];
-    stream.read_exact(&mut preamble).await.map_err(|_| String::new())?;
-    if preamble != PREAMBLE {
-        return Err("it speaks another protocol than Muster's servers do with each other; servers of Consul cannot be \
-                    mixed with those of Muster in one cluster"
-            .to_owned());
-    }
     let hello = loop {
         if let Some(frame) = decoder.next_frame().map_err(|why| why.to_string())? {
             break LinkHello::decode(&frame).map_err(|why| why.to_string())?;

@@ -217,8 +217,7 @@ impl Level {
 }
 
 fn pattern(value: &str) -> Result<Regex, String> {
-    go_pattern(value)
-        .map_err(|why| format!("Failed to compile regular expression {}: {why}", quoted(value)))
+    go_pattern(value).map_err(|why| format!("Failed to compile regular expression {}: {why}", quoted(value)))
 }
 
 /// A regular expression from outside.

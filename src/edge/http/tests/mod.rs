@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::exchange::{Handled, Outcome, Request, Response, Streaming};
-use super::router::{BodyLimit, Route, Router};
+use super::router::{BodyLimit, Route, Router, Scope};
 use super::server::{Door, Server};
 use super::{Edge, routes};
 use crate::agent::{self, LocalState};
@@ -216,13 +216,14 @@ impl Client {
 /// The real table and a few routes that do what no area does.
 fn router() -> Router {
     let mut router = routes();
-    router.add(&[
+    let routes = [
         Route::new("/test/panic", &[Method::Get], |_, _| panic!("a handler's mistake")),
         Route::new("/test/later", &[Method::Get], later),
         Route::new("/test/stream", &[Method::Get], stream),
         Route::new("/test/big", &[Method::Get], big),
         Route::new("/test/echo", &[Method::Put], echo).body(BodyLimit::KvValue),
-    ]);
+    ];
+    router.add(&routes, Scope::Server);
     router
 }
 
@@ -237,7 +238,7 @@ fn later(_: &Rc<Edge>, request: &Request) -> Handled {
 
 fn stream(_: &Rc<Edge>, _: &Request) -> Handled {
     let chunks = (0..3).map(|number| bytes::Bytes::from(format!("part {number}\n")));
-    let source = Box::pin(futures_lite::stream::iter(chunks.collect::<Vec<_>>()));
+    let source = Box::pin(futures_lite::stream::iter(chunks.map(Ok).collect::<Vec<_>>()));
     Ok(Outcome::Stream(Streaming { head: Response::text(200, ""), source }))
 }
 

@@ -1,0 +1,255 @@
+//! One request on its way: to a server, and to another if that one fails it.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use muster_protocol::http::{Body, Method, ResponseHead, head_end};
+use muster_protocol::rpc::mux::ResetReason;
+
+use super::dialler::Shared;
+use super::error::UpstreamError;
+use super::limits::{ATTEMPTS_MAX, HEAD, LONG_CALL, SILENCE_LIMITS};
+use super::line::{Broke, Line, LineStream};
+use super::{Ask, Payload};
+use crate::runtime::mesh::Sender;
+use crate::runtime::{cores, time};
+
+/// A body up to this length goes with the head.
+const JOINED_MAX: usize = 16 << 10;
+
+/// A request, and the way back.
+pub(super) struct Call {
+    pub ask: Ask,
+    pub parts: Sender<Part>,
+}
+
+/// What comes back, in this order.
+pub(super) enum Part {
+    /// First.
+    Head {
+        head: ResponseHead,
+        /// The body as far as it came with it.
+        first: Bytes,
+        /// Whether that is all.
+        ended: bool,
+    },
+    /// Any number.
+    Data(Bytes),
+    /// Last.
+    End,
+    /// Instead of any of these; nothing follows.
+    Failed(UpstreamError),
+}
+
+impl Call {
+    pub fn refuse(self, error: UpstreamError) {
+        // Who has left does not want to know.
+        let _ = self.parts.try_send(Part::Failed(error));
+    }
+
+    /// Whether it may be asked any number of times.
+    fn is_repeatable(&self) -> bool {
+        matches!(self.ask.method, Method::Get | Method::Head) && matches!(self.ask.body, Payload::Whole(_))
+    }
+}
+
+/// Carries a call until it is answered, or nobody waits for it any more.
+pub(super) async fn serve(shared: Rc<Shared>, mut call: Call) {
+    let parts = call.parts.clone();
+    let work = async {
+        if let Err(error) = work(&shared, &mut call).await {
+            let _ = call.parts.send(Part::Failed(error)).await;
+        }
+    };
+    let _ = cores::either(work, parts.closed()).await;
+}
+
+async fn work(shared: &Rc<Shared>, call: &mut Call) -> Result<(), UpstreamError> {
+    let head = head_of(&call.ask);
+    let mut attempts = 0;
+    loop {
+        let line = shared.line().await?;
+        let begun = time::now();
+        let broke = match attempt(shared, &line, &head, call).await {
+            Ok(()) => return Ok(()),
+            Err(Failure::Told(error)) => return Err(error),
+            Err(Failure::Broke(broke)) => broke,
+        };
+        match broke {
+            Broke::Reset(ResetReason::TooBusy) => return Err(UpstreamError::TooBusy),
+            // Nothing was done there, and it is left for another.
+            Broke::Reset(ResetReason::Leaving) if matches!(call.ask.body, Payload::Whole(_)) => {
+                line.retire();
+                shared.resent(line.server.id);
+            }
+            Broke::Retired => {}
+            Broke::Lost | Broke::Reset(_) if !call.is_repeatable() => return Err(UpstreamError::Lost),
+            Broke::Lost | Broke::Reset(_) => {}
+        }
+        if time::now().saturating_duration_since(begun) > LONG_CALL {
+            attempts = 0;
+        }
+        attempts += 1;
+        if attempts == ATTEMPTS_MAX {
+            return Err(UpstreamError::Lost);
+        }
+    }
+}
+
+enum Failure {
+    /// It may be tried again.
+    Broke(Broke),
+    /// It may not, and this is why.
+    Told(UpstreamError),
+}
+
+impl From<Broke> for Failure {
+    fn from(broke: Broke) -> Failure {
+        Failure::Broke(broke)
+    }
+}
+
+async fn attempt(shared: &Shared, line: &Rc<Line>, head: &[u8], call: &mut Call) -> Result<(), Failure> {
+    let patience = shared.patience();
+    let repeatable = call.is_repeatable();
+    if !repeatable && patience == SILENCE_LIMITS[0] && !line.confirm(patience).await {
+        // Nothing was sent.
+        return Err(Broke::Retired.into());
+    }
+    let mut stream = begin(line, head, &call.ask.body)?;
+    line.expect(patience);
+    let Call { ask, parts } = call;
+    send_body(&mut stream, &mut ask.body).await?;
+
+    let mut input = Vec::new();
+    let mut searched = 0;
+    let end = loop {
+        if let Some(end) = head_end(&input, searched) {
+            break end;
+        }
+        searched = input.len();
+        if input.len() > HEAD.bytes {
+            return Err(Failure::Told(UpstreamError::Nonsense));
+        }
+        if !stream.read(&mut input, repeatable).await? {
+            return Err(Broke::Lost.into());
+        }
+    };
+    let rest = input.split_off(end);
+    let head = ResponseHead::parse(input.into(), HEAD);
+    let head = head.map_err(|_| Failure::Told(UpstreamError::Nonsense))?;
+    // From here on somebody has had a part of the answer: it cannot be another one any more.
+    let told = |_: Broke| Failure::Told(UpstreamError::Lost);
+    let mut body = match head.length {
+        Some(length) if ask.method != Method::Head => Body::Length(length),
+        Some(_) => Body::Length(0),
+        None => Body::chunked(),
+    };
+    let (first, mut ended) = feed(&mut body, &rest)?;
+    if parts.send(Part::Head { head, first, ended }).await.is_err() {
+        return Ok(());
+    }
+    let begun_ended = ended;
+    let mut piece = Vec::new();
+    while !ended {
+        piece.clear();
+        if !stream.read(&mut piece, false).await.map_err(told)? {
+            return Err(Failure::Told(UpstreamError::Lost));
+        }
+        let (data, done) = feed(&mut body, &piece)?;
+        ended = done;
+        if !data.is_empty() && parts.send(Part::Data(data)).await.is_err() {
+            return Ok(());
+        }
+    }
+    if !begun_ended {
+        // Who has left does not want to know.
+        let _ = parts.send(Part::End).await;
+    }
+    Ok(())
+}
+
+/// Opens a stream with the head, and the body if it is short.
+fn begin(line: &Rc<Line>, head: &[u8], body: &Payload) -> Result<Stream, Failure> {
+    let joined;
+    let (bytes, end) = match body {
+        Payload::Whole(body) if body.is_empty() => (head, true),
+        Payload::Whole(body) if body.len() <= JOINED_MAX => {
+            joined = [head, body].concat();
+            (&joined[..], true)
+        }
+        _ => (head, false),
+    };
+    let (stream, taken) = line.open(bytes, end).ok_or(Failure::Told(UpstreamError::TooBusy))?;
+    Ok(Stream { stream, unsent: bytes[taken..].to_vec(), end })
+}
+
+/// A stream, and what of its beginning has found no room yet.
+struct Stream {
+    stream: LineStream,
+    unsent: Vec<u8>,
+    /// Whether nothing follows that.
+    end: bool,
+}
+
+impl Stream {
+    async fn read(&mut self, out: &mut Vec<u8>, leave: bool) -> Result<bool, Broke> {
+        self.stream.read(out, leave).await
+    }
+}
+
+async fn send_body(stream: &mut Stream, body: &mut Payload) -> Result<(), Failure> {
+    let unsent = std::mem::take(&mut stream.unsent);
+    if !unsent.is_empty() && !stream.stream.write(&unsent, stream.end).await? {
+        return Ok(());
+    }
+    if stream.end {
+        return Ok(());
+    }
+    match body {
+        Payload::Whole(body) => {
+            stream.stream.write(body, true).await?;
+        }
+        Payload::Pieces { pieces, .. } => {
+            while let Some(piece) = pieces.recv().await {
+                if !stream.stream.write(&piece, false).await? {
+                    return Ok(());
+                }
+            }
+            stream.stream.write(&[], true).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The data in what has come, and whether the body is complete.
+fn feed(body: &mut Body, input: &[u8]) -> Result<(Bytes, bool), Failure> {
+    let mut data = Vec::with_capacity(input.len());
+    let fed = body.feed(input, &mut data).map_err(|_| Failure::Told(UpstreamError::Nonsense))?;
+    Ok((data.into(), fed.done))
+}
+
+/// The head of a request. Agents that ask the same send the same bytes, so that servers know the answer by them.
+fn head_of(ask: &Ask) -> Vec<u8> {
+    let mut head = Vec::with_capacity(64 + ask.target.len());
+    head.extend_from_slice(ask.method.as_str().as_bytes());
+    head.push(b' ');
+    head.extend_from_slice(ask.target.as_bytes());
+    head.extend_from_slice(b" HTTP/1.1\r\nHost: muster\r\n");
+    for (name, value) in &ask.headers {
+        head.extend_from_slice(name.as_bytes());
+        head.extend_from_slice(b": ");
+        // A line end in a value never makes a line.
+        head.extend(value.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
+        head.extend_from_slice(b"\r\n");
+    }
+    let length = match &ask.body {
+        Payload::Whole(body) => body.len() as u64,
+        Payload::Pieces { length, .. } => *length,
+    };
+    if length > 0 || !ask.body.is_empty() {
+        head.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
