@@ -230,6 +230,7 @@ impl Plan {
         links: Option<Listener>,
     ) -> Plan {
         let roster = Published::new(Roster::default());
+        let published = Published::new(config.clone());
         let mut guests = Vec::new();
         let mut client = None;
         let (proposals, state, server) = match links {
@@ -241,7 +242,7 @@ impl Plan {
             }
             None => {
                 let (views, state, keeper) = views::views();
-                let (upstream, dialler) = ask_servers(&config, &roster);
+                let (upstream, dialler) = ask_servers(&config, &published, &roster);
                 client = Some(((upstream, views), (dialler, keeper)));
                 (Proposals::without_server(), state, None)
             }
@@ -260,7 +261,7 @@ impl Plan {
         let local = LocalState::of_node(&config.node_name);
         Plan {
             layout,
-            config: Published::new(config),
+            config: published,
             reload,
             state,
             local: Published::new(local),
@@ -281,17 +282,26 @@ impl Plan {
 }
 
 /// The way to the servers that the roster names.
-fn ask_servers(config: &Config, roster: &Published<Roster>) -> (Upstream, Dialler) {
+fn ask_servers(
+    config: &Config,
+    published: &Published<Config>,
+    roster: &Published<Roster>,
+) -> (Upstream, Dialler) {
     let settings = upstream::Settings {
         node: config.node_name.clone(),
         id: String::new(),
         datacenter: config.datacenter.clone(),
-        from: None,
+        from: Some(config.addresses.rpc_bind.ip()).filter(|ip| !ip.is_unspecified()),
     };
+    let limits = published.clone();
     let (known, members, datacenter) = (roster.clone(), roster.clone(), config.datacenter.clone());
     let (upstream, dialler) =
         Upstream::new(settings, move || upstream::servers_of(&known.load(), &datacenter));
-    (upstream, dialler.among(move || members.load().len()))
+    (upstream, dialler.among(move || members.load().len()).limited(move || rate_of(&limits.load())))
+}
+
+fn rate_of(config: &Config) -> upstream::Rate {
+    upstream::Rate { per_second: config.limits.rpc_rate, burst: config.limits.rpc_max_burst }
 }
 
 async fn core_main(plan: Plan, core: CoreId) {

@@ -9,7 +9,7 @@ mod pace;
 mod requests;
 mod start;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -90,6 +90,8 @@ struct Inner {
     clock: Bell,
     /// The catalog lacks something.
     dirty: Bell,
+    /// The catalog may lack something, or hold too much.
+    doubted: Cell<bool>,
     waiters: RefCell<Vec<CatalogWaiter>>,
     pace: RefCell<pace::Pace>,
     hash_waiters: RefCell<Vec<HashWaiter>>,
@@ -116,6 +118,18 @@ impl Agent {
     /// The view as of now.
     pub fn view(&self) -> LocalState {
         self.0.registry.borrow().view().clone()
+    }
+
+    /// To be called when the catalog may hold something else of this agent than is believed: it is compared soon, rather than at its
+    /// time.
+    pub fn doubts(&self) -> impl Fn() + 'static {
+        let inner = Rc::downgrade(&self.0);
+        move || {
+            if let Some(inner) = inner.upgrade() {
+                inner.doubted.set(true);
+                inner.dirty.ring();
+            }
+        }
     }
 
     /// Runs until the door closes or `stop` is over, then writes what waits to be written.

@@ -190,7 +190,8 @@ impl Inner {
     pub fn step(self: &Rc<Self>, input: Input) {
         let mut effects = self.effects.take();
         self.core.borrow_mut().step(self.now(), input, &mut effects);
-        let mut members_changed = false;
+        // That others were contradicted is no event, but others here want to know it.
+        let mut members_changed = self.keep_own();
         for effect in effects.drain(..) {
             members_changed |= matches!(effect, Effect::Member { .. });
             self.carry_out(effect);

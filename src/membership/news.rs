@@ -108,6 +108,18 @@ impl Inner {
         }
     }
 
+    /// Keeps the roster's word about this agent up to date. Whether it was not.
+    pub fn keep_own(&self) -> bool {
+        let core = self.core.borrow();
+        let own = core.own();
+        let mut roster = self.roster.borrow_mut();
+        let before = roster.named(&own.name).filter(|before| before.incarnation != own.incarnation).cloned();
+        let Some(before) = before else { return false };
+        let now = self.member(own, Some(&before), before.evidence.clone());
+        roster.insert(now);
+        true
+    }
+
     fn take_change(&self, change: &Change, member: &gossip::Member) {
         self.log_change(change, member);
         let mut roster = self.roster.borrow_mut();

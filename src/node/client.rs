@@ -1,5 +1,6 @@
 //! The client role of an agent: membership, and servers that are asked; no consensus.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use muster_protocol::http::Method;
@@ -8,15 +9,16 @@ use serde_json::json;
 use super::heed::heed;
 use super::server::id_of;
 use super::{Plan, PoolSeat};
-use crate::agent::LocalFuture;
+use crate::agent::{LocalFuture, LocalState};
 use crate::config::Config;
-use crate::membership::{self, Membership, Settings};
+use crate::membership::{self, Membership, Roster, Settings};
+use crate::runtime::publish::Published;
 use crate::runtime::random::Rng;
 use crate::runtime::task::{self, Task};
 use crate::runtime::{mesh, time};
 use crate::store::Touched;
 use crate::store::model::Node;
-use crate::upstream::views::{ANSWER_LENGTH_MAX, HISTORY_HEADER, Keeper, Told};
+use crate::upstream::views::{ANSWER_LENGTH_MAX, HISTORY_HEADER, Keeper, Own, Told};
 use crate::upstream::{Answer, Ask, Dialler, Payload, Upstream};
 
 /// The longest time since a server has heard its leader for which it counts as following it, milliseconds.
@@ -34,10 +36,26 @@ pub(super) struct ClientRole {
 ///
 /// # Errors
 /// For the operator: what is wrong with what the agent says of itself.
-pub(super) async fn start(plan: &Plan, pool: PoolSeat, node: &Node) -> Result<ClientRole, String> {
+///
+/// `doubted` is told when others have said of this agent that it failed, which it is not: what the catalog holds of it may have
+/// gone.
+pub(super) async fn start(
+    plan: &Plan,
+    pool: PoolSeat,
+    node: &Node,
+    doubted: impl Fn() + 'static,
+) -> Result<ClientRole, String> {
+    let (name, said) = (plan.config.load().node_name.clone(), Cell::new(None));
+    // An agent says more of itself only when somebody was wrong about it, or its tags have changed.
+    let heard = move |roster: &Roster| {
+        let incarnation = roster.named(&name).map(|own| own.incarnation);
+        if said.replace(incarnation).is_some_and(|before| Some(before) != incarnation) {
+            doubted();
+        }
+    };
     let settings = Settings { heed: heed(plan), ..Settings::of(&plan.config.load(), id_of(node)?) };
     let (sockets, roster, doorway) = (pool.sockets, plan.roster.clone(), pool.doorway);
-    let membership = Membership::open(settings, sockets, None, roster, doorway, |_| {}).await?;
+    let membership = Membership::open(settings, sockets, None, roster, doorway, heard).await?;
     let running = membership.clone();
     let joining = task::spawn(async move { running.run().await });
     let telling = plan.upstream.clone().map(|upstream| {
@@ -56,12 +74,13 @@ pub(super) fn ask(
     asker: (Dialler, Keeper),
     node: &Node,
     changes: Vec<mesh::Sender<Arc<Touched>>>,
+    met: impl Fn() + 'static,
 ) -> Option<(Task<()>, Task<()>)> {
     let (dialler, keeper) = asker;
     let upstream = plan.upstream.clone()?;
-    let dialling = task::spawn(dialler.named(node.node.clone(), node.id.clone()).run());
-    let keeping =
-        task::spawn(keeper.run(Box::new(move |target| Box::pin(follow(upstream.clone(), target))), changes));
+    let dialling = task::spawn(dialler.named(node.node.clone(), node.id.clone()).run_telling(met));
+    let ask = Box::new(move |target| -> LocalFuture<_> { Box::pin(follow(upstream.clone(), target)) });
+    let keeping = task::spawn(keeper.run(ask, own_rows(plan.local.clone()), changes));
     Some((dialling, keeping))
 }
 
@@ -91,6 +110,19 @@ async fn tell_place(membership: Membership, upstream: Upstream, config: Arc<Conf
             }
         }
     }
+}
+
+/// What the agent knows of its own node, whenever that has changed.
+fn own_rows(local: Published<LocalState>) -> Own {
+    let mut told: Option<Arc<LocalState>> = None;
+    Box::new(move || {
+        let local = local.load_full();
+        if told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &local)) {
+            return None;
+        }
+        told = Some(local.clone());
+        Some(local.rows())
+    })
 }
 
 /// What a server says to a question of the keeper's.

@@ -10,6 +10,7 @@ use super::client::ClientRole;
 use super::server::ServerRole;
 use super::{Control, Plan, client, server, signals};
 use crate::agent::{Agent, Catalog, Hooks, LocalFuture, Parts, identity};
+use crate::runtime::bell::Bell;
 use crate::runtime::{blocking, cores, memory, process, task, time};
 use crate::store::model::Node;
 
@@ -56,13 +57,15 @@ pub(super) async fn run(plan: Plan, control: Control) {
     let role = Role::default();
     // Ends with this function.
     let mut _asking = None;
+    let doubt = Rc::new(Bell::default());
     let starting = async {
         let node = settle_node(&plan).await?;
         let started = match seat {
             Some(seat) => Part::Server(server::start(&plan, seat, pool, &node, changes).await?),
             None => {
-                _asking = asker.map(|asker| client::ask(&plan, asker, &node, changes));
-                Part::Client(client::start(&plan, pool, &node).await?)
+                let [met, heard] = [doubt.clone(), doubt.clone()];
+                _asking = asker.map(|asker| client::ask(&plan, asker, &node, changes, move || met.ring()));
+                Part::Client(client::start(&plan, pool, &node, move || heard.ring()).await?)
             }
         };
         role.replace(Some(started));
@@ -79,6 +82,13 @@ pub(super) async fn run(plan: Plan, control: Control) {
         Err(()) => return,
     };
     plan.ready.raise();
+    let looking = agent.doubts();
+    let _doubting = task::spawn(async move {
+        loop {
+            doubt.heard().await;
+            looking();
+        }
+    });
     let _settled = task::spawn(async {
         time::sleep(SETTLED).await;
         memory::let_go_of_code();

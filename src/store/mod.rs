@@ -39,7 +39,7 @@ pub use keys::KeysUnder;
 pub use limits::{
     KEY_GRAVES_MAX, NAME_GRAVES_MAX, RESTORE_LENGTH_MAX, RESTORE_PART_LENGTH_MAX, SECTION_LENGTH,
 };
-pub use mirror::MirrorError;
+pub use mirror::{MirrorError, OwnRows};
 pub use rebuild::{SectionError, StateBuilder};
 pub use sections::Section;
 pub use state::State;

@@ -110,7 +110,7 @@ impl From<Broke> for Failure {
 }
 
 async fn attempt(shared: &Shared, line: &Rc<Line>, head: &[u8], call: &mut Call) -> Result<(), Failure> {
-    let patience = shared.patience();
+    let patience = shared.patience(line);
     let repeatable = call.is_repeatable();
     if !repeatable && patience == SILENCE_LIMITS[0] && !line.confirm(patience).await {
         // Nothing was sent.

@@ -1,7 +1,7 @@
 //! Which server is asked: drawn at random, left when it breaks off, leaves or falls silent, and drawn again now and then.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,7 +17,7 @@ use super::limits::{
     CALLS_MAX, GREETING_LIMITS, GRUDGE, LOOK_INTERVAL, REBALANCES_PER_SECOND, REUSE_MIN, SILENCE_LIMITS,
 };
 use super::line::{Fate, Line};
-use super::{Counts, ServerAddress, Servers, Settings};
+use super::{Counts, Rate, ServerAddress, Servers, Settings};
 use crate::runtime::bell::Turns;
 use crate::runtime::mesh::Receiver;
 use crate::runtime::random::Rng;
@@ -31,6 +31,7 @@ pub struct Dialler {
     calls: Receiver<Call>,
     counts: Arc<Counts>,
     members: Box<dyn Fn() -> usize + Send>,
+    rate: Box<dyn Fn() -> Rate + Send>,
 }
 
 impl Dialler {
@@ -40,13 +41,21 @@ impl Dialler {
         calls: Receiver<Call>,
         counts: Arc<Counts>,
     ) -> Dialler {
-        Dialler { settings, servers, calls, counts, members: Box::new(|| 1) }
+        let rate = || Rate { per_second: None, burst: 0 };
+        Dialler { settings, servers, calls, counts, members: Box::new(|| 1), rate: Box::new(rate) }
     }
 
     /// How many agents there are: the more, the more rarely each draws another server.
     #[must_use]
     pub fn among(mut self, members: impl Fn() -> usize + Send + 'static) -> Dialler {
         self.members = Box::new(members);
+        self
+    }
+
+    /// How many requests are let through, by the configuration as it is.
+    #[must_use]
+    pub fn limited(mut self, rate: impl Fn() -> Rate + Send + 'static) -> Dialler {
+        self.rate = Box::new(rate);
         self
     }
 
@@ -59,8 +68,16 @@ impl Dialler {
     }
 
     /// Runs until all handles are gone.
-    pub async fn run(mut self) {
-        let shared = Rc::new(Shared::new(self.settings, self.servers, self.counts));
+    pub async fn run(self) {
+        self.run_telling(|| {}).await;
+    }
+
+    /// The same, and tells when a server is asked that never was before, or after none could be reached: what it holds may be
+    /// other than what is believed.
+    pub async fn run_telling(mut self, met: impl Fn() + 'static) {
+        let shared = Shared::new(self.settings, self.servers, self.counts, Box::new(met));
+        let shared = Rc::new(shared);
+        let mut bucket = Bucket::default();
         let mut tasks: Vec<Task<()>> = Vec::new();
         let mut look = Box::pin(Sleep::until(time::now() + LOOK_INTERVAL));
         loop {
@@ -77,6 +94,8 @@ impl Dialler {
                     }
                     if tasks.len() >= CALLS_MAX {
                         call.refuse(UpstreamError::TooBusy);
+                    } else if !bucket.allows((self.rate)(), time::now()) {
+                        call.refuse(UpstreamError::RateExceeded);
                     } else {
                         tasks.push(task::spawn(call::serve(shared.clone(), call)));
                     }
@@ -89,6 +108,26 @@ impl Dialler {
                 }
             }
         }
+    }
+}
+
+/// Lets so many through, as `golang.org/x/time/rate` does for Consul.
+#[derive(Default)]
+struct Bucket {
+    /// What has run in since, tokens.
+    level: f64,
+    looked: Option<Instant>,
+}
+
+impl Bucket {
+    fn allows(&mut self, rate: Rate, now: Instant) -> bool {
+        let Some(per_second) = rate.per_second else { return true };
+        let passed = self.looked.replace(now).map(|before| now.saturating_duration_since(before));
+        let run_in = passed.map_or(f64::INFINITY, |passed| passed.as_secs_f64() * per_second);
+        self.level = (self.level + run_in).min(rate.burst as f64);
+        let allowed = self.level >= 1.0;
+        self.level -= if allowed { 1.0 } else { 0.0 };
+        allowed
     }
 }
 
@@ -108,6 +147,9 @@ pub(super) struct Shared {
     rng: RefCell<Rng>,
     /// How many agents there are.
     members: Cell<usize>,
+    /// Servers that were asked.
+    met: RefCell<BTreeSet<ServerId>>,
+    meeting: Box<dyn Fn()>,
 }
 
 struct Current {
@@ -119,7 +161,7 @@ struct Current {
 }
 
 impl Shared {
-    fn new(settings: Settings, servers: Servers, counts: Arc<Counts>) -> Shared {
+    fn new(settings: Settings, servers: Servers, counts: Arc<Counts>, meeting: Box<dyn Fn()>) -> Shared {
         Shared {
             settings,
             servers,
@@ -131,12 +173,15 @@ impl Shared {
             rebalancing: RefCell::default(),
             rng: RefCell::new(Rng::seeded()),
             members: Cell::new(1),
+            met: RefCell::default(),
+            meeting,
         }
     }
 
-    /// How long a server may be silent.
-    pub fn patience(&self) -> Duration {
-        SILENCE_LIMITS[usize::from((self.servers)().len() < 2)]
+    /// How long a server may be silent: not long, where there is another that seems well.
+    pub fn patience(&self, line: &Line) -> Duration {
+        let well = |server: &ServerAddress| server.id != line.server.id && !server.is_suspected;
+        SILENCE_LIMITS[usize::from(!(self.servers)().iter().any(well))]
     }
 
     /// The connection for a new request.
@@ -184,7 +229,8 @@ impl Shared {
                 Err(why) => {
                     tracing::debug!(target: "agent.client", "server {} at {}: {why}", server.name, server.address);
                     self.resent(server.id);
-                    last = UpstreamError::Unreachable { server: server.address, why };
+                    let from = self.settings.from;
+                    last = UpstreamError::Unreachable { from, server: server.address, why };
                 }
             }
         }
@@ -207,6 +253,10 @@ impl Shared {
         self.counts.connections.fetch_add(1, Relaxed);
         tracing::info!(target: "agent.client", "asking server {} at {} from now on", server.name, server.address);
         let line = Line::new(server, self.counts.clone());
+        let none_answered = self.failed.take().is_some();
+        if self.met.borrow_mut().insert(line.server.id) || none_answered {
+            (self.meeting)();
+        }
         let (running, shared) = (line.clone(), self.clone());
         let driver = task::spawn(async move {
             let line = running.clone();
@@ -240,7 +290,7 @@ impl Shared {
         let servers = (self.servers)();
         let known = servers.iter().find(|server| server.id == line.server.id);
         if known.is_none_or(|server| server.is_suspected) && line.fate() == Fate::Open {
-            line.ask(self.patience());
+            line.ask(self.patience(line));
         }
         let due = time::now() >= *until || (line.fate() == Fate::Retired && line.has_streams());
         let others = servers.iter().any(|server| server.id != line.server.id);
@@ -266,5 +316,27 @@ impl Shared {
             Ok(greeted) => drop(self.adopt(server, greeted)),
             Err(_) => self.resent(server.id),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_let_through_and_then_the_rate() {
+        let mut bucket = Bucket::default();
+        let rate = Rate { per_second: Some(10.0), burst: 5 };
+        let start = time::now();
+        let allowed = |bucket: &mut Bucket, ms: u64| {
+            (0..100).filter(|_| bucket.allows(rate, start + Duration::from_millis(ms))).count()
+        };
+        assert_eq!(allowed(&mut bucket, 0), 5);
+        assert_eq!(allowed(&mut bucket, 250), 2);
+        assert_eq!(allowed(&mut bucket, 10_000), 5);
+        let none = Rate { per_second: None, burst: 0 };
+        assert!((0..1000).all(|_| bucket.allows(none, start)));
+        let closed = Rate { per_second: Some(0.0), burst: 0 };
+        assert!(!Bucket::default().allows(closed, start));
     }
 }

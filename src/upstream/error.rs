@@ -1,7 +1,7 @@
 //! Why a server did not answer.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Why a request was not answered. The texts are Consul's where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub enum UpstreamError {
     NoServers,
     /// No server could be reached; the last one that was tried, and why. Nothing was done.
     Unreachable {
+        /// From where, if that is told to the kernel.
+        from: Option<IpAddr>,
         /// Where.
         server: SocketAddr,
         /// In the words of Go's dialler where it has some.
@@ -17,6 +19,8 @@ pub enum UpstreamError {
     },
     /// The connection broke off, or the server fell silent: whatever was asked may have been done.
     Lost,
+    /// This agent asks more often than its configuration lets it. Nothing was done.
+    RateExceeded,
     /// Too much is under way here or at the server. Nothing was done.
     TooBusy,
     /// The server's answer makes no sense.
@@ -34,10 +38,16 @@ impl fmt::Display for UpstreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             UpstreamError::NoServers => f.write_str("No known Consul servers"),
-            UpstreamError::Unreachable { server, why } => {
-                write!(f, "rpc error getting client: failed to get conn: dial tcp <nil>->{server}: {why}")
+            UpstreamError::Unreachable { from, server, why } => {
+                f.write_str("rpc error getting client: failed to get conn: dial tcp ")?;
+                match from {
+                    Some(from) => write!(f, "{}", SocketAddr::new(*from, 0))?,
+                    None => f.write_str("<nil>")?,
+                }
+                write!(f, "->{server}: {why}")
             }
             UpstreamError::Lost => f.write_str("rpc error making call: EOF"),
+            UpstreamError::RateExceeded => f.write_str("RPC rate limit exceeded"),
             UpstreamError::TooBusy => f.write_str(
                 "rpc error making call: too many requests are under way to the servers; retry after a pause",
             ),

@@ -30,7 +30,7 @@ pub const GREETING_LIMITS: [Duration; 2] = [Duration::from_millis(500), Duration
 pub const SILENCE_LIMITS: [Duration; 2] = [Duration::from_millis(350), Duration::from_secs(5)];
 
 /// A connection that was silent for longer is asked for a sign of life before anything goes there that must not be sent twice.
-pub const QUIET: Duration = Duration::from_secs(1);
+pub const QUIET: Duration = Duration::from_millis(200);
 
 /// How often a request that broke off is sent again.
 pub const ATTEMPTS_MAX: u32 = 5;

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use muster_protocol::entry::ServerId;
 use muster_protocol::http::{Headers, Method};
 
-use crate::membership::Roster;
+use crate::membership::{Member, MemberStatus, Roster};
 use crate::metrics::{self, Counter};
 use crate::runtime::mesh::{self, Full};
 use call::{Call, Part};
@@ -56,7 +56,7 @@ pub struct ServerAddress {
     pub name: Arc<str>,
     /// Where it takes agents.
     pub address: SocketAddr,
-    /// Whether somebody got no answer from it lately.
+    /// Whether somebody got no answer from it lately: it is asked after the others.
     pub is_suspected: bool,
 }
 
@@ -71,6 +71,15 @@ pub struct Settings {
     pub datacenter: String,
     /// The address of this host to ask from; `None` leaves it to the kernel.
     pub from: Option<IpAddr>,
+}
+
+/// How many requests are let through.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// A second; `None` is any number.
+    pub per_second: Option<f64>,
+    /// So many more at once.
+    pub burst: usize,
 }
 
 /// A request.
@@ -136,15 +145,20 @@ struct Counts {
     bytes_in: AtomicU64,
 }
 
-/// The servers of a roster that agents of a datacenter may ask.
+/// The servers of a roster that agents of a datacenter may ask. One that has failed is among them: gossip may be wrong, and where
+/// all have failed they are the ones that come back.
 pub fn servers_of(roster: &Roster, datacenter: &str) -> Vec<ServerAddress> {
-    let servers = roster.servers().filter(|member| member.is_alive() && member.datacenter() == datacenter);
-    let address = |member: &Arc<crate::membership::Member>| {
+    let here = |member: &&Arc<Member>| {
+        matches!(member.status, MemberStatus::Alive | MemberStatus::Failed)
+            && member.datacenter() == datacenter
+    };
+    let servers = roster.servers().filter(here);
+    let address = |member: &Arc<Member>| {
         Some(ServerAddress {
             id: member.id,
             name: member.name.clone(),
             address: member.server_address()?,
-            is_suspected: member.is_suspected(),
+            is_suspected: !member.is_alive() || member.is_suspected(),
         })
     };
     servers.filter_map(address).collect()
@@ -186,8 +200,10 @@ impl Upstream {
     pub async fn request(&self, ask: Ask) -> Result<Answer, UpstreamError> {
         metrics::count(Counter::ClientRpc, 1);
         let answer = self.request_uncounted(ask).await;
-        if answer.is_err() {
-            metrics::count(Counter::ClientRpcFailed, 1);
+        match &answer {
+            Ok(_) => {}
+            Err(UpstreamError::RateExceeded) => metrics::count(Counter::ClientRpcExceeded, 1),
+            Err(_) => metrics::count(Counter::ClientRpcFailed, 1),
         }
         answer
     }

@@ -141,8 +141,9 @@ impl Gossip {
 
     /// A member that was not known.
     fn enroll(&mut self, alive: &Alive<'_>, out: &mut Vec<Effect>) -> Arc<str> {
-        let name: Arc<str> = alive.name.into();
-        self.table.insert(self.newcomer(alive, Status::Alive), None);
+        let member = self.newcomer(alive, Status::Alive);
+        let name = member.name.clone();
+        self.table.insert(member, None);
         self.prober.meet(&name, &mut self.random);
         out.push(self.told(&name, Change::Joined));
         self.take_waiting_intent(&name, out);
@@ -181,12 +182,12 @@ impl Gossip {
             out.push(self.told(&name, Change::Joined));
             return name;
         }
-        if let Some(Suspicion { by, .. }) = suspicion {
-            let calm = if status == Status::Suspect { Status::Alive } else { status };
-            self.table.set_status(&name, calm, self.now, None);
+        // Who is about to leave says nothing more of itself: this one stays, whatever an operator believes.
+        self.table.set_status(&name, Status::Alive, self.now, None);
+        if let Some(Suspicion { by, .. }) = suspicion.map(|suspicion| *suspicion) {
             out.push(self.told(&name, Change::Refuted { suspected_by: by }));
         }
-        if changed {
+        if changed || status == Status::Leaving {
             out.push(self.told(&name, Change::Updated));
         }
         name
@@ -272,7 +273,7 @@ impl Gossip {
     /// On what grounds: what was said, and what is known here.
     fn evidence(&self, dead: &Dead<'_>) -> Evidence {
         let row = self.table.row(dead.name);
-        let own = row.and_then(|row| row.suspicion.as_ref());
+        let own = row.and_then(|row| row.suspicion.as_deref());
         let told = Some(dead.suspected_by).filter(|by| !by.is_empty()).map(Arc::from);
         let suspected_by = told.or_else(|| own.map(|own| own.by.clone()));
         let mut confirmed_by: Vec<Arc<str>> = dead.confirmed_by.iter().map(Arc::from).collect();

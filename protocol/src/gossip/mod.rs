@@ -12,6 +12,7 @@
 //! each question and each answer; who failed is known to those who join later, and forgotten by all at the same time; tombstones keep old states
 //! from bringing back who was pruned; every failure names who suspected, who confirmed, and the last answer.
 
+mod acquainted;
 mod awareness;
 mod body;
 mod broadcast;
@@ -40,6 +41,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use acquainted::Acquainted;
 pub use face::{Change, Claim, Conflict, Effect, Evidence, Input, Level, Party, StreamId};
 pub use member::{Member, NodeId, Status, Tags, TagsTooLong, TagsView, Versions};
 pub use message::{
@@ -116,25 +118,14 @@ impl Gossip {
     /// # Panics
     /// Its name is empty, too long, or not fit to be shown.
     pub fn new(settings: Settings, identity: Identity, seed: u64, now: Now) -> Gossip {
-        let Identity { name, id, address, tags, incarnation, keyring } = identity;
+        let own = acquainted::member(&identity, now);
+        let Identity { name, incarnation, keyring, .. } = identity;
         let fit = (1..=NAME_LENGTH_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
         assert!(fit, "a name of 1 to {NAME_LENGTH_MAX} bytes without control characters, not {name:?}");
         assert!(
             incarnation < settings::INCARNATION_MAX / 2,
             "incarnation {incarnation} leaves no room for others"
         );
-        let own = Member {
-            name,
-            id,
-            address,
-            tags,
-            incarnation,
-            status: Status::Alive,
-            since: now,
-            versions: Versions::OWN,
-            last_ack: None,
-            last_rtt: None,
-        };
         let mut random = Random::new(seed);
         let sealer = keyring.map(|keyring| Sealer::new(keyring, &mut random));
         // Agents that start together shall not all do the same at the same time.

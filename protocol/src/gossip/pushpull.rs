@@ -197,8 +197,7 @@ impl Gossip {
     /// Exchanges states if that is due.
     pub(super) fn run_exchanges(&mut self, out: &mut Vec<Effect>) {
         if self.now >= self.push_pull_at {
-            self.push_pull_at =
-                self.now + push_pull_interval(self.settings.push_pull_interval, self.table.live());
+            self.push_pull_at = self.now + self.exchange_interval();
             let picked = self.table.pick(&mut self.random, 1, |row| row.member.is_live());
             if let [(_, address)] = picked[..] {
                 self.exchange(address, out);
@@ -208,6 +207,11 @@ impl Gossip {
             self.reconnect_at = self.now + self.settings.reconnect_interval;
             self.reconnect(out);
         }
+    }
+
+    /// How often states are exchanged in a pool like this.
+    pub(super) fn exchange_interval(&self) -> Duration {
+        push_pull_interval(self.settings.push_pull_interval, self.table.live())
     }
 
     /// Exchanges states with whoever is at an address.
@@ -323,9 +327,7 @@ impl Gossip {
         }
         let leaves = matches!(known.status, Status::Leaving | Status::Left);
         let kind = if leaves { IntentKind::Leave } else { IntentKind::Join };
-        if !own {
-            self.hear_intent(&Intent { ltime: known.ltime, name: alive.name, kind }, out);
-        }
+        self.hear_intent(&Intent { ltime: known.ltime, name: alive.name, kind }, out);
     }
 
     /// A member that is gone already when it is first heard of.

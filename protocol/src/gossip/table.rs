@@ -1,5 +1,7 @@
 //! The members that an agent knows, itself among them. It keeps them and their deadlines in order; what may change them is decided in
 //! `claims` and `depart`.
+//!
+//! Rows are shared until they change: thousands of cores in one process that know the same pool hold most of it once (see `acquainted`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,14 +19,14 @@ use crate::random::Random;
 const DRAWS_PER_PICK: usize = 8;
 
 /// A member and what this agent notes about it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Row {
     pub member: Member,
     /// The clock of the newest intent for it.
     pub ltime: Time,
     /// It is to be forgotten as soon as it is gone.
     pub prune: bool,
-    pub suspicion: Option<Suspicion>,
+    pub suspicion: Option<Box<Suspicion>>,
     /// It gets news until then though it is gone.
     pub news_until: Now,
     /// When it is forgotten, once it is gone.
@@ -48,14 +50,14 @@ impl Row {
 }
 
 /// All members, in order of their names.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Table {
     own: Arc<str>,
-    rows: BTreeMap<Arc<str>, Row>,
+    rows: BTreeMap<Arc<str>, Arc<Row>>,
     /// Who has which ID: the last that was taken in.
-    ids: BTreeMap<NodeId, Arc<str>>,
+    ids: Arc<BTreeMap<NodeId, Arc<str>>>,
     /// In any order: for random draws.
-    names: Vec<Arc<str>>,
+    names: Arc<Vec<Arc<str>>>,
     live: usize,
     failed: usize,
     /// When suspected members are to be called, or count as failed.
@@ -71,8 +73,8 @@ impl Table {
         let mut table = Table {
             own: name,
             rows: BTreeMap::new(),
-            ids: BTreeMap::new(),
-            names: Vec::new(),
+            ids: Arc::default(),
+            names: Arc::default(),
             live: 0,
             failed: 0,
             suspicions: BTreeSet::new(),
@@ -80,6 +82,16 @@ impl Table {
         };
         table.insert(own, None);
         table
+    }
+
+    /// The same members, as one of them knows them.
+    pub fn of_another(&self, own: &str) -> Option<Table> {
+        let own = self.rows.get_key_value(own)?.0.clone();
+        // Made from a sorted list, the nodes of the tree are full.
+        let rows = self.rows.iter().map(|(name, row)| (name.clone(), row.clone())).collect();
+        let (ids, names) = (self.ids.clone(), self.names.clone());
+        let (suspicions, gone) = (self.suspicions.clone(), self.gone.clone());
+        Some(Table { own, rows, ids, names, suspicions, gone, ..*self })
     }
 
     /// This agent.
@@ -92,16 +104,16 @@ impl Table {
     }
 
     pub fn row(&self, name: &str) -> Option<&Row> {
-        self.rows.get(name)
+        self.rows.get(name).map(|row| &**row)
     }
 
     /// To change anything but status and suspicion.
     pub fn row_mut(&mut self, name: &str) -> Option<&mut Row> {
-        self.rows.get_mut(name)
+        self.rows.get_mut(name).map(Arc::make_mut)
     }
 
     pub fn rows(&self) -> impl Iterator<Item = &Row> {
-        self.rows.values()
+        self.rows.values().map(|row| &**row)
     }
 
     pub fn len(&self) -> usize {
@@ -120,19 +132,19 @@ impl Table {
 
     /// Who has an ID.
     pub fn holder(&self, id: NodeId) -> Option<&Row> {
-        self.rows.get(self.ids.get(&id)?)
+        self.row(self.ids.get(&id)?)
     }
 
     /// Takes in a member that is not here yet.
     pub fn insert(&mut self, member: Member, forget_at: Option<Now>) {
         let name = member.name.clone();
-        self.ids.insert(member.id, name.clone());
+        Arc::make_mut(&mut self.ids).insert(member.id, name.clone());
         self.count(member.status, true);
         if let Some(at) = forget_at {
             self.gone.insert((at, name.clone()));
         }
         let place = self.names.len();
-        self.names.push(name.clone());
+        Arc::make_mut(&mut self.names).push(name.clone());
         let news_until = Now::ZERO;
         let row = Row {
             member,
@@ -143,7 +155,7 @@ impl Table {
             forget_at,
             place,
         };
-        let before = self.rows.insert(name, row);
+        let before = self.rows.insert(name, Arc::new(row));
         assert!(before.is_none(), "a member is taken in once");
     }
 
@@ -156,25 +168,27 @@ impl Table {
             self.gone.remove(&(at, row.member.name.clone()));
         }
         self.count(row.member.status, false);
-        self.names.swap_remove(row.place);
+        Arc::make_mut(&mut self.names).swap_remove(row.place);
         if let Some(moved) = self.names.get(row.place) {
-            self.rows.get_mut(moved).expect("names and rows agree").place = row.place;
+            let moved = self.rows.get_mut(moved).expect("names and rows agree");
+            Arc::make_mut(moved).place = row.place;
         }
         if self.ids.get(&row.member.id) == Some(&row.member.name) {
-            self.ids.remove(&row.member.id);
+            Arc::make_mut(&mut self.ids).remove(&row.member.id);
         }
-        Some(row.member)
+        Some(Arc::unwrap_or_clone(row).member)
     }
 
     /// What a member says of itself now.
     pub fn restate(&mut self, alive: &Alive<'_>) {
         let Some(row) = self.rows.get_mut(alive.name) else { return };
-        let member = &mut row.member;
+        let member = &mut Arc::make_mut(row).member;
         if member.id != alive.id {
-            if self.ids.get(&member.id) == Some(&member.name) {
-                self.ids.remove(&member.id);
+            let ids = Arc::make_mut(&mut self.ids);
+            if ids.get(&member.id) == Some(&member.name) {
+                ids.remove(&member.id);
             }
-            self.ids.insert(alive.id, member.name.clone());
+            ids.insert(alive.id, member.name.clone());
             member.id = alive.id;
         }
         member.address = alive.address;
@@ -187,7 +201,7 @@ impl Table {
 
     /// Sets what a member is taken for, and when it is forgotten.
     pub fn set_status(&mut self, name: &str, status: Status, now: Now, forget_at: Option<Now>) {
-        let Some(row) = self.rows.get_mut(name) else { return };
+        let Some(row) = self.row_mut(name) else { return };
         let key = row.member.name.clone();
         let before = std::mem::replace(&mut row.member.status, status);
         if before != status {
@@ -214,16 +228,17 @@ impl Table {
 
     /// A member is suspected from now on.
     pub fn begin_suspicion(&mut self, name: &str, suspicion: Suspicion) {
-        let Some(row) = self.rows.get_mut(name) else { return };
+        let Some(row) = self.row_mut(name) else { return };
         let deadline = (suspicion.next_at(), row.member.name.clone());
-        let before = row.suspicion.replace(suspicion);
+        let before = row.suspicion.replace(Box::new(suspicion));
         assert!(before.is_none(), "a member is suspected once at a time");
         self.suspicions.insert(deadline);
     }
 
     /// Another suspects it, too. Whether that is news, and counts.
     pub fn confirm_suspicion(&mut self, name: &str, by: &str) -> bool {
-        let Some(row) = self.rows.get_mut(name) else { return false };
+        let Some(row) = self.rows.get_mut(name).filter(|row| row.suspicion.is_some()) else { return false };
+        let row = Arc::make_mut(row);
         let Some(suspicion) = &mut row.suspicion else { return false };
         let before = suspicion.next_at();
         let counts = suspicion.confirm(by);
@@ -236,7 +251,7 @@ impl Table {
 
     /// A suspected member is called before it counts as failed: see [`Suspicion::call`].
     pub fn call(&mut self, name: &Arc<str>, now: Now) -> Option<u32> {
-        let suspicion = self.rows.get_mut(name)?.suspicion.as_mut()?;
+        let suspicion = Arc::make_mut(self.rows.get_mut(name)?).suspicion.as_mut()?;
         self.suspicions.remove(&(suspicion.next_at(), name.clone()));
         let times = suspicion.call(now);
         self.suspicions.insert((suspicion.next_at(), name.clone()));
@@ -244,8 +259,9 @@ impl Table {
     }
 
     /// A member is suspected no more.
-    pub fn end_suspicion(&mut self, name: &str) -> Option<Suspicion> {
-        let row = self.rows.get_mut(name)?;
+    pub fn end_suspicion(&mut self, name: &str) -> Option<Box<Suspicion>> {
+        let row = self.rows.get_mut(name).filter(|row| row.suspicion.is_some())?;
+        let row = Arc::make_mut(row);
         let suspicion = row.suspicion.take()?;
         self.suspicions.remove(&(suspicion.next_at(), row.member.name.clone()));
         Some(suspicion)
@@ -255,7 +271,8 @@ impl Table {
     pub fn delay_suspicions(&mut self, by: Duration) {
         let suspected = std::mem::take(&mut self.suspicions);
         for (deadline, name) in suspected {
-            if let Some(suspicion) = self.rows.get_mut(&name).and_then(|row| row.suspicion.as_mut()) {
+            let row = self.rows.get_mut(&name).map(Arc::make_mut);
+            if let Some(suspicion) = row.and_then(|row| row.suspicion.as_mut()) {
                 suspicion.delay(by);
                 assert!(suspicion.next_at() >= deadline, "a delay shortens nothing");
                 self.suspicions.insert((suspicion.next_at(), name));

@@ -20,6 +20,8 @@ const COALESCE: Duration = Duration::from_millis(5);
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before a failed write is tried again; grows up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(250);
+/// Within this time what is in doubt is compared: many agents come to doubt at the same time.
+const DOUBT_SPREAD: Duration = Duration::from_secs(3);
 /// How often an agent that knows no server looks for one.
 const SERVERS_INTERVAL: Duration = Duration::from_millis(200);
 /// Nodes up to which everything is compared at the plain interval.
@@ -34,6 +36,9 @@ pub(super) async fn run(inner: Rc<Inner>) {
     let mut pause = RETRY_MIN;
     loop {
         inner.await_servers().await;
+        if inner.doubted.take() {
+            compare_at = compare_at.min(time::now() + DOUBT_SPREAD.mul_f64(random::Rng::seeded().fraction()));
+        }
         if time::now() >= compare_at {
             let pause = match inner.compare().await {
                 Ok(()) => scaled(inner.ae_interval, inner.catalog.nodes()),

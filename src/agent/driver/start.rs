@@ -35,6 +35,7 @@ impl Agent {
             tls: Default::default(),
             clock: Default::default(),
             dirty: Default::default(),
+            doubted: Default::default(),
             waiters: RefCell::default(),
             pace: RefCell::default(),
             hash_waiters: RefCell::default(),

@@ -79,7 +79,7 @@ fn nodes(edge: &Rc<Edge>, request: &Request) -> Handled {
     Ok(Outcome::Read(Near::mark(request, Read::new(Topic::Nodes, options, render).showing_consistency())))
 }
 
-fn services(edge: &Rc<Edge>, request: &Request) -> Handled {
+pub(super) fn services(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     let options = query::read_options(&config, request)?;
     let pretty = query::pretty(&config, request);

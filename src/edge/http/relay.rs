@@ -33,10 +33,9 @@ const RELAYED: [&str; 5] =
 /// Headers of an answer that are each connection's own.
 const OWN: [&str; 6] = ["date", "content-length", "transfer-encoding", "connection", "vary", "keep-alive"];
 
-/// Whom to ask, where this agent does not answer itself. One that knows no server answers as one that has none.
+/// Whom to ask, where this agent does not answer itself.
 pub(super) fn upstream<'a>(edge: &'a Edge, admitted: &Admitted) -> Option<&'a Upstream> {
-    let upstream = edge.upstream().filter(|_| admitted.route.scope == Scope::Server)?;
-    upstream.has_servers().then_some(upstream)
+    edge.upstream().filter(|_| admitted.route.scope == Scope::Server)
 }
 
 /// Asks a server and passes its answer on.
@@ -44,21 +43,24 @@ pub(super) fn relay(edge: &Rc<Edge>, upstream: &Upstream, admitted: &Admitted, r
     let ask = ask_of(edge, &admitted.request, raw_query);
     let (edge, upstream) = (edge.clone(), upstream.clone());
     let (request, handler) = (admitted.request.clone(), admitted.route.handler);
+    // Archives come over a connection of their own in Consul, whose errors say nothing of calls.
+    let named = request.pattern != "/v1/snapshot";
     Outcome::Asked(Box::pin(async move {
         match upstream.request(ask).await {
-            Ok(answer) => pass_on(answer).await,
-            Err(error) => {
-                // The endpoint knows how its failures look.
-                let here = handler(&edge, &request);
-                let discovery = matches!(here, Ok(Outcome::Read(Read { show_consistency: true, .. })));
-                Err(refusal(discovery, &error))
-            }
+            Ok(answer) => pass_on(answer, named).await,
+            // The endpoint knows what it refuses without asking, and how its failures look.
+            Err(error) => Err(match handler(&edge, &request) {
+                Err(refused) if refused.status < 500 => refused,
+                Ok(Outcome::Read(Read { show_consistency, .. })) => refusal(show_consistency, &error),
+                _ => refusal(false, &error),
+            }),
         }
     }))
 }
 
 fn refusal(discovery: bool, error: &UpstreamError) -> Response {
     match error {
+        UpstreamError::RateExceeded => Response::text(429, error.to_string()),
         UpstreamError::TooBusy | UpstreamError::Stopping => Response::text(503, error.to_string()),
         _ => failed(discovery, &error.to_string()),
     }
@@ -126,7 +128,7 @@ fn pieces(spool: &Spool) -> Payload {
     Payload::Pieces { length, pieces }
 }
 
-async fn pass_on(answer: Answer) -> Result<Streaming, Response> {
+async fn pass_on(answer: Answer, named: bool) -> Result<Streaming, Response> {
     let mut head = Response::empty(answer.status);
     for (name, value) in answer.headers.iter() {
         let name = String::from_utf8_lossy(name).into_owned();
@@ -138,7 +140,7 @@ async fn pass_on(answer: Answer) -> Result<Streaming, Response> {
     if length.is_some_and(|length| length <= WHOLE_MAX) {
         let body = answer.body.whole(WHOLE_MAX as usize).await;
         head.body = body.map_err(|error| refusal(false, &error))?;
-        return Err(from_server(head));
+        return Err(if named { from_server(head) } else { head });
     }
     let source = stream::unfold(Some(answer.body), async |body| {
         let mut body = body?;

@@ -1,4 +1,4 @@
-//! Deterministic simulator of whole server clusters.
+//! Deterministic simulator of whole server clusters; and, with `gossip`, of pools of members.
 //!
 //! Each seed is one cluster of real replicas (Raft, log and state machine as the agent runs them) over simulated disks, wires
 //! and clocks, with clients, an operator and faults. First all kinds of things break and every answer is recorded;
@@ -9,6 +9,7 @@ mod clients;
 mod clock;
 mod disk;
 mod finish;
+mod gossip;
 mod life;
 mod nemesis;
 mod network;
@@ -37,6 +38,7 @@ use crate::tally::Tally;
 const USAGE: &str = "\
 Usage: sim --seeds A..B [--profile small|large] [--threads N] [--keep-going] [--check-determinism]
        sim --seed N [--profile small|large] [--trace]
+       sim gossip ...       pools of gossiping members instead of clusters of servers: see sim gossip --help
 
   --seeds A..B          runs the seeds from A up to B, B not included
   --seed N              runs one seed
@@ -57,7 +59,11 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let args = match parse(std::env::args().skip(1)) {
+    let mut words = std::env::args().skip(1).peekable();
+    if words.next_if(|word| word == "gossip").is_some() {
+        return gossip::main(words);
+    }
+    let args = match parse(words) {
         Ok(args) => args,
         Err(why) => {
             eprintln!("{why}\n\n{USAGE}");

@@ -37,6 +37,11 @@ impl<E> Queue<E> {
         self.heap.push(Reverse(Slot { time, arrival: self.arrivals, event }));
     }
 
+    /// When the next one is.
+    pub fn next_time(&self) -> Option<Time> {
+        self.heap.peek().map(|Reverse(slot)| slot.time)
+    }
+
     /// Takes the next one out.
     pub fn pop(&mut self) -> Option<(Time, E)> {
         self.heap.pop().map(|Reverse(slot)| (slot.time, slot.event))

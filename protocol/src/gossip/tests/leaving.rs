@@ -81,6 +81,29 @@ fn who_is_there_contradicts_an_operator() {
     assert!(pool.all_hold(5, Some(Status::Failed)), "the operator's word was before its own");
 }
 
+/// It stood still while an operator took it for gone, and never heard of that: most had declared it by then and took it back at its word, but
+/// who had not took it for leaving for ever. Found by the simulator (100 members, seed 27).
+#[test]
+fn who_never_hears_that_it_is_said_to_leave_is_there_all_the_same() {
+    let mut pool = Pool::joined(8, 14);
+    pool.part(&[5], &[0, 1, 2, 3, 4, 6, 7]);
+    force_leave(&mut pool, 2, 5, false);
+    pool.run(1);
+    assert_eq!(pool.status(3, 5), Some(Status::Leaving));
+    let mut body = Vec::new();
+    put_message(&mut body, &Message::Suspect(Suspect { name: "n5", incarnation: 1, by: "n4" }));
+    pool.heal();
+    pool.step(5, Input::Packet { from: address(4), bytes: close_plain(&body) });
+    pool.run_until(2, |pool| pool.all_hold(5, Some(Status::Alive)));
+    // And who only hears of it in the state of another says that it stays.
+    force_leave(&mut pool, 2, 5, false);
+    assert_eq!(pool.status(2, 5), Some(Status::Leaving));
+    pool.join(2, 5);
+    pool.run_until(2, |pool| pool.all_hold(5, Some(Status::Alive)));
+    pool.run(120);
+    assert!(pool.all_hold(5, Some(Status::Alive)));
+}
+
 #[test]
 fn who_was_pruned_is_brought_back_by_nobody_else() {
     let mut pool = Pool::joined(8, 9);
