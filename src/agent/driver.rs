@@ -224,8 +224,8 @@ impl Inner {
 async fn write_states(inner: Rc<Inner>) {
     loop {
         inner.states_bell.heard().await;
-        time::sleep(STATES_INTERVAL).await;
         inner.flush_states().await;
+        time::sleep(STATES_INTERVAL).await;
     }
 }
 
