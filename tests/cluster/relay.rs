@@ -97,7 +97,8 @@ fn blocking_queries_and_archives_go_through_a_client() {
 
     // Larger than all windows on the way.
     for n in 0..12u64 {
-        let value: String = (0..500_000u64).map(|at| char::from(b'!' + ((at * 7919 + n) % 90) as u8)).collect();
+        let value: String =
+            (0..500_000u64).map(|at| char::from(b'!' + ((at * 7919 + n) % 90) as u8)).collect();
         assert!(fleet.cluster.servers[fleet.client].try_put(&format!("big/{n}"), &value));
     }
     let archive = http::get(fleet.http(), "/v1/snapshot").expect("an archive");
@@ -105,7 +106,10 @@ fn blocking_queries_and_archives_go_through_a_client() {
     assert!(archive.header("x-consul-index").is_some());
     let before = fleet.text("/v1/kv/big?recurse").1;
     assert!(before.len() > 6_000_000);
-    assert_eq!(Request::new("DELETE", "/v1/kv/big?recurse").send(fleet.http()).expect("an answer").status, 200);
+    assert_eq!(
+        Request::new("DELETE", "/v1/kv/big?recurse").send(fleet.http()).expect("an answer").status,
+        200
+    );
     let restored = http::put(fleet.http(), "/v1/snapshot", archive.body).expect("an answer");
     assert_eq!((restored.status, restored.text()), (200, String::new()));
     let rows = |text: &str| serde_json::from_str::<Value>(text).expect("rows");
@@ -173,7 +177,10 @@ fn a_server_that_leaves_hands_its_clients_over() {
     let mut fleet = Fleet::start(3);
     assert!(fleet.cluster.servers[fleet.client].try_put("k", "1"));
     let asked = fleet.asked();
-    assert_eq!(http::put(fleet.cluster.servers[asked].http, "/v1/agent/leave", "").expect("taken").status, 200);
+    assert_eq!(
+        http::put(fleet.cluster.servers[asked].http, "/v1/agent/leave", "").expect("taken").status,
+        200
+    );
     let end = Instant::now() + Duration::from_secs(5);
     let mut worst = Duration::ZERO;
     while Instant::now() < end {

@@ -177,9 +177,10 @@ async fn parked(upstream: &Upstream) -> task::Task<(u16, String)> {
     let asking = upstream.clone();
     let index = upstream.request(Ask::get("/v1/kv/k")).await.expect("an answer");
     let index = index.headers.get("X-Consul-Index").expect("an index").to_owned();
-    let task = task::spawn(async move {
-        text(&asking, Ask::get(format!("/v1/kv/k?raw&index={index}&wait=60s"))).await
-    });
+    let task =
+        task::spawn(
+            async move { text(&asking, Ask::get(format!("/v1/kv/k?raw&index={index}&wait=60s"))).await },
+        );
     // Behind it on the same connection.
     time::sleep(Duration::from_millis(20)).await;
     assert_eq!(text(upstream, Ask::get("/v1/status/leader")).await.0, 200);
@@ -232,7 +233,10 @@ fn whoever_gives_up_leaves_nothing_behind() {
         assert_eq!(text(&upstream, Ask::get("/v1/status/leader")).await.0, 200);
         let waiting = parked(&upstream).await;
         drop(running);
-        assert!(matches!(upstream.request(Ask::get("/v1/status/leader")).await, Err(UpstreamError::Stopping)));
+        assert!(matches!(
+            upstream.request(Ask::get("/v1/status/leader")).await,
+            Err(UpstreamError::Stopping)
+        ));
         drop(waiting);
     });
 }
@@ -243,8 +247,7 @@ async fn mute(number: u8) -> (ServerAddress, task::Task<()>) {
     let listener = guard_bind(&endpoint, 1, &UnixAccess::default()).expect("a free port").remove(0);
     let Endpoint::Tcp(address) = *listener.endpoint() else { panic!("asked for TCP") };
     let id = ServerId([number; 16]);
-    let welcome =
-        RpcWelcome { version: 1, name: "mute".into(), id: id.to_string(), refusal: String::new() };
+    let welcome = RpcWelcome { version: 1, name: "mute".into(), id: id.to_string(), refusal: String::new() };
     let task = task::spawn(async move {
         let mut held = Vec::new();
         loop {
@@ -292,8 +295,7 @@ fn without_servers_and_without_any_that_listens_it_is_told_at_once() {
         assert!(!upstream.has_servers());
         assert_eq!(upstream.request(Ask::get("/")).await.err(), Some(UpstreamError::NoServers));
         let address = "127.0.0.1:1".parse().expect("an address");
-        let closed =
-            ServerAddress { id: ServerId([1; 16]), name: "s".into(), address, is_suspected: false };
+        let closed = ServerAddress { id: ServerId([1; 16]), name: "s".into(), address, is_suspected: false };
         let (upstream, _running) = agent(vec![closed]);
         let error = upstream.request(Ask::get("/")).await.err().expect("nobody listens").to_string();
         assert_eq!(
