@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use crate::store::OwnRows;
 use crate::store::model::{Check, Node, Service, Status};
 
 /// Where a registration came from: decides what a reload may replace, what is persisted and which scripts may run.
@@ -105,6 +106,29 @@ impl LocalState {
     pub fn of_node(name: &str) -> LocalState {
         let node = Node { node: name.to_owned(), ..Node::default() };
         LocalState { node: Arc::new(node), ..LocalState::default() }
+    }
+
+    /// The rows as the catalog would have them.
+    pub fn rows(&self) -> OwnRows {
+        let named = |check: &Arc<LocalCheck>, service: Option<&Service>| {
+            let mut row = Check::clone(&check.row);
+            row.node.clone_from(&self.node.node);
+            if let Some(service) = service {
+                row.service_name.clone_from(&service.name);
+                row.service_tags.clone_from(&service.tags);
+            }
+            Arc::new(row)
+        };
+        let of = |id: &str, service: Option<&Service>| {
+            let checks = self.checks.values().filter(|check| check.row.service_id == id);
+            checks.map(|check| named(check, service)).collect::<Vec<_>>()
+        };
+        let services = self.services.values().map(|service| {
+            let row = Service { node: self.node.node.clone(), ..Service::clone(&service.row) };
+            let checks = of(&row.id, Some(&row));
+            (Arc::new(row), checks)
+        });
+        OwnRows { node: self.node.clone(), node_checks: of("", None), services: services.collect() }
     }
 
     /// The checks that speak for a service: its own and those of the node, by check ID.

@@ -21,7 +21,10 @@ pub enum Freshness {
     /// Confirmed by a majority after the question came.
     Consistent,
     /// As the memory of a client agent has it, however old that is; the answer tells.
-    Remembered,
+    Remembered {
+        /// Whether it was asked as a stale read.
+        stale: bool,
+    },
     /// As it is here, if the leader's word that it rests on is at most this old; an older one is as good as none, and the
     /// read becomes a default one. `None`: however old.
     Stale(Option<Duration>),
@@ -97,18 +100,22 @@ pub struct Shown {
 impl Freshness {
     /// Decides, by how things stand now.
     pub fn judge(self, contact: &Contact) -> Verdict {
+        if matches!(self, Freshness::Remembered { .. }) {
+            return Verdict::Now(self.local(contact));
+        }
         if !contact.has_server {
             return Verdict::Never(ProposeError::NoServers);
         }
         match self {
-            Freshness::Remembered => Verdict::Now(self.local(contact)),
             Freshness::Leader if contact.leads => Verdict::Now(self.confirmed()),
             Freshness::Consistent if contact.alone => Verdict::Now(self.confirmed()),
             Freshness::Consistent => Verdict::Behind(Consistency::Consistent),
             Freshness::Stale(max) if contact.last.is_some_and(|age| max.is_none_or(|max| age <= max)) => {
                 Verdict::Now(self.local(contact))
             }
-            Freshness::Leader | Freshness::Stale(_) => Verdict::Behind(Consistency::Default),
+            Freshness::Leader | Freshness::Stale(_) | Freshness::Remembered { .. } => {
+                Verdict::Behind(Consistency::Default)
+            }
         }
     }
 
@@ -116,7 +123,7 @@ impl Freshness {
     pub fn confirmed(self) -> Shown {
         let consistency = match self {
             Freshness::Consistent => "consistent",
-            Freshness::Leader | Freshness::Stale(_) | Freshness::Remembered => "leader",
+            Freshness::Leader | Freshness::Stale(_) | Freshness::Remembered { .. } => "leader",
         };
         Shown { consistency, known_leader: true, last_contact_ms: 0 }
     }
@@ -125,7 +132,7 @@ impl Freshness {
     /// than the question, whoever leads now.
     pub fn later(self, contact: &Contact) -> Shown {
         match self {
-            Freshness::Stale(_) | Freshness::Remembered => self.local(contact),
+            Freshness::Stale(_) | Freshness::Remembered { .. } => self.local(contact),
             _ => Shown { known_leader: contact.known_leader, ..self.confirmed() },
         }
     }
@@ -134,7 +141,10 @@ impl Freshness {
         let age = contact.last.unwrap_or_default();
         let last_contact_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         // Consul's cache asks servers for anything, and shows what was asked of it.
-        let consistency = if self == Freshness::Remembered { "leader" } else { "stale" };
+        let consistency = match self {
+            Freshness::Remembered { stale: false } => "leader",
+            _ => "stale",
+        };
         Shown { consistency, known_leader: contact.known_leader, last_contact_ms }
     }
 }

@@ -14,14 +14,26 @@ use rkyv::rancor;
 use rkyv::util::AlignedVec;
 
 use super::apply::thaw;
-use super::catalog::{InstanceRow, Name, NodeEntry, ServiceEntry};
+use super::catalog::{InstanceRow, Name, NodeEntry, ServiceEntry, Spelling};
 use super::model::{Check, Node, Service};
 use super::state::State;
 use super::topic::{Topic, fold};
 use super::touched::Touched;
 use super::view::{
-    ArchivedInstanceBody, ArchivedNodeBody, ArchivedPlace, ArchivedServiceBody, Indexes, View, digest,
+    ArchivedInstanceBody, ArchivedNamesBody, ArchivedNodeBody, ArchivedPlace, ArchivedServiceBody, Indexes,
+    View, digest,
 };
+
+/// What an agent knows of its own node without any server.
+#[derive(Clone, Debug, Default)]
+pub struct OwnRows {
+    /// Its node.
+    pub node: Arc<Node>,
+    /// Checks of the node.
+    pub node_checks: Vec<Arc<Check>>,
+    /// Its services, each with its checks.
+    pub services: Vec<(Arc<Service>, Vec<Arc<Check>>)>,
+}
 
 /// Why an answer was not put into a mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +60,7 @@ impl std::error::Error for MirrorError {}
 pub(super) struct Mirrored {
     services: OrdMap<Name, ServiceIndexes>,
     nodes: OrdMap<Name, Indexes>,
+    names: Option<Indexes>,
     /// Counts the clusters that it was a mirror of.
     history: u64,
 }
@@ -58,6 +71,12 @@ struct ServiceIndexes {
     health: Indexes,
 }
 
+/// Of what only the agent itself knows.
+const ALONE: ServiceIndexes = {
+    let first = Indexes { shown: 1, changed: 1 };
+    ServiceIndexes { instances: first, health: first }
+};
+
 impl Mirrored {
     /// The indexes of a topic; zeros if it is none that is held.
     pub(super) fn indexes(&self, topic: &Topic) -> (u64, u64) {
@@ -66,6 +85,7 @@ impl Mirrored {
             Topic::ServiceInstances(name) => service(name).instances,
             Topic::ServiceHealth(name) => service(name).health,
             Topic::Node(name) => self.nodes.get(&*fold(name)).copied().unwrap_or_default(),
+            Topic::Services => self.names.unwrap_or_default(),
             _ => Indexes::default(),
         };
         (shown, changed)
@@ -75,6 +95,7 @@ impl Mirrored {
         match view {
             View::Service(name) => self.services.contains_key(name),
             View::Node(name) => self.nodes.contains_key(name),
+            View::Names => self.names.is_some(),
         }
     }
 }
@@ -119,7 +140,71 @@ impl State {
         match view {
             View::Service(name) => !self.services.contains_key(name),
             View::Node(name) => !self.nodes.contains_key(name),
+            View::Names => false,
         }
+    }
+
+    /// The same mirror with the rows of the agent's own node as the agent itself has them, for while no server tells: in the
+    /// services that are held, and beside them. No index moves: to who waits it is news all the same, see
+    /// [`State::begin_history`].
+    ///
+    /// # Panics
+    /// This is no mirror.
+    #[must_use]
+    pub fn with_own(&self, own: &OwnRows, touched: &mut Touched) -> State {
+        let mut state = self.clone();
+        let node: Name = fold(&own.node.node).into();
+        let holders: Vec<Name> = state.services.keys().cloned().collect();
+        for name in holders {
+            let entry = state.service_mut(&name);
+            let here: Vec<_> = entry.instances.keys().filter(|(on, _)| *on == node).cloned().collect();
+            here.iter().for_each(|key| {
+                entry.instances.remove(key);
+                touched.instances(&name);
+            });
+        }
+        let node_checks: Arc<[Arc<Check>]> = own.node_checks.clone().into();
+        for (service, checks) in &own.services {
+            let name: Name = fold(&service.name).into();
+            let row = InstanceRow {
+                node: own.node.clone(),
+                service: service.clone(),
+                node_checks: node_checks.clone(),
+                service_checks: checks.clone(),
+                changed: 0,
+            };
+            let entry = Arc::make_mut(state.services.entry(name.clone()).or_default());
+            entry.instances.insert((node.clone(), fold(&service.id).into()), Arc::new(row));
+            state.mirrored.as_mut().expect(MIRROR).services.entry(name.clone()).or_insert(ALONE);
+            touched.instances(&name);
+        }
+        let mirrored = state.mirrored.as_mut().expect(MIRROR);
+        mirrored.nodes.entry(node.clone()).or_insert(ALONE.health);
+        let services = own.services.iter().map(|(row, _)| (Name::from(fold(&row.id)), row.clone()));
+        let entry = NodeEntry {
+            row: own.node.clone(),
+            services: services.collect(),
+            checks: OrdMap::new(),
+            checks_by_service: OrdSet::new(),
+            own_checks: Arc::new([]),
+            changed: 0,
+            checks_changed: 0,
+        };
+        state.nodes.insert(node.clone(), Arc::new(entry));
+        touched.node(&node);
+        state
+    }
+
+    /// The same state as the `index`-th of those that are published, of a history of its own if `apart`.
+    #[must_use]
+    pub fn as_published(&self, index: u64, apart: bool) -> State {
+        let mut state = self.clone();
+        state.index = index;
+        if let Some(mirrored) = state.mirrored.as_mut().filter(|_| apart) {
+            // Mirrors count their histories from 0.
+            mirrored.history = u64::MAX - index;
+        }
+        state
     }
 
     /// Puts what a server said of a view ([`State::view_since`]) into a mirror. What it changed is added to `touched`.
@@ -135,6 +220,7 @@ impl State {
         let moved = match view {
             View::Service(name) => self.put_service(name, access(&aligned)?, touched),
             View::Node(name) => self.put_node(name, access(&aligned)?, touched),
+            View::Names => self.put_names(access(&aligned)?, touched),
         }?;
         self.index += u64::from(moved);
         Ok(())
@@ -154,6 +240,10 @@ impl State {
             View::Node(name) => {
                 self.nodes.remove(name);
                 mirrored.nodes.remove(name).is_some()
+            }
+            View::Names => {
+                self.spellings = OrdMap::new();
+                mirrored.names.take().is_some()
             }
         };
         if held {
@@ -259,6 +349,21 @@ impl State {
         }
         Ok(moved || held != Some(indexes))
     }
+
+    fn put_names(&mut self, body: &ArchivedNamesBody, touched: &mut Touched) -> Result<bool, MirrorError> {
+        let names = body.names.iter().map(|pair| {
+            let tags = pair.1.iter().map(|tag| (Arc::from(tag.as_str()), 1usize)).collect();
+            (Arc::from(pair.0.as_str()), Spelling { instances: 1, tags })
+        });
+        self.spellings = names.collect();
+        let indexes: Indexes = thaw(&body.indexes);
+        let held = self.mirrored.as_mut().expect(MIRROR).names.replace(indexes);
+        let moved = held.is_none_or(|held| held.changed != indexes.changed);
+        if moved {
+            touched.services();
+        }
+        Ok(moved || held != Some(indexes))
+    }
 }
 
 const MIRROR: &str = "only mirrors are given views";
@@ -283,6 +388,7 @@ fn touch(view: &View, touched: &mut Touched) {
     match view {
         View::Service(name) => touched.instances(name),
         View::Node(name) => touched.node(name),
+        View::Names => touched.services(),
     }
 }
 

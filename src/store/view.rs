@@ -29,6 +29,8 @@ pub enum View {
     Service(Name),
     /// A node's row and its services.
     Node(Name),
+    /// The names of all services with their tags.
+    Names,
 }
 
 impl View {
@@ -47,6 +49,7 @@ impl View {
         match topic {
             Topic::ServiceInstances(name) | Topic::ServiceHealth(name) => Some(View::service(name)),
             Topic::Node(name) => Some(View::node(name)),
+            Topic::Services => Some(View::Names),
             _ => None,
         }
     }
@@ -56,13 +59,15 @@ impl View {
         match self {
             View::Service(name) => Topic::ServiceHealth((&**name).into()),
             View::Node(name) => Topic::Node((&**name).into()),
+            View::Names => Topic::Services,
         }
     }
 
-    /// The name that is asked for, in lower case.
+    /// The name that is asked for, in lower case; of [`View::Names`] nothing.
     pub fn name(&self) -> &str {
         match self {
             View::Service(name) | View::Node(name) => name,
+            View::Names => "",
         }
     }
 }
@@ -128,6 +133,14 @@ pub(super) struct NodeBody<'a> {
     pub services: Vec<&'a Service>,
 }
 
+/// [`View::Names`]. It changes seldom: everything, always.
+#[derive(Archive, Serialize)]
+pub(super) struct NamesBody {
+    pub indexes: Indexes,
+    /// Names as spelled, each with its tags.
+    pub names: Vec<(String, Vec<String>)>,
+}
+
 impl State {
     /// What has changed of a view since `since`, which is 0 for everything, else what [`State::view_index`] said where the
     /// answer goes. Everything, too, if the two have no history in common that this state remembers.
@@ -135,6 +148,7 @@ impl State {
         match view {
             View::Service(name) => self.service_since(name, since),
             View::Node(name) => self.node_now(name),
+            View::Names => self.names_now(),
         }
     }
 
@@ -171,6 +185,12 @@ impl State {
             node: entry.map(|entry| &*entry.row),
             services: entry.iter().flat_map(|entry| entry.services.values()).map(|row| &**row).collect(),
         };
+        rkyv::api::high::to_bytes_in::<_, rancor::Error>(&body, AlignedVec::new()).expect(PLAIN)
+    }
+
+    fn names_now(&self) -> AlignedVec<16> {
+        let names = self.services().map(|(name, tags)| (name.to_owned(), tags.map(str::to_owned).collect()));
+        let body = NamesBody { indexes: self.indexes(&Topic::Services), names: names.collect() };
         rkyv::api::high::to_bytes_in::<_, rancor::Error>(&body, AlignedVec::new()).expect(PLAIN)
     }
 

@@ -6,8 +6,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clients;
 mod harness;
 mod life;
 mod membership;
 mod operator;
+mod relay;
 mod snapshot;

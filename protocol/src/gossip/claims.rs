@@ -205,7 +205,8 @@ impl Gossip {
             return;
         }
         let (name, by): (_, Arc<str>) = (row.member.name.clone(), suspect.by.into());
-        if row.suspicion.is_some() {
+        let again = row.suspicion.is_some() && suspect.incarnation > known;
+        if row.suspicion.is_some() && !again {
             // Only who is a member can have probed it; and what is merged may be the same accusation, told twice.
             let counts =
                 heard != Heard::Merged && self.table.row(suspect.by).is_some_and(|row| row.member.is_live());
@@ -216,6 +217,10 @@ impl Gossip {
         }
         let leaving = row.member.status == Status::Leaving;
         let address = row.member.address;
+        if again {
+            // It has contradicted the suspicion before; that was missed here.
+            self.table.end_suspicion(&name);
+        }
         let suspicion = Suspicion::new(by.clone(), self.now, self.table.live(), &self.settings);
         self.table.begin_suspicion(&name, suspicion);
         self.set_incarnation(&name, suspect.incarnation);
@@ -312,11 +317,39 @@ impl Gossip {
         self.packet.clear();
         self.push_doubt(name);
         self.post(address, out);
+        self.ask_around(name, out);
         if by_stream && self.settings.stream_probes {
             let from = self.table.own_name().clone();
             let body = packet::encode_frame(&Frame::Call(Call { to: name, from: &from, suspected }));
             self.dial(address, &body, self.settings.probe_timeout * 2, Errand::Call, out);
         }
+    }
+
+    /// Asks another about a suspected member: it may have heard the contradiction that was missed here, while the member itself is silent again.
+    fn ask_around(&mut self, name: &Arc<str>, out: &mut Vec<Effect>) {
+        let fits = |row: &Row| row.member.is_live() && row.suspicion.is_none() && row.member.name != *name;
+        for (_, address) in self.table.pick(&mut self.random, 1, fits) {
+            self.packet.clear();
+            self.push_doubt(name);
+            self.post(address, out);
+        }
+    }
+
+    /// Whoever suspects what a member has contradicted is told so.
+    pub(super) fn correct(&mut self, suspect: &Suspect<'_>, from: SocketAddr, out: &mut Vec<Effect>) {
+        let Some(row) = self.table.row(suspect.name) else { return };
+        let Member { incarnation, address, .. } = row.member;
+        if incarnation <= suspect.incarnation || address == from || !row.member.is_live() {
+            return;
+        }
+        let alive = packet::encode(&Message::Alive(row.alive()));
+        self.packet.clear();
+        match row.suspicion {
+            // It is suspected again since: that, too, says that it was there.
+            Some(_) => self.push_doubt(suspect.name),
+            None => _ = self.packet.try_push(&alive),
+        }
+        self.post(from, out);
     }
 
     fn declare_failed(&mut self, name: &Arc<str>, out: &mut Vec<Effect>) {

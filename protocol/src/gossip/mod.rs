@@ -339,6 +339,7 @@ impl Gossip {
             Message::Suspect(suspect) => {
                 self.on_suspect(suspect, Heard::Told, out);
                 self.answer_accuser(suspect.name, from, out);
+                self.correct(suspect, from, out);
             }
             Message::Dead(dead) => {
                 self.on_dead(dead, out);

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use muster_protocol::dns::MESSAGE_SIZE_MAX;
 
 use crate::config::Config;
+use crate::consensus::Contact;
 use crate::edge::fresh::{Leadership, Verdict};
 use crate::runtime::net::{Listener, Udp};
 use crate::runtime::publish::Published;
@@ -155,7 +156,10 @@ impl Service {
     /// [`crate::edge::fresh`].
     fn circumstances(&self, tcp: bool) -> Circumstances {
         let freshness = self.responder.borrow().freshness();
-        let verdict = freshness.judge(&self.proofs.leadership().contact());
+        let leadership = self.proofs.leadership();
+        // What a client agent does not hold it asks for.
+        let has_server = leadership.views().is_some() || leadership.contact().has_server;
+        let verdict = freshness.judge(&Contact { has_server, ..leadership.contact() });
         Circumstances { unproven: matches!(verdict, Verdict::Behind(_)), ..proven(tcp) }
     }
 

@@ -19,11 +19,13 @@ pub fn answers_here(edge: &Rc<Edge>, request: &Request) -> Option<Handled> {
     let handler = match request.pattern {
         "/v1/health/service/" => health::service,
         "/v1/catalog/service/" => catalog::service,
+        "/v1/catalog/services" => catalog::services,
         "/v1/catalog/node/" => catalog::node,
         "/v1/catalog/node-services/" => catalog::node_services,
         _ => return None,
     };
-    let cacheable = matches!(request.pattern, "/v1/health/service/" | "/v1/catalog/service/");
+    let kept = ["/v1/health/service/", "/v1/catalog/service/", "/v1/catalog/services"];
+    let cacheable = kept.contains(&request.pattern);
     let cached = cacheable && request.query.has("cached") && edge.config().http.use_cache;
     if !cached && views.contact().known_leader {
         return None;
@@ -33,11 +35,17 @@ pub fn answers_here(edge: &Rc<Edge>, request: &Request) -> Option<Handled> {
         other => return Some(other),
     };
     let view = View::of(&read.topic)?;
+    let fresh_enough = match read.options.freshness {
+        Freshness::Stale(max) => max.is_none_or(|max| views.contact().last.is_some_and(|age| age <= max)),
+        // A default read is the servers' to answer, always.
+        _ => cached,
+    };
+    if !fresh_enough {
+        return None;
+    }
     if edge.state().holds(&view) {
-        // While servers answer, others than `?cached` ones are theirs, see above; a default read is so always.
-        let mine = cached || matches!(read.options.freshness, Freshness::Stale(_));
         views.note(view);
-        return mine.then(|| Ok(Outcome::Read(from_memory(read, cached))));
+        return Some(Ok(Outcome::Read(from_memory(read))));
     }
     cached.then(|| Ok(first_time(edge, request, views.clone(), view, read)))
 }
@@ -49,17 +57,16 @@ fn first_time(edge: &Edge, request: &Request, views: Views, view: View, read: Re
     let (silent, refused) = (failed(ProposeError::NoLeader.to_string()), failed(String::new()));
     Outcome::LaterRead(Box::pin(async move {
         match time::timeout(patience, views.hold(view)).await {
-            Some(Ok(())) => Ok(from_memory(read, true)),
+            Some(Ok(())) => Ok(from_memory(read)),
             Some(Err(why)) => Err(Response { body: why.0.into(), ..refused }),
             None => Err(silent),
         }
     }))
 }
 
-fn from_memory(mut read: Read, cached: bool) -> Read {
-    if cached && read.options.freshness == Freshness::Leader {
-        read.options.freshness = Freshness::Remembered;
-    }
+fn from_memory(mut read: Read) -> Read {
+    let stale = matches!(read.options.freshness, Freshness::Stale(_));
+    read.options.freshness = Freshness::Remembered { stale };
     // Asked by the same words again it may be the servers' to answer.
     read.uncacheable()
 }

@@ -21,6 +21,7 @@ use crate::upstream::views::HISTORY_HEADER;
 pub const ROUTES: &[Route] = &[
     Route::new("/v1/internal/rpc/view/service", &[Method::Get], service),
     Route::new("/v1/internal/rpc/view/node", &[Method::Get], node),
+    Route::new("/v1/internal/rpc/view/names", &[Method::Get], names),
     Route::new("/v1/internal/rpc/address", &[Method::Get], address),
 ];
 
@@ -32,6 +33,10 @@ fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
 fn node(edge: &Rc<Edge>, request: &Request) -> Handled {
     let name = name_of_query(request, "name")?;
     view(edge, request, View::node(&name))
+}
+
+fn names(edge: &Rc<Edge>, request: &Request) -> Handled {
+    view(edge, request, View::Names)
 }
 
 fn view(edge: &Rc<Edge>, request: &Request, view: View) -> Handled {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 fn views() -> Vec<View> {
     let services = ["web", "DB", "none"].map(View::service);
     let nodes = ["a", "B", "c", "none"].map(View::node);
-    services.into_iter().chain(nodes).collect()
+    services.into_iter().chain(nodes).chain([View::Names]).collect()
 }
 
 /// All that a mirror is asked of a view.
@@ -17,7 +17,7 @@ fn answers(state: &State, view: &View) -> String {
         View::Service(name) => {
             vec![Topic::ServiceHealth((&**name).into()), Topic::ServiceInstances((&**name).into())]
         }
-        View::Node(name) => vec![Topic::Node((&**name).into())],
+        other => vec![other.topic()],
     };
     let name = view.name();
     let rows = match view {
@@ -25,6 +25,10 @@ fn answers(state: &State, view: &View) -> String {
             let all = state.instances(name).collect::<Vec<_>>();
             assert_eq!(all.len(), state.instances_len(name));
             format!("{all:?}")
+        }
+        View::Names => {
+            let names = state.services().map(|(name, tags)| (name, tags.collect::<Vec<_>>()));
+            format!("{:?}", names.collect::<Vec<_>>())
         }
         View::Node(_) => {
             format!("{:?} {:?}", state.node(name), state.node_services(name).collect::<Vec<_>>())

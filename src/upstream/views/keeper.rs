@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{
-    ADDRESSES_ASKED_MAX, ADDRESSES_MAX, Ask, HoldError, IDLE_MAX, NameOf, Order, Standing, Told,
+    ADDRESSES_ASKED_MAX, ADDRESSES_MAX, Ask, HoldError, IDLE_MAX, NameOf, Order, Own, Standing, Told,
     USE_INTERVAL, VIEWS_MAX, WAITING_MAX, too_busy,
 };
 use crate::consensus::Edges;
@@ -19,7 +19,7 @@ use crate::runtime::publish::Published;
 use crate::runtime::random::Rng;
 use crate::runtime::task::{self, Task};
 use crate::runtime::time;
-use crate::store::{MirrorError, State, Touched, VIEW_FORMAT, View};
+use crate::store::{MirrorError, OwnRows, State, Touched, VIEW_FORMAT, View};
 
 /// How long a server lets a question wait; it adds up to a sixteenth.
 const WAIT: &str = "10m";
@@ -27,6 +27,8 @@ const WAIT: &str = "10m";
 const NO_WAIT: &str = "1ms";
 /// Least time from one question about a view to the next: changes that come faster are told together.
 const PACE: Duration = Duration::from_millis(50);
+/// How often it is looked, while no server answers, what has become of the agent's own services.
+const OWN_INTERVAL: Duration = Duration::from_millis(200);
 /// Pauses between attempts while no server answers.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest of them.
@@ -44,6 +46,7 @@ pub struct Keeper {
 /// What the tasks share.
 struct Shared {
     ask: Ask,
+    own: RefCell<Own>,
     published: Published<State>,
     standing: Published<Standing>,
     edges: RefCell<Edges>,
@@ -52,6 +55,8 @@ struct Shared {
     inner: RefCell<Inner>,
     /// While no server answers, one task tries and the others wait for it.
     probe: Turns,
+    /// Rung when the last server falls silent.
+    silence: Bell,
     attempts: Cell<u32>,
     rng: RefCell<Rng>,
 }
@@ -64,6 +69,10 @@ struct Inner {
     views: BTreeMap<View, Kept>,
     waiting: usize,
     addresses: Addresses,
+    /// What the agent knows of its own node, while no server answers.
+    own: Option<OwnRows>,
+    /// Whether the published state has that in it.
+    overlaid: bool,
 }
 
 /// A view that is followed, or whose first answer is awaited.
@@ -72,7 +81,8 @@ struct Kept {
     /// The history that its index is of.
     history: Option<Arc<str>>,
     waiting: Vec<OneSender<Result<(), HoldError>>>,
-    following: Task<()>,
+    /// Nothing until it is under way.
+    following: Option<Task<()>>,
 }
 
 /// What servers said of addresses.
@@ -103,21 +113,24 @@ impl Keeper {
     }
 
     /// Runs until dropped. `edges` are told what changes, after it is published.
-    pub async fn run(mut self, ask: Ask, edges: Vec<Sender<Arc<Touched>>>) {
+    pub async fn run(mut self, ask: Ask, own: Own, edges: Vec<Sender<Arc<Touched>>>) {
         let mirror = State::clone(&self.published.load());
         let shared = Rc::new(Shared {
             ask,
+            own: RefCell::new(own),
             published: self.published,
             standing: self.standing,
             edges: RefCell::new(Edges::new(edges)),
             told: Bell::default(),
             inner: RefCell::new(Inner { mirror, ..Inner::default() }),
             probe: Turns::default(),
+            silence: Bell::default(),
             attempts: Cell::new(0),
             rng: RefCell::new(Rng::seeded()),
         });
         let _telling = task::spawn(tell_edges(shared.clone()));
         let _forgetting = task::spawn(forget_idle(shared.clone()));
+        let _standing_in = task::spawn(stand_in(shared.clone()));
         while let Some(order) = self.orders.recv().await {
             match order {
                 Order::Hold(view, told) => shared.hold(view, told),
@@ -141,6 +154,27 @@ async fn tell_edges(shared: Rc<Shared>) {
     }
 }
 
+/// While no server answers, what the agent knows of its own node goes into what is published; and somebody must notice that
+/// one answers again.
+async fn stand_in(shared: Rc<Shared>) {
+    loop {
+        shared.silence.heard().await;
+        let mut next = time::now();
+        while shared.is_lost() {
+            shared.stand_in();
+            time::sleep(OWN_INTERVAL).await;
+            if shared.nobody_asks() && time::now() >= next {
+                match (shared.ask)("/v1/internal/rpc/address?ip=127.0.0.1&stale".to_owned()).await {
+                    Ok(told) if told.status == 200 => shared.found(),
+                    Ok(told) => shared.lost(&refusal(&told).0),
+                    Err(why) => shared.lost(&why),
+                }
+                next = time::now() + shared.retry_pause();
+            }
+        }
+    }
+}
+
 async fn forget_idle(shared: Rc<Shared>) {
     loop {
         time::sleep(USE_INTERVAL).await;
@@ -151,7 +185,8 @@ async fn forget_idle(shared: Rc<Shared>) {
 impl Shared {
     fn hold(self: &Rc<Shared>, view: View, told: OneSender<Result<(), HoldError>>) {
         let now = time::now();
-        let inner = &mut *self.inner.borrow_mut();
+        let mut borrowed = self.inner.borrow_mut();
+        let inner = &mut *borrowed;
         if inner.mirror.holds(&view) {
             if let Some(kept) = inner.views.get_mut(&view) {
                 kept.used = now;
@@ -164,23 +199,30 @@ impl Shared {
             let _ = told.send(Err(too_busy()));
             return;
         }
-        if let Some(kept) = inner.views.get_mut(&view).filter(|kept| !kept.following.is_done()) {
+        if let Some(kept) = inner.views.get_mut(&view).filter(|kept| !kept.has_ended()) {
             kept.used = now;
             kept.waiting.push(told);
             inner.waiting += 1;
             return;
         }
         if inner.views.len() >= VIEWS_MAX && !inner.views.contains_key(&view) {
-            let Some(touched) = inner.evict(self.standing.load().lost.is_some()) else {
+            let Some(touched) = inner.evict(self.is_lost()) else {
                 let _ = told.send(Err(too_busy()));
                 return;
             };
-            self.publish(inner, touched);
+            if !touched.is_empty() {
+                self.publish(inner, touched);
+            }
         }
         inner.waiting += 1;
+        let kept = Kept { used: now, history: None, waiting: vec![told], following: None };
+        inner.views.insert(view.clone(), kept);
+        // The task may begin, and even end, at once.
+        drop(borrowed);
         let following = task::spawn(follow(self.clone(), view.clone()));
-        let kept = Kept { used: now, history: None, waiting: vec![told], following };
-        inner.views.insert(view, kept);
+        if let Some(kept) = self.inner.borrow_mut().views.get_mut(&view) {
+            kept.following = Some(following);
+        }
     }
 
     fn note(&self, view: &View) {
@@ -190,12 +232,11 @@ impl Shared {
     }
 
     fn name_of(self: &Rc<Shared>, ip: IpAddr, told: OneSender<Result<Option<NameOf>, HoldError>>) {
-        let addresses = &mut self.inner.borrow_mut().addresses;
-        if addresses.asked >= ADDRESSES_ASKED_MAX {
+        if self.inner.borrow().addresses.asked >= ADDRESSES_ASKED_MAX {
             let _ = told.send(Err(too_busy()));
             return;
         }
-        addresses.asked += 1;
+        self.inner.borrow_mut().addresses.asked += 1;
         let shared = self.clone();
         let asking = async move {
             let answer = (shared.ask)(format!("/v1/internal/rpc/address?ip={ip}&stale")).await;
@@ -214,13 +255,14 @@ impl Shared {
     /// The question for what has changed of a view.
     fn target(&self, view: &View, everything: bool, wait: &str) -> String {
         let inner = self.inner.borrow();
-        let (kind, name) = match view {
-            View::Service(name) => ("service", name),
-            View::Node(name) => ("node", name),
+        let kind = match view {
+            View::Service(_) => "service",
+            View::Node(_) => "node",
+            View::Names => "names",
         };
         let since = if everything { 0 } else { inner.mirror.view_index(view) };
         let mut target = format!("/v1/internal/rpc/view/{kind}?format={VIEW_FORMAT}&stale&name=");
-        escape(name, &mut target);
+        escape(view.name(), &mut target);
         let history = inner.views.get(view).and_then(|kept| kept.history.as_ref());
         if let Some(history) = history.filter(|_| since > 0) {
             target.push_str("&history=");
@@ -262,30 +304,68 @@ impl Shared {
         let waiting = std::mem::take(&mut kept.waiting);
         inner.waiting -= waiting.len();
         inner.history = Some(history);
+        let moved = mirror.index() != inner.mirror.index();
         inner.mirror = mirror;
-        self.publish(inner, touched);
+        if moved {
+            self.publish(inner, touched);
+        }
         for told in waiting {
             let _ = told.send(Ok(()));
         }
         Put::Done
     }
 
-    /// The first question about a view has failed: so have those that wait for it.
+    /// The first question about a view has failed: so have those that wait for it, unless the agent itself knows something.
     fn fail(&self, view: &View, why: &HoldError) {
+        let result = if self.shows(view) { Ok(()) } else { Err(why.clone()) };
         let inner = &mut *self.inner.borrow_mut();
         let waiting = inner.views.get_mut(view).map(|kept| std::mem::take(&mut kept.waiting));
         for told in waiting.into_iter().flatten() {
             inner.waiting -= 1;
-            let _ = told.send(Err(why.clone()));
+            let _ = told.send(result.clone());
         }
     }
 
-    fn publish(&self, inner: &Inner, touched: Touched) {
-        if inner.mirror.index() != self.published.load().index() {
-            self.published.store(inner.mirror.clone());
-            self.edges.borrow_mut().tell(touched);
-            self.told.ring();
+    /// Publishes what the mirror has become, and tells the edges.
+    fn publish(&self, inner: &mut Inner, mut touched: Touched) {
+        let index = self.published.load().index() + 1;
+        let own = inner.own.as_ref().filter(|_| self.is_lost());
+        let state = match own {
+            Some(own) => inner.mirror.with_own(own, &mut touched).as_published(index, true),
+            None => inner.mirror.as_published(index, false),
+        };
+        let overlaid = own.is_some();
+        if std::mem::replace(&mut inner.overlaid, overlaid) && !overlaid {
+            touched = Touched::everything();
         }
+        self.published.store(state);
+        self.edges.borrow_mut().tell(touched);
+        self.told.ring();
+    }
+
+    /// Puts what the agent knows of its own node into what is published, if it is news.
+    fn stand_in(&self) {
+        let rows = (self.own.borrow_mut())();
+        let inner = &mut *self.inner.borrow_mut();
+        let is_new = rows.is_some() || (inner.own.is_some() && !inner.overlaid);
+        inner.own = rows.or(inner.own.take());
+        if is_new {
+            self.publish(inner, Touched::new());
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.standing.load().lost.is_some()
+    }
+
+    /// Whether a view is answered for, be it by the agent's own rows only.
+    fn shows(&self, view: &View) -> bool {
+        self.published.load().holds(view)
+    }
+
+    /// Whether no view is followed.
+    fn nobody_asks(&self) -> bool {
+        self.inner.borrow().views.values().all(Kept::has_ended)
     }
 
     fn holds(&self, view: &View) -> bool {
@@ -299,6 +379,10 @@ impl Shared {
             let age = time::now().saturating_duration_since(since);
             tracing::info!(target: "agent.views", "servers answer again after {age:.1?}");
             self.standing.store(Standing { lost: None });
+            let inner = &mut *self.inner.borrow_mut();
+            if inner.overlaid {
+                self.publish(inner, Touched::new());
+            }
         }
     }
 
@@ -312,6 +396,8 @@ impl Shared {
                 "no server answers: what is kept of {kept} services and nodes is answered from memory, its age told: error={why:?}"
             );
             self.standing.store(Standing { lost: Some(time::now()) });
+            self.stand_in();
+            self.silence.ring();
         }
     }
 
@@ -327,7 +413,7 @@ impl Shared {
         let mut touched = Touched::new();
         let Inner { views, mirror, .. } = inner;
         // Nothing is dropped while there is nobody to ask again.
-        if self.standing.load().lost.is_some() {
+        if self.is_lost() {
             return;
         }
         views.retain(|view, kept| {
@@ -337,7 +423,16 @@ impl Shared {
             }
             stays
         });
-        self.publish(inner, touched);
+        if !touched.is_empty() {
+            self.publish(inner, touched);
+        }
+    }
+}
+
+impl Kept {
+    /// Whether nobody follows it: its first question has failed.
+    fn has_ended(&self) -> bool {
+        self.following.as_ref().is_some_and(Task::is_done)
     }
 }
 
@@ -388,7 +483,7 @@ async fn follow(shared: Rc<Shared>, view: View) {
     loop {
         // One at a time until it is known that servers answer again, and what has changed meanwhile.
         let turn = if after_loss { Some(shared.probe.take().await) } else { None };
-        if after_loss && shared.standing.load().lost.is_some() {
+        if after_loss && shared.is_lost() {
             time::sleep(shared.retry_pause()).await;
         }
         let asked = time::now();

@@ -3,7 +3,8 @@
 //! answered from memory, as fresh as the servers are.
 //!
 //! The first question about a name waits for the servers' answer; later ones find it in the state. While no server
-//! answers all goes on from what there is, its age told ([`Views::contact`]), and nothing is dropped. A view that nobody has
+//! answers all goes on from what there is, its age told ([`Views::contact`]), and nothing is dropped; what the agent knows of its
+//! own node stands in it as it is now. A view that nobody has
 //! used for [`IDLE_MAX`] goes, and so does the one that was not used for longest when there are [`VIEWS_MAX`]; of those the
 //! ones without any rows first, so that a flood of made-up names costs no real one its place.
 //!
@@ -23,7 +24,7 @@ use crate::runtime::cores::LocalBoxFuture;
 use crate::runtime::mesh::{self, OneSender, Sender};
 use crate::runtime::publish::Published;
 use crate::runtime::time;
-use crate::store::{State, View};
+use crate::store::{OwnRows, State, View};
 
 pub use keeper::Keeper;
 
@@ -48,6 +49,9 @@ pub const HISTORY_HEADER: &str = "X-Muster-History";
 
 /// Asks some server: `GET` of a target.
 pub type Ask = Box<dyn Fn(String) -> LocalBoxFuture<'static, Result<Told, String>>>;
+
+/// What the agent itself knows of its node, if that is another than when it was asked last.
+pub type Own = Box<dyn FnMut() -> Option<OwnRows>>;
 
 /// What a server answered.
 #[derive(Clone, Debug)]
@@ -106,13 +110,13 @@ pub fn views() -> (Views, Published<State>, Keeper) {
 }
 
 impl Views {
-    /// How answers from the mirror stand: while a server answers they are as good as its own; else `last` is how long none
-    /// has.
+    /// How the mirror stands: while a server answers it is as good as that server's state; else `last` is how long none
+    /// has. There is no server *here*: reads of what the mirror does not hold find nothing in it.
     pub fn contact(&self) -> Contact {
         let lost = self.standing.load().lost;
         let age = lost.map(|since| time::now().saturating_duration_since(since));
         Contact {
-            has_server: true,
+            has_server: false,
             known_leader: lost.is_none(),
             leads: lost.is_none(),
             alone: false,

@@ -17,7 +17,12 @@ use crate::store::command::{CatalogOp, Command, Deregister, Register};
 use crate::store::model::{Check, Node, Service, Status};
 
 fn on_core<F: Future<Output = ()> + 'static>(body: impl Fn() -> F + Send + Clone + 'static) {
-    cores::run(Driver::Epoll, 1, move |_| body().boxed_local()).expect("the core runs to its end");
+    let mut drivers = vec![Driver::Epoll];
+    drivers.extend(Driver::choose(Some(Driver::Glommio)));
+    for driver in drivers {
+        let body = body.clone();
+        cores::run(driver, 1, move |_| body().boxed_local()).expect("the core runs to its end");
+    }
 }
 
 /// All servers at once.
@@ -93,7 +98,7 @@ impl Servers {
                 return Ok(told(Bytes::from_owner(bytes)));
             }
             drop(state);
-            time::sleep(Duration::from_millis(1)).await;
+            time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
@@ -103,6 +108,8 @@ struct Bench {
     views: Views,
     state: Published<State>,
     changes: Receiver<Arc<Touched>>,
+    /// What the agent knows of its own node, to be told once.
+    own: Rc<RefCell<Option<OwnRows>>>,
     _keeper: task::Task<()>,
 }
 
@@ -113,8 +120,10 @@ impl Bench {
         let (edge, changes) = mesh::channel(4);
         let asked = servers.clone();
         let ask: Ask = Box::new(move |target| asked.clone().answer(target).boxed_local());
-        let keeper = task::spawn(keeper.run(ask, vec![edge]));
-        Bench { servers, views, state, changes, _keeper: keeper }
+        let own = Rc::new(RefCell::new(None));
+        let told = own.clone();
+        let keeper = task::spawn(keeper.run(ask, Box::new(move || told.take()), vec![edge]));
+        Bench { servers, views, state, changes, own, _keeper: keeper }
     }
 
     fn passing(&self) -> Vec<String> {
@@ -198,6 +207,58 @@ fn without_servers_all_stays_and_with_them_all_converges() {
         bench.until("what has changed meanwhile is there", |bench| bench.passing() == ["n2"]).await;
         assert!(bench.views.contact().known_leader && bench.views.contact().last == Some(Duration::ZERO));
         bench.views.hold(View::service("new")).await.expect("the servers answer again");
+    });
+}
+
+/// What the agent of node `name` has: `web`, with a check.
+fn own(name: &str, status: Status) -> OwnRows {
+    let row = |id: &str| Service { id: id.into(), name: id.into(), node: name.into(), ..Service::default() };
+    let check = Check { check_id: "c".into(), service_id: "web".into(), status, ..Check::default() };
+    OwnRows {
+        node: Arc::new(Node { node: name.into(), address: "10.0.0.9".into(), ..Node::default() }),
+        node_checks: Vec::new(),
+        services: vec![(Arc::new(row("web")), vec![Arc::new(check)]), (Arc::new(row("mine")), Vec::new())],
+    }
+}
+
+#[test]
+fn without_servers_the_agent_s_own_services_stand_as_it_knows_them() {
+    on_core(|| async {
+        let bench = Bench::new();
+        bench.servers.register("n1", Status::Passing);
+        bench.servers.register("me", Status::Passing);
+        let (web, mine) = (View::service("web"), View::service("mine"));
+        bench.views.hold(web.clone()).await.expect("the servers answer");
+        bench.servers.alive.set(false);
+        bench.own.replace(Some(own("me", Status::Critical)));
+        bench.until("the agent's own check counts", |bench| bench.passing() == ["n1"]).await;
+        let index = bench.state.load().view_index(&web);
+        bench.own.replace(Some(own("me", Status::Passing)));
+        bench.until("it counts again", |bench| bench.passing() == ["me", "n1"]).await;
+        assert_eq!(bench.state.load().view_index(&web), index);
+        assert_eq!(bench.state.load().instances_len("mine"), 1);
+        bench.servers.alive.set(true);
+        bench.until("the servers' word counts", |bench| !bench.state.load().holds(&mine)).await;
+        assert_eq!(bench.passing(), ["me", "n1"]);
+        bench.views.hold(mine.clone()).await.expect("the servers answer");
+        assert!(bench.state.load().is_empty_view(&mine));
+    });
+}
+
+#[test]
+fn an_agent_that_never_found_a_server_knows_itself_and_notices_the_first_one() {
+    on_core(|| async {
+        let bench = Bench::new();
+        bench.servers.alive.set(false);
+        bench.own.replace(Some(own("me", Status::Passing)));
+        bench.views.hold(View::service("mine")).await.expect("the agent itself knows");
+        assert!(bench.views.hold(View::service("other")).await.is_err());
+        assert_eq!(bench.passing(), ["me"]);
+        bench.servers.register("n1", Status::Passing);
+        bench.servers.alive.set(true);
+        bench.until("the first server is noticed", |bench| bench.views.contact().known_leader).await;
+        bench.views.hold(View::service("web")).await.expect("the servers answer");
+        assert_eq!(bench.passing(), ["n1"]);
     });
 }
 
