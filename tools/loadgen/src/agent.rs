@@ -94,12 +94,12 @@ pub async fn start(n: u32, load: &Load, id: &str) -> Result<Running, String> {
             doubted();
         }
     };
-    let membership = Membership::open(settings, sockets, None, roster.clone(), heard).await?;
     let (_, joins) = membership::door();
+    let membership = Membership::open(settings, sockets, None, roster.clone(), joins, heard).await?;
     let (door, doorway) = agent::door();
     let tasks = vec![
         task::spawn(async move {
-            let why = membership.run(joins).await;
+            let why = membership.run().await;
             eprintln!("agent {n}: membership has ended: {why}");
         }),
         task::spawn(dialler.run_telling(met)),

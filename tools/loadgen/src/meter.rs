@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -54,8 +55,8 @@ pub struct Spent {
 impl Server {
     /// At `host:port` of its HTTP.
     pub fn new(http: &str) -> Server {
-        let port = http.rsplit(':').next().and_then(|port| port.parse().ok());
-        let pid = port.and_then(listener_of);
+        let address = http.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+        let pid = address.and_then(listener_of);
         Server { http: http.to_owned(), pid, client: Client::new(http) }
     }
 
@@ -137,18 +138,17 @@ fn loopback() -> (f64, f64) {
     (numbers.next().unwrap_or_default(), bytes)
 }
 
-/// Who listens on a port of this host.
-fn listener_of(port: u16) -> Option<u32> {
+/// Who listens on an address of this host.
+fn listener_of(address: SocketAddr) -> Option<u32> {
+    let SocketAddr::V4(address) = address else { return None };
+    let of = |ip: Ipv4Addr| format!("{:08X}:{:04X}", u32::from_le_bytes(ip.octets()), address.port());
+    let wanted = [of(*address.ip()), of(Ipv4Addr::UNSPECIFIED)];
     let mut inodes = BTreeSet::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        for line in fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let local = words.get(1).and_then(|local| local.rsplit_once(':'));
-            if words.get(3) == Some(&"0A")
-                && local.is_some_and(|(_, hex)| u16::from_str_radix(hex, 16) == Ok(port))
-            {
-                inodes.extend(words.get(9).map(|inode| format!("socket:[{inode}]")));
-            }
+    for line in fs::read_to_string("/proc/net/tcp").unwrap_or_default().lines().skip(1) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let listens = words.get(3) == Some(&"0A");
+        if listens && words.get(1).is_some_and(|local| wanted.iter().any(|wanted| wanted == local)) {
+            inodes.extend(words.get(9).map(|inode| format!("socket:[{inode}]")));
         }
     }
     let pids = fs::read_dir("/proc").ok()?.flatten();

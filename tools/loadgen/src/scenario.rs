@@ -180,16 +180,19 @@ impl Scenario {
         let name = format!("{} flaps a second", self.args.flap);
         let before = self.begin(&name).await;
         let taken = Rc::<RefCell<Taken>>::default();
-        let count = (self.args.flap * FLAPPING.as_secs_f64()) as u32;
-        let flips: Vec<_> = (0..count)
-            .map(|place| {
-                let n = self.random.below(self.fleet.count().into()) as u32;
-                let status = if place % 2 == 0 { Status::Warning } else { Status::Passing };
-                let check = place as usize % self.args.load.checks;
-                let after = FLAPPING.mul_f64(f64::from(place) / f64::from(count));
-                self.fleet.flip(n, check, after, status, taken.clone())
-            })
-            .collect();
+        // There and back, so that all is as before at the end.
+        let pairs = (self.args.flap * FLAPPING.as_secs_f64() / 2.0) as u32;
+        let mut flips = Vec::new();
+        for place in 0..pairs {
+            let n = self.random.below(self.fleet.count().into()) as u32;
+            let check = place as usize % self.args.load.checks;
+            let there = (FLAPPING - Duration::from_secs(1)).mul_f64(f64::from(place) / f64::from(pairs));
+            for (after, status) in
+                [(there, Status::Warning), (there + Duration::from_secs(1), Status::Passing)]
+            {
+                flips.push(self.fleet.flip(n, check, after, status, taken.clone()));
+            }
+        }
         self.live(FLAPPING).await;
         finished(flips).await;
         let part = part_of(&taken);
