@@ -261,7 +261,9 @@ fn head_of(ask: &Ask, waited: Duration) -> Vec<u8> {
 
 /// The target of a blocking query that waits no longer than was asked for, wherever it waits. Others stay as they are.
 fn remaining(target: &str, waited: Duration) -> Cow<'_, str> {
-    let Some((path, query)) = target.split_once('?').filter(|_| waited >= QUIET) else { return target.into() };
+    let Some((path, query)) = target.split_once('?').filter(|_| waited >= QUIET) else {
+        return target.into();
+    };
     let parts = || query.split('&').map(|part| part.split_once('=').unwrap_or((part, "")));
     if !parts().any(|(name, value)| name == "index" && value != "0") {
         return target.into();

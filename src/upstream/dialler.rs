@@ -43,7 +43,15 @@ impl Dialler {
         counts: Arc<Counts>,
     ) -> Dialler {
         let rate = || Rate { per_second: None, burst: 0 };
-        Dialler { settings, servers, calls, counts, members: Box::new(|| 1), rate: Box::new(rate), reuse_min: REUSE_MIN }
+        Dialler {
+            settings,
+            servers,
+            calls,
+            counts,
+            members: Box::new(|| 1),
+            rate: Box::new(rate),
+            reuse_min: REUSE_MIN,
+        }
     }
 
     /// How many agents there are: the more, the more rarely each draws another server.
