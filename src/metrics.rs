@@ -60,6 +60,8 @@ pub enum Sample {
     FsmAutopilot,
     /// One step of a restore applied.
     FsmRestore,
+    /// Applied writes of coordinates.
+    FsmCoordinates,
     /// One run of a check.
     CheckRun,
     /// One question about our domain answered over DNS.
@@ -94,6 +96,7 @@ const SAMPLES: [&str; Sample::RaftTurn as usize + 1] = [
     "fsm.kvs",
     "fsm.autopilot",
     "fsm.restore",
+    "fsm.coordinate.batch-update",
     "agent.check.run",
     "dns.domain_query",
     "dns.ptr_query",

@@ -10,6 +10,7 @@
 mod client;
 mod control;
 mod doors;
+mod heed;
 mod server;
 mod signals;
 

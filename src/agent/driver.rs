@@ -35,7 +35,7 @@ use crate::store::model::Node;
 
 /// Most `?hash=` queries that wait at a time; further ones are answered at once with what there is.
 pub const HASH_WAITERS_MAX: usize = 4096;
-/// States of TTL checks are written at most this often: they only matter after a restart.
+/// States of TTL checks are written at once, but at most this often: they only matter after a restart.
 const STATES_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the end of the agent may wait for its files.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);

@@ -290,7 +290,7 @@ pub const KEYS: &[Key] = &[
     here("encrypt", Text).flag("encrypt"),
     here("encrypt_verify_incoming", Bool),
     here("encrypt_verify_outgoing", Bool),
-    later("disable_keyring_file", Bool).flag("disable-keyring-file"),
+    here("disable_keyring_file", Bool).flag("disable-keyring-file"),
     here("disable_coordinates", Bool),
     here("serf_lan", Text).flag("serf-lan-bind"),
     later("serf_wan", Text).flag("serf-wan-bind"),

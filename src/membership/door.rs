@@ -1,23 +1,43 @@
 //! How other cores ask for changes of the membership.
 
 use std::fmt;
+use std::sync::Arc;
 
+use muster_protocol::gossip::keyring::{self, Tally};
+
+use super::events::{Event, EventLog};
 use crate::runtime::mesh::{self, OneSender, Receiver, Sender};
+use crate::runtime::publish::Published;
+use crate::store::command::Place;
 
 /// Requests that wait for the control core. Operators make them by hand; past it they are refused as too busy.
 const REQUESTS_MAX: usize = 64;
 
 /// A handle to ask from any core.
 #[derive(Clone)]
-pub struct Door(Option<Sender<Request>>);
+pub struct Door {
+    requests: Option<Sender<Request>>,
+    events: Published<EventLog>,
+}
 
 /// The other side, for [`super::Membership`].
-pub struct Doorway(pub(super) Receiver<Request>);
+pub struct Doorway {
+    pub(super) requests: Receiver<Request>,
+    pub(super) events: Published<EventLog>,
+}
+
+/// What an operator asks all members to do with their keys.
+pub type Keys = keyring::Request;
 
 /// One request, and the way back.
 pub(super) enum Request {
     Join(Vec<String>, OneSender<Result<usize, JoinError>>),
     ForceLeave { name: String, prune: bool, reply: OneSender<bool> },
+    Keyrings { request: Keys, relays: u8, reply: OneSender<Result<Tally, String>> },
+    WanKeyring { request: Keys, reply: OneSender<Tally> },
+    Fire { event: Event, reply: OneSender<Result<(), String>> },
+    NextEvent { seen: u64, reply: OneSender<()> },
+    Locate { place: Place, reply: OneSender<Result<(), String>> },
 }
 
 /// Why nobody was joined: one line for each address.
@@ -38,14 +58,15 @@ impl std::error::Error for JoinError {}
 
 /// Both sides of a new door.
 pub fn door() -> (Door, Doorway) {
-    let (sender, receiver) = mesh::channel(REQUESTS_MAX);
-    (Door(Some(sender)), Doorway(receiver))
+    let (sender, requests) = mesh::channel(REQUESTS_MAX);
+    let events = Published::new(EventLog::default());
+    (Door { requests: Some(sender), events: events.clone() }, Doorway { requests, events })
 }
 
 impl Door {
     /// A door behind which nobody is.
     pub fn closed() -> Door {
-        Door(None)
+        Door { requests: None, events: Published::new(EventLog::default()) }
     }
 
     /// Joins the pool through addresses (`host`, `host:port`); returns how many members answered.
@@ -53,22 +74,68 @@ impl Door {
     /// # Errors
     /// None did.
     pub async fn join(&self, addresses: Vec<String>) -> Result<usize, JoinError> {
-        let (reply, answer) = mesh::oneshot();
         let first = addresses.first().cloned().unwrap_or_default();
-        let failed = |why: &str| JoinError(vec![format!("Failed to join {first}: {why}")]);
-        let Some(sender) = &self.0 else { return Err(failed("the agent has no membership")) };
-        if sender.try_send(Request::Join(addresses, reply)).is_err() {
-            return Err(failed("too many requests wait, or the agent is stopping"));
-        }
-        answer.await.unwrap_or_else(|| Err(failed("the agent is stopping")))
+        let failed = |why: String| JoinError(vec![format!("Failed to join {first}: {why}")]);
+        self.ask(|reply| Request::Join(addresses, reply)).await.map_err(failed)?
     }
 
     /// Takes a member for gone that has failed, so that it counts as having left; with `prune` it is forgotten at once. False when nobody has
     /// this name.
     pub async fn force_leave(&self, name: &str, prune: bool) -> bool {
+        let name = name.to_owned();
+        self.ask(|reply| Request::ForceLeave { name, prune, reply }).await.unwrap_or(false)
+    }
+
+    /// Asks all members of the LAN pool to do something with their keys; so many relay each answer.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub async fn keyrings(&self, request: Keys, relays: u8) -> Result<Tally, String> {
+        self.ask(|reply| Request::Keyrings { request, relays, reply }).await?
+    }
+
+    /// Asks all members of the WAN pool.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub async fn wan_keyrings(&self, request: Keys) -> Result<Tally, String> {
+        self.ask(|reply| Request::WanKeyring { request, reply }).await
+    }
+
+    /// Tells all members of an event.
+    ///
+    /// # Errors
+    /// It is too long, or cannot be told.
+    pub async fn fire(&self, event: Event) -> Result<(), String> {
+        self.ask(|reply| Request::Fire { event, reply }).await?
+    }
+
+    /// Has a server write where a node is, soon.
+    ///
+    /// # Errors
+    /// Too much waits.
+    pub async fn locate(&self, place: Place) -> Result<(), String> {
+        self.ask(|reply| Request::Locate { place, reply }).await?
+    }
+
+    /// The events that this agent has heeded.
+    pub fn events(&self) -> Arc<EventLog> {
+        self.events.load_full()
+    }
+
+    /// Waits until the [count](EventLog::count) of events is another one.
+    pub async fn next_event(&self, seen: u64) {
+        if self.ask(|reply| Request::NextEvent { seen, reply }).await.is_err() {
+            // Nobody will tell any more.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn ask<T: Send>(&self, request: impl FnOnce(OneSender<T>) -> Request) -> Result<T, String> {
         let (reply, answer) = mesh::oneshot();
-        let Some(sender) = &self.0 else { return false };
-        let request = Request::ForceLeave { name: name.to_owned(), prune, reply };
-        sender.try_send(request).is_ok() && answer.await.unwrap_or(false)
+        let sender = self.requests.as_ref().ok_or("the agent has no membership")?;
+        let full = |_| "too many requests wait, or the agent is stopping";
+        sender.try_send(request(reply)).map_err(full)?;
+        answer.await.ok_or_else(|| "the agent is stopping".to_owned())
     }
 }

@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use muster_protocol::entry::Now;
 use muster_protocol::gossip::keyring::Keyring;
+use muster_protocol::gossip::queries::QueryId;
 use muster_protocol::gossip::{Effect, Gossip, Identity, Input, StreamId, Tags};
 
 use super::door::{Doorway, Request};
+use super::events::EventLog;
 use super::facts::{self, OwnTags};
 use super::memory::{self, Memory};
 use super::roster::Roster;
 use super::settings::{Own, Settings, Sockets};
 use super::streams::{self, Kind};
-use super::{begin, founding, join, news};
+use super::{begin, founding, join, keys, news, places};
 use crate::runtime::bell::{Bell, Turns};
+use crate::runtime::mesh::OneSender;
 use crate::runtime::net::{Listener, Peer, Stream, Udp};
 use crate::runtime::publish::Published;
 use crate::runtime::{cores, fs, random, task, time};
@@ -38,7 +41,7 @@ const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// The membership of one agent, on the control core. Clones are handles to the same.
 #[derive(Clone)]
-pub struct Membership(Rc<Inner>);
+pub struct Membership(pub(super) Rc<Inner>);
 
 pub(super) struct Inner {
     pub settings: Settings,
@@ -66,10 +69,20 @@ pub(super) struct Inner {
     /// The time since 1970 at `origin`.
     unix_origin: Duration,
     udp: Udp,
-    tcp: RefCell<Option<Listener>>,
+    tcp: RefCell<Option<(Listener, Doorway)>>,
     streams: Cell<usize>,
     accepted: Cell<u64>,
     effects: RefCell<Vec<Effect>>,
+    /// Questions under way, each with its token and, once it is asked, its name.
+    pub(super) asking: RefCell<Vec<(u64, Option<QueryId>, keys::Asking)>>,
+    pub(super) tokens: Cell<u64>,
+    /// What a server is told of where nodes are.
+    pub(super) places: RefCell<places::Waiting>,
+    pub(super) wan_keyring: RefCell<Option<Keyring>>,
+    /// Events that this agent heeds.
+    pub(super) events: Published<EventLog>,
+    /// Who waits for the next one.
+    pub(super) listeners: RefCell<Vec<OneSender<()>>>,
     /// Until when the clock is waited for, and rung when that is too long.
     waits_until: Cell<Option<Instant>>,
     sooner: Bell,
@@ -88,12 +101,15 @@ impl Membership {
         sockets: Sockets,
         founder: Option<founding::Founder>,
         roster: Published<Roster>,
+        doorway: Doorway,
         changed: impl Fn(&Roster) + 'static,
     ) -> Result<Membership, String> {
         let remembered = match memory::path(settings.data_dir.as_deref()) {
             Some(path) => Memory::read(&path).await,
             None => Memory::default(),
         };
+        let keyrings = keys::open(&settings).await?;
+        let events = doorway.events.clone();
         let (origin, unix_origin) = (time::now(), time::unix_now());
         let Own { id, name, address, tags } = &settings.own;
         let identity = Identity {
@@ -102,7 +118,7 @@ impl Membership {
             address: *address,
             tags: encode(tags)?,
             incarnation: unix_origin.as_secs().max(remembered.incarnation + 1),
-            keyring: settings.key().and_then(|key| Keyring::new([key])),
+            keyring: keyrings.lan,
         };
         let mut core = Gossip::new(settings.pool.clone(), identity, random::seed(), Duration::ZERO);
         core.resume(remembered.former);
@@ -124,10 +140,16 @@ impl Membership {
             origin,
             unix_origin,
             udp: sockets.udp,
-            tcp: RefCell::new(Some(sockets.tcp)),
+            tcp: RefCell::new(Some((sockets.tcp, doorway))),
             streams: Cell::new(0),
             accepted: Cell::new(0),
             effects: RefCell::default(),
+            asking: RefCell::default(),
+            tokens: Cell::new(0),
+            places: RefCell::default(),
+            wan_keyring: RefCell::new(keyrings.wan),
+            events,
+            listeners: RefCell::default(),
             waits_until: Cell::new(None),
             sooner: Bell::default(),
             remembered,
@@ -138,9 +160,9 @@ impl Membership {
     }
 
     /// Runs until it must not go on; says why. Dropping the future ends everything but streams under way.
-    pub async fn run(&self, doorway: Doorway) -> String {
+    pub async fn run(&self) -> String {
         let inner = self.0.clone();
-        let Some(listener) = inner.tcp.take() else { return "membership runs already".to_owned() };
+        let Some((listener, doorway)) = inner.tcp.take() else { return "membership runs already".to_owned() };
         let _tasks = [
             task::spawn(listen(inner.clone(), listener)),
             task::spawn(receive(inner.clone())),
@@ -148,6 +170,7 @@ impl Membership {
             task::spawn(obey(inner.clone(), doorway)),
             task::spawn(begin::run(inner.clone())),
             task::spawn(remember(inner.clone())),
+            task::spawn(places::run(inner.clone())),
             task::spawn(join::rejoin(inner.clone(), inner.remembered.members.clone())),
         ];
         join::as_configured(&inner).await
@@ -167,7 +190,8 @@ impl Inner {
     pub fn step(self: &Rc<Self>, input: Input) {
         let mut effects = self.effects.take();
         self.core.borrow_mut().step(self.now(), input, &mut effects);
-        let mut members_changed = false;
+        // That others were contradicted is no event, but others here want to know it.
+        let mut members_changed = self.keep_own();
         for effect in effects.drain(..) {
             members_changed |= matches!(effect, Effect::Member { .. });
             self.carry_out(effect);
@@ -233,6 +257,11 @@ impl Inner {
                 self.join_done.ring();
             }
             Effect::LeaveDone => self.left.ring(),
+            Effect::Asked { .. }
+            | Effect::Reply { .. }
+            | Effect::QueryDone { .. }
+            | Effect::SaveKeyring { .. } => self.take_answer(effect),
+            Effect::Event(heard) => self.take_event(&heard),
             other => news::take(self, other),
         }
     }
@@ -382,7 +411,7 @@ impl Inner {
 
 /// Does what other cores ask for.
 async fn obey(inner: Rc<Inner>, mut doorway: Doorway) {
-    while let Some(request) = doorway.0.recv().await {
+    while let Some(request) = doorway.requests.recv().await {
         match request {
             Request::Join(addresses, reply) => {
                 let inner = inner.clone();
@@ -399,6 +428,18 @@ async fn obey(inner: Rc<Inner>, mut doorway: Doorway) {
                     inner.step(Input::ForceLeave { name, prune });
                 }
                 let _ = reply.send(known);
+            }
+            Request::Keyrings { request, relays, reply } => inner.ask_keyrings(&request, relays, reply),
+            Request::WanKeyring { request, reply } => {
+                let _ = reply.send(inner.ask_wan_keyring(&request).await);
+            }
+            Request::Fire { event, reply } => {
+                let fired = event.draft().map(|draft| inner.step(Input::Fire(draft)));
+                let _ = reply.send(fired.map_err(|why| why.to_string()));
+            }
+            Request::NextEvent { seen, reply } => inner.await_event(seen, reply),
+            Request::Locate { place, reply } => {
+                let _ = reply.send(inner.places.borrow_mut().take(place));
             }
         }
     }

@@ -4,12 +4,19 @@ use std::fmt::Write;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use muster_protocol::entry::ServerId;
+use muster_protocol::gossip::events::UserEvent;
 use muster_protocol::gossip::{self, Change, Claim, Conflict, Effect, Level, Party, Status};
 
 use super::driver::Inner;
+use super::events::Event;
 use super::facts::ServerFacts;
 use super::roster::{Evidence, Member, MemberStatus};
+use crate::runtime::mesh::OneSender;
 use crate::runtime::time;
+
+/// Queries that wait for the next event.
+const LISTENERS_MAX: usize = 4096;
 
 /// A line of the log under the name that operators know from Consul, of a server or of a client.
 macro_rules! log {
@@ -62,6 +69,55 @@ impl Inner {
         self.published.store(roster);
         self.moved.ring();
         self.nearer.ring();
+    }
+
+    /// Keeps an event that this agent heeds, and tells who waits for one.
+    pub fn take_event(&self, heard: &UserEvent) {
+        let Some(event) = Event::read(heard) else {
+            log!(
+                self,
+                debug,
+                serf,
+                "serf: an event '{}' of a kind that is not known is passed over",
+                heard.name
+            );
+            return;
+        };
+        if !(self.settings.heed)(&event.filters) {
+            return;
+        }
+        tracing::debug!("agent: new event: event_name={} event_id={}", event.name, ServerId(event.id));
+        self.events.update(|log| {
+            let mut log = log.clone();
+            log.push(event.clone());
+            log
+        });
+        for listener in self.listeners.borrow_mut().drain(..) {
+            let _ = listener.send(());
+        }
+    }
+
+    /// Tells when an event has come that is not among the `seen` ones. At the limit it is told at once: the client asks again.
+    pub fn await_event(&self, seen: u64, reply: OneSender<()>) {
+        let mut listeners = self.listeners.borrow_mut();
+        listeners.retain(|listener| !listener.is_closed());
+        if self.events.load().count() != seen || listeners.len() >= LISTENERS_MAX {
+            let _ = reply.send(());
+        } else {
+            listeners.push(reply);
+        }
+    }
+
+    /// Keeps the roster's word about this agent up to date. Whether it was not.
+    pub fn keep_own(&self) -> bool {
+        let core = self.core.borrow();
+        let own = core.own();
+        let mut roster = self.roster.borrow_mut();
+        let before = roster.named(&own.name).filter(|before| before.incarnation != own.incarnation).cloned();
+        let Some(before) = before else { return false };
+        let now = self.member(own, Some(&before), before.evidence.clone());
+        roster.insert(now);
+        true
     }
 
     fn take_change(&self, change: &Change, member: &gossip::Member) {

@@ -8,6 +8,7 @@ use base64::Engine;
 use muster_protocol::entry::ServerId;
 use muster_protocol::gossip::{self, AgreedTag, Network};
 
+use super::events::EventFilters;
 use super::facts::{self, OwnTags};
 use crate::config::{Config, GossipConfig};
 use crate::runtime::net::{Listener, Udp};
@@ -26,7 +27,12 @@ pub struct Settings {
     pub pool: gossip::Settings,
     /// Where members and keys are kept across restarts.
     pub data_dir: Option<PathBuf>,
+    /// Which events are heeded.
+    pub heed: Heed,
 }
+
+/// Whether this agent heeds events with such filters.
+pub type Heed = Box<dyn Fn(&EventFilters) -> bool>;
 
 /// This agent as it shows itself to others.
 pub struct Own {
@@ -63,6 +69,7 @@ impl Settings {
             gossip: config.gossip.clone(),
             pool: pool(config),
             data_dir: config.data_dir.clone(),
+            heed: Box::new(|_| true),
         }
     }
 

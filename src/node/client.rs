@@ -3,17 +3,23 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use muster_protocol::http::Method;
+use serde_json::json;
+
+use super::heed::heed;
 use super::server::id_of;
 use super::{Plan, PoolSeat};
 use crate::agent::{LocalFuture, LocalState};
-use crate::membership::{Membership, Roster, Settings};
-use crate::runtime::mesh;
+use crate::config::Config;
+use crate::membership::{self, Membership, Roster, Settings};
 use crate::runtime::publish::Published;
+use crate::runtime::random::Rng;
 use crate::runtime::task::{self, Task};
+use crate::runtime::{mesh, time};
 use crate::store::Touched;
 use crate::store::model::Node;
 use crate::upstream::views::{ANSWER_LENGTH_MAX, HISTORY_HEADER, Keeper, Own, Told};
-use crate::upstream::{Answer, Ask, Dialler, Upstream};
+use crate::upstream::{Answer, Ask, Dialler, Payload, Upstream};
 
 /// The longest time since a server has heard its leader for which it counts as following it, milliseconds.
 const CURRENT_MS_MAX: u64 = 1000;
@@ -23,6 +29,7 @@ pub(super) struct ClientRole {
     membership: Membership,
     /// Ends with the reason why the agent cannot go on.
     faulted: Option<LocalFuture<String>>,
+    _telling: Option<Task<()>>,
 }
 
 /// Starts it.
@@ -46,14 +53,19 @@ pub(super) async fn start(
             doubted();
         }
     };
-    let settings = Settings::of(&plan.config.load(), id_of(node)?);
-    let membership = Membership::open(settings, pool.sockets, None, plan.roster.clone(), heard).await?;
+    let settings = Settings { heed: heed(plan), ..Settings::of(&plan.config.load(), id_of(node)?) };
+    let (sockets, roster, doorway) = (pool.sockets, plan.roster.clone(), pool.doorway);
+    let membership = Membership::open(settings, sockets, None, roster, doorway, heard).await?;
     let running = membership.clone();
-    let joining = task::spawn(async move { running.run(pool.doorway).await });
+    let joining = task::spawn(async move { running.run().await });
+    let telling = plan.upstream.clone().map(|upstream| {
+        let (config, membership) = (plan.config.load_full(), membership.clone());
+        task::spawn(tell_place(membership, upstream, config))
+    });
     let fault = "membership ended by a fault; the log says which";
     let faulted: LocalFuture<String> =
         Box::pin(async move { joining.await.unwrap_or_else(|| fault.to_owned()) });
-    Ok(ClientRole { membership, faulted: Some(faulted) })
+    Ok(ClientRole { membership, faulted: Some(faulted), _telling: telling })
 }
 
 /// Carries what this agent asks of servers, and keeps what was asked before, for as long as the tasks are kept.
@@ -70,6 +82,34 @@ pub(super) fn ask(
     let ask = Box::new(move |target| -> LocalFuture<_> { Box::pin(follow(upstream.clone(), target)) });
     let keeping = task::spawn(keeper.run(ask, own_rows(plan.local.clone()), changes));
     Some((dialling, keeping))
+}
+
+/// Tells the servers where this agent is, when it has moved.
+async fn tell_place(membership: Membership, upstream: Upstream, config: Arc<Config>) {
+    let (mut random, mut told) = (Rng::seeded(), membership::Told::default());
+    loop {
+        time::sleep(membership.look_interval(&mut random)).await;
+        let before = told;
+        let Some(at) = told.news(membership.coordinate()) else { continue };
+        let body = json!({
+            "Node": config.node_name, "Segment": config.segment,
+            "Coord": {"Vec": at.position, "Error": at.error, "Adjustment": at.adjustment, "Height": at.height},
+        });
+        let ask = Ask {
+            method: Method::Put,
+            target: "/v1/coordinate/update".to_owned(),
+            headers: Vec::new(),
+            body: Payload::Whole(body.to_string().into()),
+        };
+        match upstream.request(ask).await {
+            Ok(answer) if answer.status == 200 => {}
+            Ok(answer) => tracing::debug!("agent: the coordinate is not taken: status {}", answer.status),
+            Err(why) => {
+                tracing::debug!("agent: the coordinate is not told: {why}");
+                told = before;
+            }
+        }
+    }
 }
 
 /// What the agent knows of its own node, whenever that has changed.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use muster_protocol::entry::{Server, ServerId, Suffrage};
 
+use super::heed::heed;
 use super::{Plan, PoolSeat};
 use crate::agent::LocalFuture;
 use crate::config::Config;
@@ -80,11 +81,12 @@ pub(super) async fn start(
 
     let (learning, proposals) = (links.clone(), plan.proposals.clone());
     let founder = Founder { cluster, proposals: proposals.clone(), alone: config.dev_mode };
-    let (settings, roster) = (Settings::of(&config, id), plan.roster.clone());
+    let settings = Settings { heed: heed(plan), ..Settings::of(&config, id) };
+    let (sockets, roster, doorway) = (pool.sockets, plan.roster.clone(), pool.doorway);
     let learn = move |roster: &_| learning.learn(roster);
-    let membership = Membership::open(settings, pool.sockets, Some(founder), roster, learn).await?;
+    let membership = Membership::open(settings, sockets, Some(founder), roster, doorway, learn).await?;
     let running = membership.clone();
-    let mut joining = task::spawn(async move { running.run(pool.doorway).await });
+    let mut joining = task::spawn(async move { running.run().await });
 
     let (state, roster, members) = (plan.state.clone(), plan.roster.clone(), plan.members.clone());
     let duties = Duties::new(config.clone(), state, roster, members, proposals.clone());

@@ -231,6 +231,13 @@ pub(super) fn give_way() {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
 }
 
+/// Whether nobody else, in this process or another, has a file open or mapped now: then the kernel gives a lease for writing. Where it gives
+/// none (to a file of somebody else, or on a file system of the network), the answer is no.
+pub(super) fn is_open_here_alone(file: &std::fs::File) -> bool {
+    // SAFETY: takes no pointer, and the descriptor is open. It ends with the file.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) == 0 }
+}
+
 /// Size and free bytes of the file system that a path lies on.
 pub(super) fn space(path: &std::path::Path) -> io::Result<(u64, u64)> {
     use std::os::unix::ffi::OsStrExt;

@@ -35,6 +35,7 @@ impl State {
             ArchivedCommand::Kv(op) => self.apply_kv(index, op, touched),
             ArchivedCommand::Autopilot(op) => self.apply_autopilot(index, op),
             ArchivedCommand::Restore(op) => self.apply_restore(log_index, op, touched),
+            ArchivedCommand::Coordinates(places) => self.apply_coordinates(index, places, touched),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use super::coordinates::PARTS;
 use super::model::{AutopilotConfig, Check, KvEntry, Node, Service};
 
 /// A write to the replicated state.
@@ -18,6 +19,19 @@ pub enum Command {
     Autopilot(AutopilotOp),
     /// A step of replacing all tables by those of an archive (`PUT /v1/snapshot`).
     Restore(RestoreOp),
+    /// Where some nodes are (`PUT /v1/coordinate/update`), many at once.
+    Coordinates(Vec<Place>),
+}
+
+/// Where a node is.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Place {
+    /// Its name.
+    pub node: String,
+    /// The network segment in which it was measured.
+    pub segment: String,
+    /// See [`super::parts_of`].
+    pub parts: [f64; PARTS],
 }
 
 /// One write to the catalog.

@@ -11,6 +11,7 @@ mod autopilot;
 mod catalog;
 #[allow(missing_docs)] // a helper that rkyv derives for a variant cannot carry any
 pub mod command;
+mod coordinates;
 mod fingerprint;
 mod graveyard;
 mod keys;
@@ -33,6 +34,7 @@ mod write;
 mod write_checks;
 
 pub use catalog::Instance;
+pub use coordinates::{Located, PARTS, parts_of};
 pub use keys::KeysUnder;
 pub use limits::{
     KEY_GRAVES_MAX, NAME_GRAVES_MAX, RESTORE_LENGTH_MAX, RESTORE_PART_LENGTH_MAX, SECTION_LENGTH,

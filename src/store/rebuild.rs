@@ -14,6 +14,7 @@ use rkyv::vec::ArchivedVec;
 
 use super::apply::thaw;
 use super::catalog::{Name, NodeEntry};
+use super::coordinates::{ArchivedLocatedRow, coordinate_of};
 use super::keys::{Grave, OutOfOrder};
 use super::model::{AutopilotConfig, Check, KvEntry, Node, Service};
 use super::sections::{
@@ -148,6 +149,7 @@ impl StateBuilder {
             SectionKind::Graves => self.put_graves(rows(number, bytes)?),
             SectionKind::Keys => self.put_keys(rows(number, bytes)?),
             SectionKind::KeyGraves => self.put_key_graves(rows(number, bytes)?),
+            SectionKind::Coordinates => self.put_coordinates(rows(number, bytes)?),
         }
     }
 
@@ -170,6 +172,7 @@ impl StateBuilder {
             SectionKind::Graves => rows::<ArchivedGraveRow>(kind, bytes).map(|rows| rows.len()),
             SectionKind::Keys => rows::<ArchivedKeyRow>(kind, bytes).map(|rows| rows.len()),
             SectionKind::KeyGraves => rows::<ArchivedKeyGraveRow>(kind, bytes).map(|rows| rows.len()),
+            SectionKind::Coordinates => rows::<ArchivedLocatedRow>(kind, bytes).map(|rows| rows.len()),
         }
     }
 
@@ -318,6 +321,24 @@ impl StateBuilder {
         Ok(())
     }
 
+    fn put_coordinates(&mut self, rows: &ArchivedVec<ArchivedLocatedRow>) -> Result<(), SectionError> {
+        let table = &mut self.state.coordinates;
+        for row in rows.iter() {
+            table.changed = row.changed.to_native();
+            if row.node.is_empty() {
+                continue;
+            }
+            if !self.state.nodes.contains_key(&*fold(&row.node)) {
+                return Err(orphan(SectionKind::Coordinates, "coordinate", &row.node));
+            }
+            let parts = row.parts.each_ref().map(|part| part.to_native());
+            let coordinate = coordinate_of(parts)
+                .ok_or_else(|| damaged(SectionKind::Coordinates, "a place that cannot be".into()))?;
+            table.set(&row.node, &row.segment, coordinate);
+        }
+        Ok(())
+    }
+
     /// `index` is that of the state: nothing tells when an instance changed last.
     fn gather_instances(&mut self, index: u64) {
         let names: Vec<Name> = self.state.nodes.keys().cloned().collect();
@@ -345,7 +366,7 @@ impl StateBuilder {
 }
 
 fn known(kind: u16, version: u16) -> Result<SectionKind, SectionError> {
-    const KINDS: [SectionKind; 9] = [
+    const KINDS: [SectionKind; 10] = [
         SectionKind::Head,
         SectionKind::Nodes,
         SectionKind::Services,
@@ -355,6 +376,7 @@ fn known(kind: u16, version: u16) -> Result<SectionKind, SectionError> {
         SectionKind::Graves,
         SectionKind::Keys,
         SectionKind::KeyGraves,
+        SectionKind::Coordinates,
     ];
     let known = KINDS.into_iter().find(|known| *known as u16 == kind && version == SECTION_VERSION);
     known.ok_or(SectionError::Unknown { kind, version })

@@ -15,6 +15,7 @@ use rkyv::with::Inline;
 use rkyv::{Archive, Serialize};
 
 use super::catalog::NodeEntry;
+use super::coordinates::{LocatedRow, PARTS};
 use super::limits::SECTION_LENGTH;
 use super::model::{AutopilotConfig, Check, KvEntry, Node, Service};
 use super::state::{State, TableIndexes};
@@ -33,7 +34,7 @@ pub struct Section {
 impl Section {
     /// Name of the table, for people.
     pub fn table(&self) -> &'static str {
-        const NAMES: [&str; 9] = [
+        const NAMES: [&str; 10] = [
             "Head",
             "Nodes",
             "Services",
@@ -43,6 +44,7 @@ impl Section {
             "Tombstones",
             "KVS",
             "KVSTombstones",
+            "Coordinates",
         ];
         let place = usize::from(self.kind).checked_sub(SectionKind::Head as usize);
         place.and_then(|place| NAMES.get(place)).copied().unwrap_or("Unknown")
@@ -69,6 +71,8 @@ pub(super) enum SectionKind {
     Keys = 8,
     /// Tombstones of keys, in order.
     KeyGraves = 9,
+    /// Where nodes are; only if that was ever known.
+    Coordinates = 10,
 }
 
 /// What there is once.
@@ -162,6 +166,7 @@ impl State {
             .chain(self.catalog_sections())
             .chain(self.name_sections())
             .chain(self.key_sections())
+            .chain(self.coordinate_sections())
     }
 
     fn head_section(&self) -> impl Iterator<Item = Section> + Send + use<> {
@@ -239,6 +244,11 @@ impl State {
             |rows| archive(&rows.iter().map(|row| KeyRow { row }).collect::<Vec<_>>()),
         );
         live.chain(sections(SectionKind::KeyGraves, graves, |grave| grave.key.len(), archive))
+    }
+
+    fn coordinate_sections(&self) -> impl Iterator<Item = Section> + Send + use<> {
+        let length = |row: &LocatedRow| row.node.len() + row.segment.len() + 8 * PARTS;
+        sections(SectionKind::Coordinates, self.coordinates.archived(), length, archive)
     }
 
     pub(super) fn counts(&self) -> Counts {

@@ -6,6 +6,7 @@ use imbl::{OrdMap, OrdSet};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::catalog::{Name, NodeEntry, ServiceChecks, ServiceEntry, Spelling};
+use super::coordinates::Coordinates;
 use super::graveyard::Graveyard;
 use super::keys::KeyTree;
 use super::limits::NAME_GRAVES_MAX;
@@ -44,6 +45,7 @@ pub struct State {
     pub(super) gone_service_checks: Graveyard,
     pub(super) keys: KeyTree,
     pub(super) autopilot: Option<Arc<AutopilotConfig>>,
+    pub(super) coordinates: Coordinates,
     /// What a restore has gathered so far. Not part of a snapshot.
     pub(super) staged: Option<Staged>,
     pub(super) at: TableIndexes,
@@ -97,6 +99,7 @@ impl State {
             gone_service_checks: Graveyard::new(NAME_GRAVES_MAX),
             keys: KeyTree::default(),
             autopilot: None,
+            coordinates: Coordinates::default(),
             staged: None,
             at: TableIndexes::default(),
             mirrored: None,
@@ -148,7 +151,9 @@ impl State {
                 self.at.check_writes.max(self.at.service_removals)
             }
             Topic::Services => self.at.service_names.max(self.at.node_check_removals),
-            Topic::Nodes | Topic::Catalog | Topic::LocalService(_) => self.last_change(topic),
+            Topic::Nodes | Topic::Catalog | Topic::Coordinates | Topic::LocalService(_) => {
+                self.last_change(topic)
+            }
         };
         index.max(self.restored_at).max(1)
     }
@@ -183,6 +188,7 @@ impl State {
             Topic::CheckState(None) => self.at.checks,
             Topic::CheckState(Some(status)) => self.at.states[*status as usize],
             Topic::Catalog => self.catalog_index(),
+            Topic::Coordinates => self.coordinates.changed,
             Topic::LocalService(_) => return 0,
         };
         index.max(self.restored_at)

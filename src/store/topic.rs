@@ -29,6 +29,8 @@ pub enum Topic {
     CheckState(Option<super::model::Status>),
     /// The whole catalog (the UI's overviews).
     Catalog,
+    /// Where nodes are (`/v1/coordinate/...`).
+    Coordinates,
     /// One service of the local agent by ID (`/v1/agent/service/ID`), woken by its content hash.
     LocalService(Box<str>),
 }

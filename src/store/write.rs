@@ -65,6 +65,7 @@ impl State {
             // No service is left to feel it.
             self.take_check(index, key, &id, touched);
         }
+        self.drop_coordinates(index, key, touched);
         let Some(entry) = self.nodes.remove(key) else { return };
         self.unlink_node(key, &entry.row);
         self.gone_nodes.bury(key.clone(), index);

@@ -14,8 +14,6 @@ mod greet;
 mod limits;
 mod line;
 pub mod parcels;
-#[cfg(test)]
-mod tests;
 pub mod views;
 
 use std::net::{IpAddr, SocketAddr};

@@ -15,15 +15,15 @@ use super::support::wait;
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// Servers and one client agent that has joined them.
-struct Fleet {
-    cluster: Cluster,
-    servers: usize,
-    client: usize,
+pub struct Fleet {
+    pub cluster: Cluster,
+    pub servers: usize,
+    pub client: usize,
     dns: u16,
 }
 
 impl Fleet {
-    fn start(servers: usize) -> Fleet {
+    pub fn start(servers: usize) -> Fleet {
         let mut cluster = Cluster::start(servers);
         let client = cluster.add();
         let dns = free_port();

@@ -155,6 +155,11 @@ impl Server {
         }
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        self.process.as_ref().expect("it runs").signal(signal);
+    }
+
     /// Waits until it ends by itself; returns its log.
     pub fn await_end(&mut self) -> String {
         let mut process = self.process.take().expect("it runs");

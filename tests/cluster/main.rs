@@ -11,4 +11,5 @@ mod harness;
 mod life;
 mod membership;
 mod operator;
+mod relay;
 mod snapshot;

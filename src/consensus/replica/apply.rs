@@ -142,6 +142,10 @@ impl Kinds {
                 self.restore += 1;
                 return;
             }
+            ArchivedCommand::Coordinates(_) => {
+                self.coordinates += 1;
+                return;
+            }
         };
         match op {
             Some(ArchivedCatalogOp::Deregister(_)) => self.deregister += 1,

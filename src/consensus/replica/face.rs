@@ -232,6 +232,8 @@ pub struct Kinds {
     pub autopilot: u64,
     /// Steps of restores.
     pub restore: u64,
+    /// Writes of coordinates.
+    pub coordinates: u64,
 }
 
 /// Numbers of the log, which move with every batch.

@@ -58,7 +58,7 @@ pub(super) fn members(edge: &Rc<Edge>, request: &Request) -> Handled {
     let wan = request.query.filled("wan").is_some();
     let roster = edge.roster();
     let members = match wan {
-        true if !config.server => json!([]),
+        true if !config.server => Value::Null,
         false if !roster.is_empty() => roster.members().map(|member| lan_member(member)).collect(),
         _ => json!([member(&config, &edge.local().node.id, wan)]),
     };

@@ -38,6 +38,8 @@ pub struct Group {
     pub freshness: Freshness,
     /// Whether answers say how they were made; those that do say it of failures too.
     pub show_consistency: bool,
+    /// Whether a 404 says nothing of how it was made.
+    silent_of_absence: bool,
     /// Whether an answer may be used again.
     pub cacheable: bool,
     /// Where its requests are noted.
@@ -86,6 +88,7 @@ impl Group {
             topic: read.topic,
             freshness: read.options.freshness,
             show_consistency: read.show_consistency,
+            silent_of_absence: read.silent_of_absence,
             cacheable: read.cacheable,
             meter,
             blocking: read.options.wait.is_some(),
@@ -170,7 +173,8 @@ impl Group {
     fn build(&self, state: &State, moment: Moment<'_>, shown: Shown) -> Built {
         let shown_index = self.shown(state);
         let response = (self.render)(state);
-        let has_meta = response.headers.iter().any(|(name, _)| name == "X-Consul-Index");
+        let has_meta = response.headers.iter().any(|(name, _)| name == "X-Consul-Index")
+            || (self.silent_of_absence && response.status == 404);
         let meta = (!has_meta).then(|| self.meta(shown_index, shown));
         let dress = Dress {
             manner: Manner { gzip: self.gzip, ..Manner::KEEP },

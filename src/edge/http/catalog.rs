@@ -74,7 +74,7 @@ fn nodes(edge: &Rc<Edge>, request: &Request) -> Handled {
     let near = Near::of(&config, request);
     let render = move |state: &State| {
         let nodes = state.nodes().filter(|node| meta.on(node) && chosen.takes(&***node));
-        rows(pretty, near.order(nodes, |node| &node.node), |w, node| node.write(w))
+        rows(pretty, near.order(state, nodes, |node| &node.node), |w, node| node.write(w))
     };
     Ok(Outcome::Read(Near::mark(request, Read::new(Topic::Nodes, options, render).showing_consistency())))
 }
@@ -133,7 +133,7 @@ pub(super) fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
                 && tags.on(instance.service)
                 && chosen.takes(&CatalogService { node: instance.node, service: instance.service })
         });
-        let instances = near.order(instances, |instance| &instance.node.node);
+        let instances = near.order(state, instances, |instance| &instance.node.node);
         rows(pretty, instances, |w, instance| catalog_service(w, instance.node, instance.service))
     };
     let read = Near::mark(request, Read::new(topic, options, render).showing_consistency());

@@ -220,6 +220,8 @@ pub struct Read {
     /// Whether the same request bytes may be given the same answer while the topic's index stands still. False
     /// where the answer depends on more than the state (the local agent, the client's address).
     pub cacheable: bool,
+    /// Whether a 404 says nothing of how it was made.
+    pub silent_of_absence: bool,
     /// Makes the answer.
     pub render: Render,
 }
@@ -227,13 +229,27 @@ pub struct Read {
 impl Read {
     /// A cacheable read that does not show its consistency (as `/v1/kv/`).
     pub fn new(topic: Topic, options: ReadOptions, render: impl Fn(&State) -> Response + 'static) -> Read {
-        Read { topic, options, show_consistency: false, cacheable: true, render: Box::new(render) }
+        Read {
+            topic,
+            options,
+            show_consistency: false,
+            cacheable: true,
+            silent_of_absence: false,
+            render: Box::new(render),
+        }
     }
 
     /// Says `X-Consul-Effective-Consistency` in the answer.
     #[must_use]
     pub fn showing_consistency(mut self) -> Read {
         self.show_consistency = true;
+        self
+    }
+
+    /// Says nothing of how it was made when it is a 404, as Consul's coordinates do.
+    #[must_use]
+    pub fn silent_of_absence(mut self) -> Read {
+        self.silent_of_absence = true;
         self
     }
 

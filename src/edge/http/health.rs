@@ -57,7 +57,7 @@ fn service_checks(edge: &Rc<Edge>, request: &Request) -> Handled {
     let render = move |state: &State| {
         let checks = state.service_checks(&name);
         let checks = checks.filter(|check| on(state, &meta, check) && chosen.takes(&***check));
-        rows(pretty, near.order(checks, |check| &check.node), |w, check| check.write(w))
+        rows(pretty, near.order(state, checks, |check| &check.node), |w, check| check.write(w))
     };
     Ok(Outcome::Read(Near::mark(request, Read::new(topic, options, render).showing_consistency())))
 }
@@ -79,12 +79,13 @@ fn state(edge: &Rc<Edge>, request: &Request) -> Handled {
         let stays = |check: &&std::sync::Arc<Check>| on(state, &meta, check) && chosen.takes(&***check);
         match status {
             Some(status) => {
-                let checks = near.order(state.checks_in_state(status).filter(stays), |check| &check.node);
+                let checks =
+                    near.order(state, state.checks_in_state(status).filter(stays), |check| &check.node);
                 rows(pretty, checks, |w, check| check.write(w))
             }
             None if nobody => rows(pretty, [], |w, check: &Check| check.write(w)),
             None => {
-                let checks = near.order(state.checks().filter(stays), |check| &check.node);
+                let checks = near.order(state, state.checks().filter(stays), |check| &check.node);
                 rows(pretty, checks, |w, check| check.write(w))
             }
         }
@@ -110,7 +111,7 @@ pub(super) fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
                 && (!passing || is_passing(instance))
                 && takes(&chosen, instance)
         });
-        rows(pretty, near.order(instances, |instance| &instance.node.node), |w, instance| {
+        rows(pretty, near.order(state, instances, |instance| &instance.node.node), |w, instance| {
             service_entry(w, instance.node, instance.service, instance.checks().map(|check| &**check));
         })
     };

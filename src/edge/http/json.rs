@@ -109,6 +109,13 @@ impl JsonWriter {
         self.out.extend_from_slice(&digits[at..]);
     }
 
+    /// A number with a fraction.
+    pub fn float(&mut self, value: f64) {
+        // Infinite and undefined numbers are none in JSON; no row has them.
+        let value = if value.is_finite() { value } else { 0.0 };
+        self.out.extend_from_slice(value.to_string().as_bytes());
+    }
+
     /// Text, escaped as Go's `encoding/json` does for HTML.
     pub fn text(&mut self, text: &str) {
         self.out.push(b'"');

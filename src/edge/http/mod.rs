@@ -21,7 +21,9 @@ pub mod catalog;
 mod catalog_body;
 pub mod clock;
 pub mod connection;
+pub mod coordinate;
 mod decode;
+pub mod event;
 pub mod exchange;
 pub mod filter;
 pub mod gzip;
@@ -29,6 +31,7 @@ pub mod health;
 pub mod index;
 mod internal;
 pub mod json;
+pub mod keyring;
 pub mod kv;
 pub mod limits;
 mod near;
@@ -171,9 +174,19 @@ impl Edge {
 /// The table of all areas.
 pub fn routes() -> Router {
     let mut router = Router::new();
-    let local = [agent::ROUTES, agent_check::ROUTES, agent_service::ROUTES, index::ROUTES, ui::ROUTES];
+    let local = [
+        agent::ROUTES,
+        agent_check::ROUTES,
+        agent_service::ROUTES,
+        event::LIST,
+        index::ROUTES,
+        keyring::ROUTES,
+        ui::ROUTES,
+    ];
     let servers = [
         catalog::ROUTES,
+        coordinate::ROUTES,
+        event::FIRE,
         health::ROUTES,
         kv::ROUTES,
         operator::ROUTES,

@@ -151,7 +151,7 @@ async fn ask(edge: &Rc<Edge>, question: &Question) -> Result<Answer, Response> {
 }
 
 /// Waits until what this server knows is as fresh as asked.
-async fn await_fresh(edge: &Rc<Edge>, freshness: Freshness) -> Result<(), Response> {
+pub(super) async fn await_fresh(edge: &Rc<Edge>, freshness: Freshness) -> Result<(), Response> {
     let until = time::now() + edge.config().performance.rpc_hold_timeout;
     loop {
         let failed = match freshness.judge(&edge.leadership().contact()) {

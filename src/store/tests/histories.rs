@@ -124,6 +124,7 @@ fn answer(state: &State, topic: &Topic) -> String {
         Topic::ServiceHealth(name) => format!("{:?}", state.instances(name).collect::<Vec<_>>()),
         Topic::ServiceChecks(name) => format!("{:?}", state.service_checks(name).collect::<Vec<_>>()),
         Topic::NodeChecks(name) => format!("{:?}", state.node_checks(name).collect::<Vec<_>>()),
+        Topic::Coordinates => format!("{:?}", state.coordinates().collect::<Vec<_>>()),
         Topic::CheckState(None) => format!("{:?}", state.checks().collect::<Vec<_>>()),
         Topic::CheckState(Some(status)) => {
             format!("{:?}", state.checks_in_state(*status).collect::<Vec<_>>())

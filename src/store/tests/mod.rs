@@ -1,6 +1,7 @@
 //! The store: rules by example, and whole histories against naive models of it.
 
 mod catalog_rules;
+mod coordinates;
 mod histories;
 mod kv_rules;
 mod mirror_rules;

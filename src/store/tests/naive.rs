@@ -22,7 +22,9 @@ impl Naive {
                 let answers: Vec<_> = ops.iter().map(|op| self.catalog(index, op)).collect();
                 answers.into_iter().find(|applied| *applied != Applied::Done).unwrap_or(Applied::Done)
             }
-            Command::Autopilot(_) | Command::Restore(_) => unreachable!("these have tests of their own"),
+            Command::Autopilot(_) | Command::Restore(_) | Command::Coordinates(_) => {
+                unreachable!("these have tests of their own")
+            }
         }
     }
 

@@ -217,16 +217,23 @@ impl Level {
 }
 
 fn pattern(value: &str) -> Result<Regex, String> {
+    go_pattern(value).map_err(|why| format!("Failed to compile regular expression {}: {why}", quoted(value)))
+}
+
+/// A regular expression from outside.
+///
+/// # Errors
+/// In the words of Go's `regexp`, as far as they are known here.
+pub fn go_pattern(value: &str) -> Result<Regex, String> {
     RegexBuilder::new(value).size_limit(FILTER_REGEX_BYTES_MAX).build().map_err(|reason| {
         // The library's message spans lines and draws arrows; its last line says what is wrong.
         let reason = reason.to_string();
         let last = reason.lines().last().unwrap_or_default();
         let said = GO_REGEX_WORDS.iter().find(|(ours, _)| last.contains(ours)).map_or(last, |(_, go)| go);
-        format!(
-            "Failed to compile regular expression {}: error parsing regexp: {}: `{value}`",
-            quoted(value),
-            said.trim_start_matches("error: ")
-        )
+        let said = said.trim_start_matches("error: ");
+        // Go shows the operator alone.
+        let operator = value.get(..1).filter(|_| said == "missing argument to repetition operator");
+        format!("error parsing regexp: {said}: `{}`", operator.unwrap_or(value))
     })
 }
 

@@ -14,7 +14,7 @@ pub mod quote;
 pub mod rows;
 pub mod schema;
 
-pub use compile::{Filter, FilterError};
+pub use compile::{Filter, FilterError, go_pattern};
 pub use rows::{CatalogService, NodeInfo, Row, Rows, ServiceEntry, Value};
 
 /// Longest accepted expression, bytes.

@@ -1,5 +1,6 @@
 //! The reactor on real sockets, on both drivers of the runtime.
 
+mod agents;
 mod blocking;
 mod exchange;
 mod leader;
@@ -30,6 +31,7 @@ use crate::runtime::net::{Endpoint, Listener, Stream, UnixAccess, guard_bind};
 use crate::runtime::publish::Published;
 use crate::runtime::tally::Tally;
 use crate::runtime::{mesh, preflight, task, time};
+use crate::server::rpc::Guest;
 use crate::store::command::{Command, KvOp};
 use crate::store::model::KvEntry;
 use muster_protocol::http::Method;
@@ -53,6 +55,7 @@ pub(super) struct Site {
     pub proposals: Proposals,
     pub puppet: Rc<Puppet>,
     pub shutdown: Shutdown,
+    pub guests: mesh::Sender<Guest>,
     pub running: task::Task<()>,
     _consensus: task::Task<()>,
 }
@@ -96,8 +99,9 @@ impl Site {
         let Endpoint::Tcp(address) = *listener.endpoint() else { panic!("asked for TCP") };
         let shutdown = Shutdown::new();
         let server = Server::new(Rc::new(edge), router(), vec![Door { listener, tls }], Tally::new());
-        let running = task::spawn(server.run(changes, shutdown.clone()));
-        Site { address, config, proposals, puppet, shutdown, running, _consensus: consensus }
+        let (guests, arriving) = mesh::channel(8);
+        let running = task::spawn(server.with_guests(Some(arriving)).run(changes, shutdown.clone()));
+        Site { address, config, proposals, puppet, shutdown, guests, running, _consensus: consensus }
     }
 
     pub(super) async fn client(&self) -> Client {
