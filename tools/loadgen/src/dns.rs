@@ -1,0 +1,138 @@
+//! Questions over DNS from threads of their own: how long answers take meanwhile, and when a name is gone.
+
+use std::io;
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::figures::Samples;
+
+/// An answer that takes longer is lost.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a server says to a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// So many records.
+    Found(u16),
+    /// There is no such name.
+    NoSuchName,
+    /// Something else.
+    Refused,
+}
+
+/// A socket to a DNS server.
+pub struct Asker {
+    socket: UdpSocket,
+    number: u16,
+}
+
+impl Asker {
+    /// To `host:port`.
+    ///
+    /// # Errors
+    /// No socket, or no such host.
+    pub fn new(server: &str) -> io::Result<Asker> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect(server)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok(Asker { socket, number: 0 })
+    }
+
+    /// Asks for the addresses of a name.
+    ///
+    /// # Errors
+    /// No answer in time.
+    pub fn ask(&mut self, name: &str) -> io::Result<Told> {
+        self.number = self.number.wrapping_add(1);
+        let mut question = self.number.to_be_bytes().to_vec();
+        question.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+        for label in name.split('.') {
+            question.push(label.len() as u8);
+            question.extend(label.as_bytes());
+        }
+        question.extend([0, 0, 1, 0, 1]);
+        self.socket.send(&question)?;
+        let mut answer = [0; 4096];
+        loop {
+            let length = self.socket.recv(&mut answer)?;
+            if length < 12 || answer[..2] != self.number.to_be_bytes() {
+                continue;
+            }
+            let found = u16::from_be_bytes([answer[6], answer[7]]);
+            return Ok(match answer[3] & 15 {
+                0 => Told::Found(found),
+                3 => Told::NoSuchName,
+                _ => Told::Refused,
+            });
+        }
+    }
+}
+
+/// Asks at a steady pace, all the time.
+pub struct Prober {
+    taken: Arc<Mutex<(Samples, u64)>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Prober {
+    /// Begins.
+    pub fn start(server: String, name: String, per_second: u32) -> Prober {
+        let (taken, stop) = (Arc::new(Mutex::new((Samples::default(), 0))), Arc::new(AtomicBool::new(false)));
+        let (samples, end) = (taken.clone(), stop.clone());
+        thread::spawn(move || {
+            let Ok(mut asker) = Asker::new(&server) else { return };
+            let pause = Duration::from_secs(1) / per_second.max(1);
+            while !end.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                let told = asker.ask(&name);
+                let took = began.elapsed();
+                let mut samples = samples.lock().unwrap_or_else(PoisonError::into_inner);
+                match told {
+                    Ok(_) => samples.0.push(took.as_secs_f64() * 1000.0),
+                    Err(_) => samples.1 += 1,
+                }
+                drop(samples);
+                thread::sleep(pause.saturating_sub(took));
+            }
+        });
+        Prober { taken, stop }
+    }
+
+    /// Latencies since the last time, milliseconds, and how many answers were lost.
+    pub fn take(&self) -> (Samples, u64) {
+        std::mem::take(&mut *self.taken.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Waits until names are gone (or there), for so long at most; how long each took, if it did.
+pub fn until(
+    server: &str,
+    names: &[String],
+    gone: bool,
+    patience: Duration,
+    began: Instant,
+) -> io::Result<Vec<Option<Duration>>> {
+    let mut asker = Asker::new(server)?;
+    let mut took = vec![None; names.len()];
+    while took.contains(&None) && began.elapsed() < patience {
+        for (name, took) in names.iter().zip(&mut took).filter(|(_, took)| took.is_none()) {
+            let told = asker.ask(name);
+            let is_gone = matches!(told, Ok(Told::NoSuchName | Told::Found(0)));
+            let is_there = matches!(told, Ok(Told::Found(1..)));
+            if gone && is_gone || !gone && is_there {
+                *took = Some(began.elapsed());
+            }
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(took)
+}
