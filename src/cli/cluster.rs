@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,6 +13,7 @@ use super::kv::connecting;
 use super::usage::Command;
 use super::{Outcome, Program, switch, table, value};
 use crate::config::flags::Parsed;
+use crate::runtime::time;
 
 /// `members`.
 pub const MEMBERS: Program = Program {
@@ -107,6 +109,40 @@ struct Member {
     port: u16,
     tags: BTreeMap<String, String>,
     status: i64,
+    evidence: Option<Evidence>,
+}
+
+/// On what grounds a member is suspected or has failed.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Evidence {
+    suspected_by: Option<String>,
+    confirmed_by: Vec<String>,
+    declared_by: Option<String>,
+    last_ack_unix_ms: Option<u64>,
+    #[serde(rename = "LastRTT")]
+    last_rtt: Option<String>,
+}
+
+impl Evidence {
+    /// In one cell; `now` is the time since 1970.
+    fn text(&self, now: Duration) -> String {
+        let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "unknown".to_owned());
+        let mut parts = vec![format!("suspected_by={}", name(&self.suspected_by))];
+        if !self.confirmed_by.is_empty() {
+            parts.push(format!("confirmed_by={}", self.confirmed_by.join("+")));
+        }
+        parts.extend(self.declared_by.as_ref().map(|by| format!("declared_by={by}")));
+        parts.push(match self.last_ack_unix_ms {
+            Some(at) => {
+                let ago = now.saturating_sub(Duration::from_millis(at)).as_secs_f64();
+                format!("last_ack={ago:.1}s_ago")
+            }
+            None => "last_ack=never".to_owned(),
+        });
+        parts.extend(self.last_rtt.as_ref().map(|rtt| format!("rtt={rtt}")));
+        parts.join(",")
+    }
 }
 
 impl Member {
@@ -148,7 +184,10 @@ fn members(flags: &Parsed) -> Outcome {
     let client = Client::new(flags).map_err(connecting)?;
     let wan = flags.is_on("wan");
     let segment = flags.value("segment").filter(|s| !s.is_empty()).unwrap_or("_all");
-    let query: Vec<(&str, &str)> = if wan { vec![("wan", "1")] } else { vec![("segment", segment)] };
+    let mut query: Vec<(&str, &str)> = if wan { vec![("wan", "1")] } else { vec![("segment", segment)] };
+    if flags.is_on("detailed") {
+        query.push(("evidence", "1"));
+    }
     let failed = |why| format!("Error retrieving members: {why}");
     let body = client.get("/v1/agent/members", &query).and_then(Reply::ok).map_err(failed)?;
     let mut members: Vec<Member> = serde_json::from_slice(&body).map_err(|why| failed(why.to_string()))?;
@@ -197,9 +236,19 @@ fn plain_rows(members: &[Member]) -> Vec<Vec<String>> {
 /// The table with all tags.
 fn detailed_rows(members: &[Member]) -> Vec<Vec<String>> {
     let mut rows = vec![["Node", "Address", "Status", "Tags"].map(str::to_owned).to_vec()];
+    // A column of ours, where there is something to say.
+    let explains = members.iter().any(|member| member.evidence.is_some());
+    if explains {
+        rows[0].push("Evidence".to_owned());
+    }
+    let now = time::unix_now();
     for member in members {
         let tags: Vec<String> = member.tags.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        rows.push(vec![member.name.clone(), member.socket(), member.status().to_owned(), tags.join(",")]);
+        let mut row = vec![member.name.clone(), member.socket(), member.status().to_owned(), tags.join(",")];
+        if explains {
+            row.push(member.evidence.as_ref().map_or_else(|| "-".to_owned(), |why| why.text(now)));
+        }
+        rows.push(row);
     }
     rows
 }

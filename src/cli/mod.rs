@@ -8,6 +8,8 @@ mod agent;
 mod catalog;
 mod client;
 mod cluster;
+mod debug;
+mod gossip;
 mod kv;
 mod local;
 mod operator;
@@ -56,8 +58,20 @@ struct Realm {
 const GROUPS: [Group; 4] = [catalog::GROUP, kv::GROUP, services::GROUP, snapshot::GROUP];
 
 /// The commands that speak to the agent itself.
-const OF_THE_AGENT: [Program; 6] =
-    [cluster::INFO, cluster::LEAVE, cluster::MAINT, cluster::MEMBERS, cluster::MONITOR, cluster::RELOAD];
+const OF_THE_AGENT: [Program; 12] = [
+    cluster::INFO,
+    cluster::LEAVE,
+    cluster::MAINT,
+    cluster::MEMBERS,
+    cluster::MONITOR,
+    cluster::RELOAD,
+    debug::DEBUG,
+    gossip::EVENT,
+    gossip::FORCE_LEAVE,
+    gossip::JOIN,
+    gossip::KEYRING,
+    gossip::RTT,
+];
 
 /// The commands that speak to nobody.
 const LOCAL: [Program; 3] = [local::KEYGEN, local::VALIDATE, local::VERSION];

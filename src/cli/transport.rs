@@ -42,9 +42,9 @@ pub struct Incoming {
 /// How far the body goes.
 enum Body {
     /// So many bytes.
-    Sized(io::Take<BufReader<Box<dyn Duplex>>>),
+    Sized(io::Take<BufReader<Box<dyn Duplex + Send>>>),
     /// Chunks: bytes left of the current one, and whether the last was seen.
-    Chunked { from: BufReader<Box<dyn Duplex>>, left: u64, ended: bool, first: bool },
+    Chunked { from: BufReader<Box<dyn Duplex + Send>>, left: u64, ended: bool, first: bool },
 }
 
 /// A request.
@@ -101,12 +101,12 @@ pub fn send(
 fn connect(
     target: &Target,
     tls: Option<(&Arc<rustls::ClientConfig>, &str)>,
-) -> Result<Box<dyn Duplex>, String> {
+) -> Result<Box<dyn Duplex + Send>, String> {
     let (addr, encrypted) = match target {
         Target::Unix(path) => {
             let stream = UnixStream::connect(path);
             let named = |e: io::Error| format!("dial unix {}: connect: {}", path.display(), error_text(&e));
-            return stream.map(|s| Box::new(s) as Box<dyn Duplex>).map_err(named);
+            return stream.map(|s| Box::new(s) as Box<dyn Duplex + Send>).map_err(named);
         }
         Target::Plain(addr) => (addr, None),
         Target::Tls(addr) => (addr, tls),
@@ -127,7 +127,7 @@ fn connect(
 fn secure(
     stream: TcpStream,
     tls: Option<(&Arc<rustls::ClientConfig>, &str)>,
-) -> Result<Box<dyn Duplex>, String> {
+) -> Result<Box<dyn Duplex + Send>, String> {
     let Some((config, name)) = tls else { return Ok(Box::new(stream)) };
     let name =
         ServerName::try_from(name.to_owned()).map_err(|e| format!("tls: server name {name:?}: {e}"))?;
@@ -136,7 +136,7 @@ fn secure(
 }
 
 /// Reads status line and headers.
-fn read_head(mut from: BufReader<Box<dyn Duplex>>) -> io::Result<Incoming> {
+fn read_head(mut from: BufReader<Box<dyn Duplex + Send>>) -> io::Result<Incoming> {
     loop {
         let status = line(&mut from)?;
         let code =

@@ -51,6 +51,43 @@ fn an_acknowledged_write_is_published_and_told_to_the_edges() {
     });
 }
 
+/// A thousand agents have something to tell within a second: a handful of batches, and the first does not wait.
+#[test]
+fn writes_of_agents_are_gathered_and_others_are_not() {
+    on_a_core(async || {
+        let (proposals, _state, runner) = open(String::new());
+        let (edge, mut batches) = mesh::channel(1024);
+        task::spawn(runner.run(vec![edge])).detach();
+        assert_eq!(proposals.propose(&set("warm", 1)).await, Ok(Applied::Done));
+        while batches.try_recv().is_some() {}
+        let begun = time::now();
+        let write = |number: usize| {
+            let proposals = proposals.clone();
+            task::spawn(async move {
+                time::sleep(Duration::from_millis(number as u64 % 200)).await;
+                let command = Encoded::of(&set(&format!("agent/{number}"), 1));
+                assert_eq!(proposals.propose_lazily(vec![command]).await, [Ok(Applied::Done)]);
+                time::now()
+            })
+        };
+        let writing: Vec<_> = (0..1000).map(write).collect();
+        let hurried = time::now();
+        assert_eq!(proposals.propose(&set("client", 1)).await, Ok(Applied::Done));
+        assert!(time::now() - hurried < Duration::from_millis(40), "nobody holds up a client");
+        let mut first = None;
+        for writer in writing {
+            let done = writer.await.expect("no panic");
+            first = first.min(Some(done)).or(Some(done));
+        }
+        assert!(first.expect("many") - begun < Duration::from_millis(45), "the first goes at once");
+        let mut count = 0;
+        while batches.try_recv().is_some() {
+            count += 1;
+        }
+        assert!((4..=12).contains(&count), "{count} batches");
+    });
+}
+
 /// A thousand batches behind, one edge core once stood in the way of every write, and of Raft's signs of life.
 #[test]
 fn a_full_edge_holds_up_nobody_and_hears_later() {

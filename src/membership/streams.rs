@@ -61,7 +61,7 @@ pub async fn exchange(
 ) -> Result<Vec<u8>, String> {
     let talk = async {
         let connected = Stream::connect(&Endpoint::Tcp(to), patience).await;
-        let mut stream = connected.map_err(|error| format!("dial tcp {to}: {error}"))?;
+        let mut stream = connected.map_err(|error| dial_error(to, &error))?;
         let sent = write(&mut stream, kind, message).await;
         sent.map_err(|error| format!("write tcp {to}: {error}"))?;
         match read(&mut stream).await {
@@ -107,4 +107,13 @@ pub async fn read(stream: &mut Stream) -> Result<(Kind, Vec<u8>), String> {
         read.map_err(|_| "it closed the connection within a message".to_owned())?;
     }
     Ok((kind, message))
+}
+
+/// As Go's programs say it.
+fn dial_error(to: SocketAddr, error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => format!("dial tcp {to}: connect: connection refused"),
+        std::io::ErrorKind::TimedOut => format!("dial tcp {to}: i/o timeout"),
+        _ => format!("dial tcp {to}: {error}"),
+    }
 }

@@ -17,6 +17,11 @@ pub fn unix_now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// Does nothing for a while: for programs without cores, whose only thread may wait.
+pub fn pause(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
 /// Sleeps for a time. Sleeps above 50 ms end up to 1 ms late, above 1 s up to 10 ms, above 60 s up to 100 ms:
 /// they are gathered into slots. They never end early.
 pub async fn sleep(duration: Duration) {

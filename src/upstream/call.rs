@@ -1,6 +1,8 @@
 //! One request on its way: to a server, and to another if that one fails it.
 
+use std::borrow::Cow;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use muster_protocol::http::{Body, Method, ResponseHead, head_end};
@@ -8,9 +10,10 @@ use muster_protocol::rpc::mux::ResetReason;
 
 use super::dialler::Shared;
 use super::error::UpstreamError;
-use super::limits::{ATTEMPTS_MAX, HEAD, LONG_CALL, SILENCE_LIMITS};
+use super::limits::{ATTEMPTS_MAX, HEAD, LONG_CALL, QUIET, SILENCE_LIMITS, WAIT_DEFAULT, WAIT_MAX};
 use super::line::{Broke, Line, LineStream};
 use super::{Ask, Payload};
+use crate::config::duration;
 use crate::runtime::mesh::Sender;
 use crate::runtime::{cores, time};
 
@@ -65,11 +68,12 @@ pub(super) async fn serve(shared: Rc<Shared>, mut call: Call) {
 }
 
 async fn work(shared: &Rc<Shared>, call: &mut Call) -> Result<(), UpstreamError> {
-    let head = head_of(&call.ask);
+    let asked = time::now();
     let mut attempts = 0;
     loop {
         let line = shared.line().await?;
         let begun = time::now();
+        let head = head_of(&call.ask, begun.saturating_duration_since(asked));
         let broke = match attempt(shared, &line, &head, call).await {
             Ok(()) => return Ok(()),
             Err(Failure::Told(error)) => return Err(error),
@@ -229,12 +233,13 @@ fn feed(body: &mut Body, input: &[u8]) -> Result<(Bytes, bool), Failure> {
     Ok((data.into(), fed.done))
 }
 
-/// The head of a request. Agents that ask the same send the same bytes, so that servers know the answer by them.
-fn head_of(ask: &Ask) -> Vec<u8> {
+/// The head of a request, which has waited elsewhere for so long. Agents that ask the same send the same bytes, so that servers
+/// know the answer by them.
+fn head_of(ask: &Ask, waited: Duration) -> Vec<u8> {
     let mut head = Vec::with_capacity(64 + ask.target.len());
     head.extend_from_slice(ask.method.as_str().as_bytes());
     head.push(b' ');
-    head.extend_from_slice(ask.target.as_bytes());
+    head.extend_from_slice(remaining(&ask.target, waited).as_bytes());
     head.extend_from_slice(b" HTTP/1.1\r\nHost: muster\r\n");
     for (name, value) in &ask.headers {
         head.extend_from_slice(name.as_bytes());
@@ -252,4 +257,47 @@ fn head_of(ask: &Ask) -> Vec<u8> {
     }
     head.extend_from_slice(b"\r\n");
     head
+}
+
+/// The target of a blocking query that waits no longer than was asked for, wherever it waits. Others stay as they are.
+fn remaining(target: &str, waited: Duration) -> Cow<'_, str> {
+    let Some((path, query)) = target.split_once('?').filter(|_| waited >= QUIET) else {
+        return target.into();
+    };
+    let parts = || query.split('&').map(|part| part.split_once('=').unwrap_or((part, "")));
+    if !parts().any(|(name, value)| name == "index" && value != "0") {
+        return target.into();
+    }
+    let asked = parts().find(|(name, _)| *name == "wait").and_then(|(_, text)| duration::parse(text).ok());
+    let asked = asked.and_then(|ns| u64::try_from(ns).ok()).filter(|ns| *ns > 0);
+    let asked = asked.map_or(WAIT_DEFAULT, Duration::from_nanos).min(WAIT_MAX);
+    let left = asked.saturating_sub(waited).max(Duration::from_millis(1));
+    let mut out = format!("{path}?wait={}ms", left.as_millis());
+    for (name, value) in parts().filter(|(name, _)| *name != "wait") {
+        out.push('&');
+        out.push_str(name);
+        if !value.is_empty() {
+            out.push('=');
+            out.push_str(value);
+        }
+    }
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocking_query_that_moves_waits_for_the_rest_of_its_time() {
+        let after = |target: &'static str, seconds| remaining(target, Duration::from_secs(seconds));
+        assert_eq!(after("/v1/kv/a?index=7&wait=60s&raw", 0), "/v1/kv/a?index=7&wait=60s&raw");
+        assert_eq!(after("/v1/kv/a?index=7&wait=60s&raw", 20), "/v1/kv/a?wait=40000ms&index=7&raw");
+        assert_eq!(after("/v1/kv/a?index=7", 60), "/v1/kv/a?wait=240000ms&index=7");
+        assert_eq!(after("/v1/kv/a?index=7&wait=2h", 60), "/v1/kv/a?wait=540000ms&index=7");
+        assert_eq!(after("/v1/kv/a?index=7&wait=1s", 60), "/v1/kv/a?wait=1ms&index=7");
+        for same in ["/v1/kv/a", "/v1/kv/a?raw", "/v1/kv/a?index=0&wait=1s"] {
+            assert_eq!(after(same, 60), same);
+        }
+    }
 }

@@ -32,6 +32,7 @@ pub struct Dialler {
     counts: Arc<Counts>,
     members: Box<dyn Fn() -> usize + Send>,
     rate: Box<dyn Fn() -> Rate + Send>,
+    reuse_min: Duration,
 }
 
 impl Dialler {
@@ -42,7 +43,15 @@ impl Dialler {
         counts: Arc<Counts>,
     ) -> Dialler {
         let rate = || Rate { per_second: None, burst: 0 };
-        Dialler { settings, servers, calls, counts, members: Box::new(|| 1), rate: Box::new(rate) }
+        Dialler {
+            settings,
+            servers,
+            calls,
+            counts,
+            members: Box::new(|| 1),
+            rate: Box::new(rate),
+            reuse_min: REUSE_MIN,
+        }
     }
 
     /// How many agents there are: the more, the more rarely each draws another server.
@@ -57,6 +66,12 @@ impl Dialler {
     pub fn limited(mut self, rate: impl Fn() -> Rate + Send + 'static) -> Dialler {
         self.rate = Box::new(rate);
         self
+    }
+
+    /// How long a connection is kept at least before another server is drawn.
+    #[must_use]
+    pub fn keeping(self, reuse_min: Duration) -> Dialler {
+        Dialler { reuse_min, ..self }
     }
 
     /// The agent says who it is; what was said when it was made is replaced.
@@ -75,7 +90,8 @@ impl Dialler {
     /// The same, and tells when a server is asked that never was before, or after none could be reached: what it holds may be
     /// other than what is believed.
     pub async fn run_telling(mut self, met: impl Fn() + 'static) {
-        let shared = Shared::new(self.settings, self.servers, self.counts, Box::new(met));
+        let mut shared = Shared::new(self.settings, self.servers, self.counts, Box::new(met));
+        shared.reuse_min = self.reuse_min;
         let shared = Rc::new(shared);
         let mut bucket = Bucket::default();
         let mut tasks: Vec<Task<()>> = Vec::new();
@@ -150,6 +166,7 @@ pub(super) struct Shared {
     /// Servers that were asked.
     met: RefCell<BTreeSet<ServerId>>,
     meeting: Box<dyn Fn()>,
+    reuse_min: Duration,
 }
 
 struct Current {
@@ -175,6 +192,7 @@ impl Shared {
             members: Cell::new(1),
             met: RefCell::default(),
             meeting,
+            reuse_min: REUSE_MIN,
         }
     }
 
@@ -278,7 +296,7 @@ impl Shared {
     /// How long a connection is kept before another server is drawn; as Consul's.
     fn reuse(&self) -> Duration {
         let servers = (self.servers)().len().max(1) as f64;
-        let least = REUSE_MIN + REUSE_MIN.mul_f64(self.rng.borrow_mut().fraction() / 2.0);
+        let least = self.reuse_min + self.reuse_min.mul_f64(self.rng.borrow_mut().fraction() / 2.0);
         least.max(Duration::from_secs_f64(self.members.get() as f64 / (REBALANCES_PER_SECOND * servers)))
     }
 
@@ -298,8 +316,10 @@ impl Shared {
             *until = time::now() + self.reuse();
             let (shared, leaves) = (self.clone(), line.server.id);
             let retired = line.fate() == Fate::Retired;
-            self.rebalancing
-                .replace(Some(task::spawn(async move { shared.rebalance(leaves, retired).await })));
+            // A task may run at once.
+            drop(current);
+            let drawing = task::spawn(async move { shared.rebalance(leaves, retired).await });
+            self.rebalancing.replace(Some(drawing));
         }
     }
 

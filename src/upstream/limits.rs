@@ -41,6 +41,12 @@ pub const LONG_CALL: Duration = Duration::from_secs(10);
 /// For so long a server that could not be reached is asked after the others.
 pub const GRUDGE: Duration = Duration::from_secs(10);
 
+/// How long a blocking query waits that does not say it, and at most: Consul's defaults of `default_query_time` and
+/// `max_query_time`. Only a query that moves to another server is held to them here.
+pub const WAIT_DEFAULT: Duration = Duration::from_secs(300);
+/// See [`WAIT_DEFAULT`].
+pub const WAIT_MAX: Duration = Duration::from_secs(600);
+
 /// How often servers and connection are looked at.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 

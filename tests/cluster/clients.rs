@@ -196,3 +196,27 @@ fn without_servers_a_client_goes_on_and_with_them_it_converges() {
     });
     assert_eq!((back.header("age"), nodes(&back)), (Some("0"), vec!["n1".into(), "n2".into(), "n3".into()]));
 }
+
+#[test]
+fn a_client_follows_whichever_servers_there_are() {
+    let mut fleet = Fleet::start(3);
+    fleet.register(0, "n1", "10.0.0.1", "passing");
+    fleet.await_web(&["10.0.0.1"]);
+    let mut slowest = Duration::ZERO;
+    for round in 0..3 {
+        // Each in turn: the one that the client asks, and the leader, are among them.
+        fleet.cluster.servers[round].kill();
+        let (status, told): (_, &[&str]) = match round % 2 {
+            0 => ("passing", &["10.0.0.1", "10.0.0.2"]),
+            _ => ("critical", &["10.0.0.1"]),
+        };
+        fleet.register((round + 1) % 3, "n2", "10.0.0.2", status);
+        let written = Instant::now();
+        fleet.await_web(told);
+        slowest = slowest.max(written.elapsed());
+        fleet.cluster.servers[round].start();
+        fleet.cluster.await_leader();
+    }
+    println!("from a write after the loss of a server to the client's DNS, the slowest of 3: {slowest:?}");
+    assert!(slowest < AT_ONCE, "{slowest:?}");
+}

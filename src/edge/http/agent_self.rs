@@ -57,19 +57,30 @@ pub(super) fn members(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     let wan = request.query.filled("wan").is_some();
     let roster = edge.roster();
+    let evidence = request.query.has("evidence");
     let members = match wan {
         true if !config.server => Value::Null,
-        false if !roster.is_empty() => roster.members().map(|member| lan_member(member)).collect(),
+        false if !roster.is_empty() => roster.members().map(|member| lan_member(member, evidence)).collect(),
         _ => json!([member(&config, &edge.local().node.id, wan)]),
     };
     Ok(document(edge, request, &members).into())
 }
 
 /// A server as gossip shows it.
-fn lan_member(member: &Member) -> Value {
+fn lan_member(member: &Member, evidence: bool) -> Value {
     let tags: Map<String, Value> =
         member.shown_tags().map(|(name, value)| (name.to_owned(), value.into())).collect();
-    shown(&member.name, member.ip, member.serf_lan_port, tags, member.status as u8)
+    let mut shown = shown(&member.name, member.ip, member.serf_lan_port, tags, member.status as u8);
+    if let Some(evidence) = member.evidence.as_ref().filter(|_| evidence) {
+        shown["Evidence"] = json!({
+            "SuspectedBy": evidence.suspected_by.as_deref(),
+            "ConfirmedBy": evidence.confirmed_by.iter().map(|name| &**name).collect::<Vec<_>>(),
+            "DeclaredBy": evidence.declared_by.as_deref(),
+            "LastAckUnixMs": evidence.last_ack.map(|at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX)),
+            "LastRTT": evidence.last_rtt.map(|rtt| duration::format(i64::try_from(rtt.as_nanos()).unwrap_or(i64::MAX))),
+        });
+    }
+    shown
 }
 
 /// This agent as gossip shows it. Pool `wan` names it with its datacenter.

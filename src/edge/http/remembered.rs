@@ -36,9 +36,11 @@ pub fn answers_here(edge: &Rc<Edge>, request: &Request) -> Option<Handled> {
     };
     let view = View::of(&read.topic)?;
     let fresh_enough = match read.options.freshness {
+        // As in Consul, what is cached may be of any age.
+        _ if cached => true,
         Freshness::Stale(max) => max.is_none_or(|max| views.contact().last.is_some_and(|age| age <= max)),
         // A default read is the servers' to answer, always.
-        _ => cached,
+        _ => false,
     };
     if !fresh_enough {
         return None;

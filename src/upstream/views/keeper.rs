@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{
-    ADDRESSES_ASKED_MAX, ADDRESSES_MAX, Ask, HoldError, IDLE_MAX, NameOf, Order, Own, Standing, Told,
-    USE_INTERVAL, VIEWS_MAX, WAITING_MAX, too_busy,
+    ADDRESSES_ASKED_MAX, ADDRESSES_MAX, Ask, EMPTY_DROPPED_AT_ONCE, HoldError, IDLE_MAX, NameOf, Order, Own,
+    Standing, Told, USE_INTERVAL, VIEWS_MAX, WAITING_MAX, too_busy,
 };
 use crate::consensus::Edges;
 use crate::runtime::bell::{Bell, Turns};
@@ -437,18 +437,22 @@ impl Kept {
 }
 
 impl Inner {
-    /// Makes room for a view; what that touches. Nothing that is held goes while no server answers.
+    /// Makes room for a view, if any may go; what that touches. Nothing that is held goes while no server answers.
     fn evict(&mut self, lost: bool) -> Option<Touched> {
         let mut touched = Touched::new();
         let Inner { views, mirror, .. } = self;
-        let worth = |(view, kept): &(&View, &Kept)| (!mirror.is_empty_view(view), kept.used);
-        let may_go = |(view, _): &(&View, &Kept)| !lost || !mirror.holds(view);
-        let (view, _) = views.iter().filter(may_go).min_by_key(worth)?;
-        let view = view.clone();
-        let kept = views.remove(&view);
-        self.waiting -= kept.map_or(0, |kept| kept.waiting.len());
-        mirror.drop_view(&view, &mut touched);
-        Some(touched)
+        let may_go = views.iter().filter(|(view, _)| !lost || !mirror.holds(view));
+        let by_worth = may_go.map(|(view, kept)| (!mirror.is_empty_view(view), kept.used, view.clone()));
+        let mut by_worth: Vec<_> = by_worth.collect();
+        by_worth.sort_unstable();
+        let empty = by_worth.iter().take_while(|(has_rows, ..)| !has_rows).count();
+        by_worth.truncate(empty.clamp(1, EMPTY_DROPPED_AT_ONCE));
+        for (_, _, view) in &by_worth {
+            let kept = views.remove(view);
+            self.waiting -= kept.map_or(0, |kept| kept.waiting.len());
+            mirror.drop_view(view, &mut touched);
+        }
+        (!by_worth.is_empty()).then_some(touched)
     }
 }
 

@@ -29,7 +29,9 @@ use crate::store::{OwnRows, State, View};
 pub use keeper::Keeper;
 
 /// Views that are kept.
-pub const VIEWS_MAX: usize = 1024;
+pub const VIEWS_MAX: usize = 2048;
+/// Views without rows that go at once when there are as many: looking for them costs more than asking again.
+const EMPTY_DROPPED_AT_ONCE: usize = VIEWS_MAX / 32;
 /// How long a view is kept that nobody uses, as Consul's cache does.
 pub const IDLE_MAX: Duration = Duration::from_secs(3 * 24 * 3600);
 /// How often edges should say that they use a view; they need not more often.

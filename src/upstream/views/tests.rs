@@ -98,7 +98,7 @@ impl Servers {
                 return Ok(told(Bytes::from_owner(bytes)));
             }
             drop(state);
-            time::sleep(Duration::from_millis(10)).await;
+            time::sleep(Duration::from_millis(50)).await;
         }
     }
 }

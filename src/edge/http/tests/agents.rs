@@ -208,6 +208,24 @@ fn a_parked_query_moves_with_its_agent() {
 }
 
 #[test]
+fn now_and_then_another_server_is_drawn_and_what_waits_comes_along() {
+    with_site(|site| async move {
+        site.put("k", "1").await;
+        let ports = [Port::open(&site, 1), Port::open(&site, 2)];
+        let servers: Vec<_> = ports.iter().map(|port| port.server.clone()).collect();
+        let (upstream, dialler) = Upstream::new(settings(), move || servers.clone());
+        let _running = task::spawn(dialler.keeping(Duration::from_millis(1)).run());
+        let waiting = parked(&upstream).await;
+        while upstream.tally().connections < 2 {
+            time::sleep(Duration::from_millis(10)).await;
+        }
+        time::sleep(Duration::from_millis(50)).await;
+        site.put("k", "2").await;
+        assert_eq!(waiting.await, Some((200, "2".into())));
+    });
+}
+
+#[test]
 fn a_server_that_leaves_takes_nothing_new() {
     with_site(|site| async move {
         site.put("k", "1").await;
