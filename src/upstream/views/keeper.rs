@@ -1,25 +1,25 @@
 //! Keeps the views: one task follows each, and all of them write one mirror.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::kept::{Inner, Kept};
 use super::{
-    ADDRESSES_ASKED_MAX, ADDRESSES_MAX, Ask, EMPTY_DROPPED_AT_ONCE, HoldError, IDLE_MAX, NameOf, Order, Own,
-    Standing, Told, USE_INTERVAL, VIEWS_MAX, WAITING_MAX, too_busy,
+    ADDRESSES_ASKED_MAX, Ask, HoldError, NameOf, Order, Own, Standing, Told, USE_INTERVAL, VIEWS_MAX,
+    WAITING_MAX, too_busy,
 };
 use crate::consensus::Edges;
 use crate::runtime::bell::{Bell, Turns};
 use crate::runtime::mesh::{OneSender, Receiver, Sender};
 use crate::runtime::publish::Published;
 use crate::runtime::random::Rng;
-use crate::runtime::task::{self, Task};
+use crate::runtime::task;
 use crate::runtime::time;
-use crate::store::{MirrorError, OwnRows, State, Touched, VIEW_FORMAT, View};
+use crate::store::{MirrorError, State, Touched, VIEW_FORMAT, View};
 
 /// How long a server lets a question wait; it adds up to a sixteenth.
 const WAIT: &str = "10m";
@@ -59,38 +59,6 @@ struct Shared {
     silence: Bell,
     attempts: Cell<u32>,
     rng: RefCell<Rng>,
-}
-
-#[derive(Default)]
-struct Inner {
-    mirror: State,
-    /// The history that answers were of last.
-    history: Option<Arc<str>>,
-    views: BTreeMap<View, Kept>,
-    waiting: usize,
-    addresses: Addresses,
-    /// What the agent knows of its own node, while no server answers.
-    own: Option<OwnRows>,
-    /// Whether the published state has that in it.
-    overlaid: bool,
-}
-
-/// A view that is followed, or whose first answer is awaited.
-struct Kept {
-    used: Instant,
-    /// The history that its index is of.
-    history: Option<Arc<str>>,
-    waiting: Vec<OneSender<Result<(), HoldError>>>,
-    /// Nothing until it is under way.
-    following: Option<Task<()>>,
-}
-
-/// What servers said of addresses.
-#[derive(Default)]
-struct Addresses {
-    names: BTreeMap<IpAddr, Option<NameOf>>,
-    order: VecDeque<IpAddr>,
-    asked: usize,
 }
 
 /// What became of an answer.
@@ -409,74 +377,15 @@ impl Shared {
     }
 
     fn forget_idle(&self, now: Instant) {
-        let inner = &mut *self.inner.borrow_mut();
-        let mut touched = Touched::new();
-        let Inner { views, mirror, .. } = inner;
         // Nothing is dropped while there is nobody to ask again.
         if self.is_lost() {
             return;
         }
-        views.retain(|view, kept| {
-            let stays = now.saturating_duration_since(kept.used) < IDLE_MAX || !kept.waiting.is_empty();
-            if !stays {
-                mirror.drop_view(view, &mut touched);
-            }
-            stays
-        });
+        let inner = &mut *self.inner.borrow_mut();
+        let touched = inner.forget_idle(now);
         if !touched.is_empty() {
             self.publish(inner, touched);
         }
-    }
-}
-
-impl Kept {
-    /// Whether nobody follows it: its first question has failed.
-    fn has_ended(&self) -> bool {
-        self.following.as_ref().is_some_and(Task::is_done)
-    }
-}
-
-impl Inner {
-    /// Makes room for a view, if any may go; what that touches. Nothing that is held goes while no server answers.
-    fn evict(&mut self, lost: bool) -> Option<Touched> {
-        let mut touched = Touched::new();
-        let Inner { views, mirror, .. } = self;
-        let may_go = views.iter().filter(|(view, _)| !lost || !mirror.holds(view));
-        let by_worth = may_go.map(|(view, kept)| (!mirror.is_empty_view(view), kept.used, view.clone()));
-        let mut by_worth: Vec<_> = by_worth.collect();
-        by_worth.sort_unstable();
-        let empty = by_worth.iter().take_while(|(has_rows, ..)| !has_rows).count();
-        by_worth.truncate(empty.clamp(1, EMPTY_DROPPED_AT_ONCE));
-        for (_, _, view) in &by_worth {
-            let kept = views.remove(view);
-            self.waiting -= kept.map_or(0, |kept| kept.waiting.len());
-            mirror.drop_view(view, &mut touched);
-        }
-        (!by_worth.is_empty()).then_some(touched)
-    }
-}
-
-impl Addresses {
-    fn learn(&mut self, ip: IpAddr, body: &[u8]) -> Option<NameOf> {
-        let text = String::from_utf8_lossy(body);
-        let named = match text.split_once(' ') {
-            Some(("node", name)) => Some(NameOf::Node(name.to_owned())),
-            Some(("service", name)) => Some(NameOf::Service(name.to_owned())),
-            _ => None,
-        };
-        if self.names.insert(ip, named.clone()).is_none() {
-            self.order.push_back(ip);
-            if self.order.len() > ADDRESSES_MAX
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.names.remove(&oldest);
-            }
-        }
-        named
-    }
-
-    fn recall(&self, ip: IpAddr, why: HoldError) -> Result<Option<NameOf>, HoldError> {
-        self.names.get(&ip).cloned().ok_or(why)
     }
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use muster::runtime::random::Rng;
-use muster::runtime::{blocking, time};
+use muster::runtime::{blocking, task, time};
 use muster::store::model::Status;
 
 use crate::agent;
@@ -226,10 +226,11 @@ impl Scenario {
         let gone: Vec<u32> = all.into_iter().take(self.args.kill as usize).collect();
         let began = Instant::now();
         gone.iter().for_each(|n| self.fleet.kill(*n));
-        let looking = self.watch_dns(&gone, true, began);
+        let looking = task::spawn(self.watch_dns(&gone, true, began));
         let known = until(KNOWN_WITHIN, async || self.fleet.believers(&gone) == 0);
         let known = known.await.map(|_| began.elapsed().as_secs_f64());
-        let mut part = dns_part("from its end until it is out of DNS, s", looking.await?);
+        let mut part =
+            dns_part("from its end until it is out of DNS, s", looking.await.ok_or("DNS was not watched")??);
         part.numbers.extend(known.map(|at| ("until all others knew of all, s", at)));
         self.end(&name, before, part).await;
         if self.args.rejoin {
@@ -265,7 +266,7 @@ impl Scenario {
     }
 }
 
-async fn finished(flips: Vec<muster::runtime::task::Task<()>>) {
+async fn finished(flips: Vec<task::Task<()>>) {
     for flip in flips {
         flip.await;
     }

@@ -293,10 +293,14 @@ impl World {
     /// Whether faults explain that one takes the other for gone, which is up.
     fn is_explained(&self, n: u32, of: u32) -> bool {
         let (observer, subject) = (&self.nodes[n as usize], &self.nodes[of as usize]);
-        self.is_young(of)
+        // Who stood still hears late what was right when it was said.
+        let woke = observer.paused_until + self.plan.grace() > self.now;
+        let late = woke && observer.paused_from < subject.excused_until;
+        late || self.is_young(of)
             || self.is_young(n)
             || subject.excused_until > self.now
-            || observer.excused_until > self.now
+            || subject.cut_until > self.now
+            || observer.cut_until > self.now
             || self.wires.explains(n, of)
             || self.judge.healed.iter().any(|(_, cut)| cut.explains(n, of))
     }
@@ -332,7 +336,8 @@ impl World {
 
     fn is_fit(&self, n: u32) -> bool {
         let node = &self.nodes[n as usize];
-        node.truth == Truth::Up && node.excused_until <= self.now && !self.is_young(n)
+        let excused_until = node.excused_until.max(node.cut_until);
+        node.truth == Truth::Up && excused_until <= self.now && !self.is_young(n)
     }
 
     /// An event is about to be fired; its number. It can be measured only if nothing disturbs who fires it.

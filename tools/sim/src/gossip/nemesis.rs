@@ -182,7 +182,8 @@ impl World {
         let now = self.now;
         self.any(|node| {
             let settled = node.life == 1 || node.since + 10 * SECOND < now;
-            node.truth == Truth::Up && node.excused_until <= now && node.paused_until <= now && settled
+            let fit = node.excused_until.max(node.cut_until).max(node.paused_until) <= now;
+            node.truth == Truth::Up && fit && settled
         })
     }
 
@@ -192,12 +193,15 @@ impl World {
 
     fn pause(&mut self, n: u32, span: Time) {
         let node = &mut self.nodes[n as usize];
+        if node.paused_until <= self.now {
+            node.paused_from = self.now;
+        }
         node.paused_until = node.paused_until.max(self.now + span);
         trace!(self, "{n} stands still for {} ms", span / MILLI);
         self.arm(n);
     }
 
-    /// Until then and a little longer, others have reasons to take this one for failed, and it them.
+    /// Until then and a little longer, others have reasons to take this one for failed. It has none to take them for that.
     fn disturb(&mut self, n: u32, until: Time) {
         let until = until + self.plan.grace();
         let node = &mut self.nodes[n as usize];
@@ -291,7 +295,7 @@ impl World {
         // Cut off, deaf or mute.
         let kind = self.random.below(3);
         let marked = (0..self.nodes.len() as u32).map(|other| (other == n) == (kind != 1)).collect();
-        self.nodes[n as usize].excused_until = Time::MAX;
+        self.nodes[n as usize].cut_until = Time::MAX;
         self.judge.excuse(n);
         trace!(self, "{n} is {}", ["cut off", "deaf", "mute"][kind as usize]);
         self.cut(Cut::Sides { marked, both: kind == 0 }, 120 * SECOND);
@@ -315,7 +319,7 @@ impl World {
         if single {
             let odd = count == 1;
             let place = marked.iter().position(|marked| *marked == odd).expect("there is one");
-            self.nodes[place].excused_until = until;
+            self.nodes[place].cut_until = until;
         } else {
             self.judge.healed.push((until, cut));
         }

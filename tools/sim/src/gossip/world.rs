@@ -69,9 +69,13 @@ pub struct Node {
     pub life: u32,
     /// When it has joined in this one.
     pub joined: Option<Time>,
+    /// It stands still, or did, from then until then.
+    pub paused_from: Time,
     pub paused_until: Time,
-    /// Until when others have reasons to take it for failed, or it them, though it is up.
+    /// Until when others have reasons to take it for failed though it is up: it stands still for long, or did.
     pub excused_until: Time,
+    /// Until when it has reasons to take others for failed, too: it is cut off, or was.
+    pub cut_until: Time,
     /// Whether an operator has said so of it lately, and until when that explains what others take it for.
     pub forced_until: Time,
     /// An operator has told all to forget it, and it has not come back since.
@@ -164,8 +168,10 @@ impl World {
             since: 0,
             life: 0,
             joined: None,
+            paused_from: 0,
             paused_until: 0,
             excused_until: 0,
+            cut_until: 0,
             forced_until: 0,
             pruned: false,
             former: None,
