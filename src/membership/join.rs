@@ -32,6 +32,12 @@ pub(super) struct Joined {
 /// # Errors
 /// Nobody answered at any of them.
 pub(super) async fn join(inner: &Rc<Inner>, addresses: &[String]) -> Result<usize, JoinError> {
+    let (contacted, failures) = try_all(inner, addresses).await;
+    if contacted == 0 && !failures.is_empty() { Err(JoinError(failures)) } else { Ok(contacted) }
+}
+
+/// How many answered, and why the others did not.
+async fn try_all(inner: &Rc<Inner>, addresses: &[String]) -> (usize, Vec<String>) {
     let mut found: Vec<SocketAddr> = Vec::new();
     let mut failures = Vec::new();
     for address in addresses {
@@ -44,10 +50,7 @@ pub(super) async fn join(inner: &Rc<Inner>, addresses: &[String]) -> Result<usiz
     found.dedup();
     let joined = through(inner, found).await;
     failures.extend(joined.errors.iter().map(|(to, why)| format!("Failed to join {}: {why}", to.ip())));
-    if joined.contacted == 0 && !failures.is_empty() {
-        return Err(JoinError(failures));
-    }
-    Ok(joined.contacted)
+    (joined.contacted, failures)
 }
 
 /// One join after another: the core tells their ends without saying whose they are.
@@ -134,26 +137,34 @@ async fn retry(inner: &Rc<Inner>) -> String {
     tracing::info!("Joining cluster...: cluster=LAN");
     let mut attempts = 0;
     let mut joined_before = false;
+    let mut lonely_before = false;
     loop {
-        match join(inner, &gossip.retry_join).await {
-            Ok(joined) if !joined_before => {
-                joined_before = true;
-                tracing::info!(
-                    "Join cluster completed. Synced with initial agents: cluster=LAN num_agents={joined}"
-                );
+        let (joined, failures) = try_all(inner, &gossip.retry_join).await;
+        let failed = joined == 0 && !failures.is_empty();
+        if failed && !joined_before {
+            attempts += 1;
+            if gossip.retry_max > 0 && attempts > gossip.retry_max {
+                return "max join retry exhausted, exiting: cluster=LAN".to_owned();
             }
-            Err(why) if !joined_before => {
-                attempts += 1;
-                if gossip.retry_max > 0 && attempts > gossip.retry_max {
-                    return "max join retry exhausted, exiting: cluster=LAN".to_owned();
-                }
-                tracing::warn!(
-                    "Join cluster failed, will retry: cluster=LAN retry_interval={:?} error={:?}",
-                    gossip.retry_interval,
-                    why.to_string()
-                );
-            }
-            _ => {}
+            tracing::warn!(
+                "Join cluster failed, will retry: cluster=LAN retry_interval={:?} error={:?}",
+                gossip.retry_interval,
+                JoinError(failures).to_string()
+            );
+        } else if !failed && !failures.is_empty() && inner.is_alone() && !lonely_before {
+            // Its own address is among those of all: that it reaches itself is no news.
+            lonely_before = true;
+            tracing::warn!(
+                "only this agent itself has answered, will retry: cluster=LAN retry_interval={:?} error={:?}",
+                gossip.retry_interval,
+                JoinError(failures).to_string()
+            );
+        }
+        if !failed && !joined_before {
+            joined_before = true;
+            tracing::info!(
+                "Join cluster completed. Synced with initial agents: cluster=LAN num_agents={joined}"
+            );
         }
         time::sleep(gossip.retry_interval).await;
         // The pool keeps itself together.

@@ -11,5 +11,6 @@ mod harness;
 mod life;
 mod membership;
 mod operator;
+mod pool;
 mod relay;
 mod snapshot;

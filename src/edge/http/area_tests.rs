@@ -414,3 +414,35 @@ fn answers_narrowed_by_node_metadata_change_with_the_nodes() {
         assert!(after.state.last_change(&read.topic) > before.last_change(&read.topic), "{target}");
     }
 }
+
+#[test]
+fn agents_are_told_what_has_changed_if_they_speak_of_this_cluster() {
+    let edge = three().edge(&[]);
+    let read = |query: &str| match handle(&edge, Method::Get, &format!("/v1/internal/rpc/view/{query}")) {
+        Ok(Outcome::Read(read)) => {
+            Ok((read.options.wait.map(|wait| wait.index), (read.render)(&edge.state())))
+        }
+        Err(refusal) => Err(refusal.status),
+        Ok(_) => panic!("{query} is a read"),
+    };
+    let length = |query: &str| read(query).map(|(_, response)| response.body.len());
+    let everything = length("service?format=1&name=hs");
+    assert!(everything > Ok(1000));
+    // This server is in no cluster yet: its history has no name.
+    let (wait, response) = read("service?format=1&name=hs&history=&since=3&index=3&wait=10m").expect("told");
+    assert_eq!(wait, Some(3));
+    assert!(
+        response.body.len() < 500 && response.headers.iter().any(|(name, _)| *name == "X-Muster-History")
+    );
+    let other = read("service?format=1&name=hs&history=other&since=3&index=3&wait=10m").expect("told");
+    assert_eq!((other.0, Ok(other.1.body.len())), (None, everything));
+    for refused in
+        ["service?name=hs", "service?name=hs&format=2", "service?format=1", "node?format=1&name=h1&since=x"]
+    {
+        assert_eq!(length(refused), Err(400), "{refused}");
+    }
+    assert!(length("node?format=1&name=H1") > Ok(100) && length("names?format=1") > Ok(10));
+    assert_eq!(get(&edge, "/v1/internal/rpc/address?ip=10.3.0.1").body, "node h2");
+    assert_eq!(get(&edge, "/v1/internal/rpc/address?ip=10.9.9.9").body, "");
+    assert_eq!(get(&edge, "/v1/internal/rpc/address?ip=ten").status, 400);
+}

@@ -1,25 +1,25 @@
 //! Keeps the views: one task follows each, and all of them write one mirror.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::kept::{Inner, Kept};
 use super::{
-    ADDRESSES_ASKED_MAX, ADDRESSES_MAX, Ask, EMPTY_DROPPED_AT_ONCE, HoldError, IDLE_MAX, NameOf, Order, Own,
-    Standing, Told, USE_INTERVAL, VIEWS_MAX, WAITING_MAX, too_busy,
+    ADDRESSES_ASKED_MAX, Ask, HoldError, NameOf, Order, Own, Standing, Told, USE_INTERVAL, VIEWS_MAX,
+    WAITING_MAX, too_busy,
 };
 use crate::consensus::Edges;
 use crate::runtime::bell::{Bell, Turns};
 use crate::runtime::mesh::{OneSender, Receiver, Sender};
 use crate::runtime::publish::Published;
 use crate::runtime::random::Rng;
-use crate::runtime::task::{self, Task};
+use crate::runtime::task;
 use crate::runtime::time;
-use crate::store::{MirrorError, OwnRows, State, Touched, VIEW_FORMAT, View};
+use crate::store::{MirrorError, State, Touched, VIEW_FORMAT, View};
 
 /// How long a server lets a question wait; it adds up to a sixteenth.
 const WAIT: &str = "10m";
@@ -29,6 +29,8 @@ const NO_WAIT: &str = "1ms";
 const PACE: Duration = Duration::from_millis(50);
 /// How often it is looked, while no server answers, what has become of the agent's own services.
 const OWN_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a first question waits while no server answers.
+const LOST_PATIENCE: Duration = Duration::from_secs(1);
 /// Pauses between attempts while no server answers.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest of them.
@@ -59,38 +61,6 @@ struct Shared {
     silence: Bell,
     attempts: Cell<u32>,
     rng: RefCell<Rng>,
-}
-
-#[derive(Default)]
-struct Inner {
-    mirror: State,
-    /// The history that answers were of last.
-    history: Option<Arc<str>>,
-    views: BTreeMap<View, Kept>,
-    waiting: usize,
-    addresses: Addresses,
-    /// What the agent knows of its own node, while no server answers.
-    own: Option<OwnRows>,
-    /// Whether the published state has that in it.
-    overlaid: bool,
-}
-
-/// A view that is followed, or whose first answer is awaited.
-struct Kept {
-    used: Instant,
-    /// The history that its index is of.
-    history: Option<Arc<str>>,
-    waiting: Vec<OneSender<Result<(), HoldError>>>,
-    /// Nothing until it is under way.
-    following: Option<Task<()>>,
-}
-
-/// What servers said of addresses.
-#[derive(Default)]
-struct Addresses {
-    names: BTreeMap<IpAddr, Option<NameOf>>,
-    order: VecDeque<IpAddr>,
-    asked: usize,
 }
 
 /// What became of an answer.
@@ -273,6 +243,16 @@ impl Shared {
         target
     }
 
+    /// Asks; what is not held yet not for long while no server answers, as who waits for it gives up soon.
+    async fn ask_for(&self, view: &View, target: String) -> Result<Told, String> {
+        let asking = (self.ask)(target);
+        if !self.is_lost() || self.holds(view) {
+            return asking.await;
+        }
+        let why = || Err("no server answers".to_owned());
+        time::timeout(LOST_PATIENCE, asking).await.unwrap_or_else(why)
+    }
+
     /// Puts an answer into the mirror, publishes it, and tells all who wait for it.
     fn put(&self, view: &View, told: &Told) -> Put {
         let inner = &mut *self.inner.borrow_mut();
@@ -409,74 +389,15 @@ impl Shared {
     }
 
     fn forget_idle(&self, now: Instant) {
-        let inner = &mut *self.inner.borrow_mut();
-        let mut touched = Touched::new();
-        let Inner { views, mirror, .. } = inner;
         // Nothing is dropped while there is nobody to ask again.
         if self.is_lost() {
             return;
         }
-        views.retain(|view, kept| {
-            let stays = now.saturating_duration_since(kept.used) < IDLE_MAX || !kept.waiting.is_empty();
-            if !stays {
-                mirror.drop_view(view, &mut touched);
-            }
-            stays
-        });
+        let inner = &mut *self.inner.borrow_mut();
+        let touched = inner.forget_idle(now);
         if !touched.is_empty() {
             self.publish(inner, touched);
         }
-    }
-}
-
-impl Kept {
-    /// Whether nobody follows it: its first question has failed.
-    fn has_ended(&self) -> bool {
-        self.following.as_ref().is_some_and(Task::is_done)
-    }
-}
-
-impl Inner {
-    /// Makes room for a view, if any may go; what that touches. Nothing that is held goes while no server answers.
-    fn evict(&mut self, lost: bool) -> Option<Touched> {
-        let mut touched = Touched::new();
-        let Inner { views, mirror, .. } = self;
-        let may_go = views.iter().filter(|(view, _)| !lost || !mirror.holds(view));
-        let by_worth = may_go.map(|(view, kept)| (!mirror.is_empty_view(view), kept.used, view.clone()));
-        let mut by_worth: Vec<_> = by_worth.collect();
-        by_worth.sort_unstable();
-        let empty = by_worth.iter().take_while(|(has_rows, ..)| !has_rows).count();
-        by_worth.truncate(empty.clamp(1, EMPTY_DROPPED_AT_ONCE));
-        for (_, _, view) in &by_worth {
-            let kept = views.remove(view);
-            self.waiting -= kept.map_or(0, |kept| kept.waiting.len());
-            mirror.drop_view(view, &mut touched);
-        }
-        (!by_worth.is_empty()).then_some(touched)
-    }
-}
-
-impl Addresses {
-    fn learn(&mut self, ip: IpAddr, body: &[u8]) -> Option<NameOf> {
-        let text = String::from_utf8_lossy(body);
-        let named = match text.split_once(' ') {
-            Some(("node", name)) => Some(NameOf::Node(name.to_owned())),
-            Some(("service", name)) => Some(NameOf::Service(name.to_owned())),
-            _ => None,
-        };
-        if self.names.insert(ip, named.clone()).is_none() {
-            self.order.push_back(ip);
-            if self.order.len() > ADDRESSES_MAX
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.names.remove(&oldest);
-            }
-        }
-        named
-    }
-
-    fn recall(&self, ip: IpAddr, why: HoldError) -> Result<Option<NameOf>, HoldError> {
-        self.names.get(&ip).cloned().ok_or(why)
     }
 }
 
@@ -492,7 +413,7 @@ async fn follow(shared: Rc<Shared>, view: View) {
         }
         let asked = time::now();
         let target = shared.target(&view, everything, if after_loss { NO_WAIT } else { WAIT });
-        let answer = (shared.ask)(target).await;
+        let answer = shared.ask_for(&view, target).await;
         drop(turn);
         match answer {
             Ok(told) if told.status == 200 => {

@@ -11,6 +11,7 @@
 //! [`Views`] is the handle that edges hold; [`Keeper`] runs on the control core.
 
 mod keeper;
+mod kept;
 #[cfg(test)]
 mod tests;
 

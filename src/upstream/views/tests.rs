@@ -44,9 +44,7 @@ impl Servers {
     }
 
     fn run(&self, op: CatalogOp) {
-        let state = &mut *self.state.borrow_mut();
-        let index = state.index() + 1;
-        state.apply(index, Encoded::of(&Command::Catalog(op)).command(), &mut Touched::new());
+        run(&mut self.state.borrow_mut(), op);
     }
 
     fn register(&self, node: &str, status: Status) {
@@ -101,6 +99,19 @@ impl Servers {
             time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+fn run(state: &mut State, op: CatalogOp) {
+    let index = state.index() + 1;
+    state.apply(index, Encoded::of(&Command::Catalog(op)).command(), &mut Touched::new());
+}
+
+/// Puts an instance of a service into a server's state.
+pub(super) fn register(state: &mut State, service: &str) {
+    let node = Node { node: "n1".into(), address: "10.0.0.1".into(), ..Node::default() };
+    let service = Service { id: service.into(), name: service.into(), ..Service::default() };
+    let register = Register { node, service: Some(service), ..Register::default() };
+    run(state, CatalogOp::Register(Box::new(register)));
 }
 
 struct Bench {
