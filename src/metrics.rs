@@ -45,6 +45,28 @@ pub enum Counter {
     RpcAcceptConn,
     /// Requests of agents that this server has taken.
     RpcRequest,
+    /// Members that joined, as this agent saw it.
+    SerfMemberJoin,
+    /// Members that left.
+    SerfMemberLeave,
+    /// Members that failed.
+    SerfMemberFailed,
+    /// Members that said something else of themselves.
+    SerfMemberUpdate,
+    /// Members that were suspected.
+    MemberlistSuspect,
+    /// User events that came.
+    SerfEvents,
+    /// Bytes of packets sent.
+    MemberlistUdpSent,
+    /// Bytes of packets received.
+    MemberlistUdpReceived,
+    /// Streams that others opened.
+    MemberlistTcpAccept,
+    /// Streams that this agent opened.
+    MemberlistTcpConnect,
+    /// Bytes sent on streams.
+    MemberlistTcpSent,
 }
 
 /// Lengths of time sampled.
@@ -76,7 +98,7 @@ pub enum Sample {
     RaftTurn,
 }
 
-const COUNTERS: [&str; Counter::RpcRequest as usize + 1] = [
+const COUNTERS: [&str; Counter::MemberlistTcpSent as usize + 1] = [
     "raft.apply",
     "dns.queries",
     "agent.check.runs",
@@ -89,6 +111,17 @@ const COUNTERS: [&str; Counter::RpcRequest as usize + 1] = [
     "client.rpc.exceeded",
     "rpc.accept_conn",
     "rpc.request",
+    "serf.member.join",
+    "serf.member.leave",
+    "serf.member.failed",
+    "serf.member.update",
+    "memberlist.msg.suspect",
+    "serf.events",
+    "memberlist.udp.sent",
+    "memberlist.udp.received",
+    "memberlist.tcp.accept",
+    "memberlist.tcp.connect",
+    "memberlist.tcp.sent",
 ];
 const SAMPLES: [&str; Sample::RaftTurn as usize + 1] = [
     "fsm.register",

@@ -92,6 +92,8 @@ struct Inner {
     dirty: Bell,
     /// The catalog may lack something, or hold too much.
     doubted: Cell<bool>,
+    /// The agent leaves: what it has is not written any more.
+    leaving: Cell<bool>,
     waiters: RefCell<Vec<CatalogWaiter>>,
     pace: RefCell<pace::Pace>,
     hash_waiters: RefCell<Vec<HashWaiter>>,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use muster_protocol::gossip::coordinate::Coordinate;
 use muster_protocol::gossip::keyring::{self, Tally};
 
 use super::events::{Event, EventLog};
@@ -18,12 +19,27 @@ const REQUESTS_MAX: usize = 64;
 pub struct Door {
     requests: Option<Sender<Request>>,
     events: Published<EventLog>,
+    stats: Published<PoolStats>,
+}
+
+/// How this agent's part in the pool is, as of the last second.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PoolStats {
+    /// Where it is.
+    pub coordinate: Coordinate,
+    /// How far it mistrusts itself; 0 is healthy.
+    pub health_score: u32,
+    /// Whether what it sends is sealed.
+    pub encrypted: bool,
+    /// The next times of intents, events and queries.
+    pub clocks: [u64; 3],
 }
 
 /// The other side, for [`super::Membership`].
 pub struct Doorway {
     pub(super) requests: Receiver<Request>,
     pub(super) events: Published<EventLog>,
+    pub(super) stats: Published<PoolStats>,
 }
 
 /// What an operator asks all members to do with their keys.
@@ -60,13 +76,19 @@ impl std::error::Error for JoinError {}
 pub fn door() -> (Door, Doorway) {
     let (sender, requests) = mesh::channel(REQUESTS_MAX);
     let events = Published::new(EventLog::default());
-    (Door { requests: Some(sender), events: events.clone() }, Doorway { requests, events })
+    let stats = Published::new(PoolStats::default());
+    let door = Door { requests: Some(sender), events: events.clone(), stats: stats.clone() };
+    (door, Doorway { requests, events, stats })
 }
 
 impl Door {
     /// A door behind which nobody is.
     pub fn closed() -> Door {
-        Door { requests: None, events: Published::new(EventLog::default()) }
+        Door {
+            requests: None,
+            events: Published::new(EventLog::default()),
+            stats: Published::new(PoolStats::default()),
+        }
     }
 
     /// Joins the pool through addresses (`host`, `host:port`); returns how many members answered.
@@ -121,6 +143,11 @@ impl Door {
     /// The events that this agent has heeded.
     pub fn events(&self) -> Arc<EventLog> {
         self.events.load_full()
+    }
+
+    /// How this agent's part is.
+    pub fn stats(&self) -> PoolStats {
+        **self.stats.load()
     }
 
     /// Waits until the [count](EventLog::count) of events is another one.

@@ -10,7 +10,7 @@ use muster_protocol::gossip::keyring::Keyring;
 use muster_protocol::gossip::queries::QueryId;
 use muster_protocol::gossip::{Effect, Gossip, Identity, Input, StreamId, Tags};
 
-use super::door::{Doorway, Request};
+use super::door::{Doorway, PoolStats, Request};
 use super::events::EventLog;
 use super::facts::{self, OwnTags};
 use super::memory::{self, Memory};
@@ -18,6 +18,7 @@ use super::roster::Roster;
 use super::settings::{Own, Settings, Sockets};
 use super::streams::{self, Kind};
 use super::{begin, founding, join, keys, news, places};
+use crate::metrics::{self, Counter};
 use crate::runtime::bell::{Bell, Turns};
 use crate::runtime::mesh::OneSender;
 use crate::runtime::net::{Listener, Peer, Stream, Udp};
@@ -36,6 +37,8 @@ const DATAGRAMS_AT_ONCE: usize = 64;
 const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 /// And this often when only clocks have moved.
 const MEMORY_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// How often is shown how the core is.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// Patience with somebody who has connected to us and says nothing.
 const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -81,6 +84,8 @@ pub(super) struct Inner {
     pub(super) wan_keyring: RefCell<Option<Keyring>>,
     /// Events that this agent heeds.
     pub(super) events: Published<EventLog>,
+    /// How the core is.
+    stats: Published<PoolStats>,
     /// Who waits for the next one.
     pub(super) listeners: RefCell<Vec<OneSender<()>>>,
     /// Until when the clock is waited for, and rung when that is too long.
@@ -109,7 +114,7 @@ impl Membership {
             None => Memory::default(),
         };
         let keyrings = keys::open(&settings).await?;
-        let events = doorway.events.clone();
+        let (events, stats) = (doorway.events.clone(), doorway.stats.clone());
         let (origin, unix_origin) = (time::now(), time::unix_now());
         let Own { id, name, address, tags } = &settings.own;
         let identity = Identity {
@@ -149,6 +154,7 @@ impl Membership {
             places: RefCell::default(),
             wan_keyring: RefCell::new(keyrings.wan),
             events,
+            stats,
             listeners: RefCell::default(),
             waits_until: Cell::new(None),
             sooner: Bell::default(),
@@ -206,6 +212,17 @@ impl Inner {
         }
     }
 
+    fn stats(&self) -> PoolStats {
+        let core = self.core.borrow();
+        let [intents, events, queries] = core.former().clocks.map(|time| time.0 + 1);
+        PoolStats {
+            coordinate: core.coordinate().copied().unwrap_or_default(),
+            health_score: core.health_score(),
+            encrypted: core.keyring().is_some(),
+            clocks: [intents, events, queries],
+        }
+    }
+
     /// The time as the core sees it.
     fn now(&self) -> Now {
         time::now() - self.origin
@@ -239,8 +256,11 @@ impl Inner {
             Effect::Send { to, packet } => {
                 // A full buffer of the kernel is one more way to lose a packet.
                 self.udp.try_send_to(&packet, to);
+                metrics::count(Counter::MemberlistUdpSent, packet.len() as u64);
             }
             Effect::Dial { stream, to, frame, patience } => {
+                metrics::count(Counter::MemberlistTcpConnect, 1);
+                metrics::count(Counter::MemberlistTcpSent, frame.len() as u64);
                 let inner = self.clone();
                 let dial = async move {
                     let input = match streams::exchange(to, Kind::Gossip, &frame, patience).await {
@@ -306,6 +326,7 @@ async fn receive(inner: Rc<Inner>) {
             }
             match inner.udp.try_recv_from(&mut buffer) {
                 Ok(Some((length, from))) => {
+                    metrics::count(Counter::MemberlistUdpReceived, length as u64);
                     let bytes = Bytes::copy_from_slice(&buffer[..length]);
                     inner.step(Input::Packet { from, bytes });
                 }
@@ -323,7 +344,12 @@ async fn receive(inner: Rc<Inner>) {
 
 /// Tells the core when it is time.
 async fn keep_time(inner: Rc<Inner>) {
+    let mut told_at = time::now();
     loop {
+        if time::now() >= told_at {
+            told_at = time::now() + STATS_INTERVAL;
+            inner.stats.store(inner.stats());
+        }
         let next = inner.core.borrow().next_deadline().map(|at| inner.origin + at);
         inner.waits_until.set(next);
         match next {
@@ -360,6 +386,7 @@ async fn listen(inner: Rc<Inner>, listener: Listener) {
             tracing::debug!("agent: {STREAMS_MAX} streams of gossip are open: one more is closed");
             continue;
         }
+        metrics::count(Counter::MemberlistTcpAccept, 1);
         inner.streams.set(inner.streams.get() + 1);
         let place = Place(inner.clone());
         let Peer::Ip(from) = peer else { continue };
@@ -395,6 +422,7 @@ async fn serve(inner: &Rc<Inner>, mut stream: Stream, from: std::net::SocketAddr
         Kind::Founding => Some(begin::answer(inner, &message).await.into()),
     };
     if let Some(answer) = answer {
+        metrics::count(Counter::MemberlistTcpSent, answer.len() as u64);
         // Whether it arrives is the other one's concern.
         let _ = streams::write(&mut stream, kind, &answer).await;
     }

@@ -21,7 +21,7 @@ mod settings;
 mod streams;
 
 pub use cluster::{AdoptError, Cluster};
-pub use door::{Door, Doorway, JoinError, Keys, door};
+pub use door::{Door, Doorway, JoinError, Keys, PoolStats, door};
 pub use driver::Membership;
 pub use events::{Event, EventFilters, EventLog};
 pub use facts::{OwnTags, ServerFacts, own_tags};

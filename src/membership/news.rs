@@ -12,6 +12,7 @@ use super::driver::Inner;
 use super::events::Event;
 use super::facts::ServerFacts;
 use super::roster::{Evidence, Member, MemberStatus};
+use crate::metrics::{self, Counter};
 use crate::runtime::mesh::OneSender;
 use crate::runtime::time;
 
@@ -73,6 +74,7 @@ impl Inner {
 
     /// Keeps an event that this agent heeds, and tells who waits for one.
     pub fn take_event(&self, heard: &UserEvent) {
+        metrics::count(Counter::SerfEvents, 1);
         let Some(event) = Event::read(heard) else {
             log!(
                 self,
@@ -186,6 +188,15 @@ impl Inner {
 
     /// The lines that operators know from Consul, and what they could not know from it.
     fn log_change(&self, change: &Change, member: &gossip::Member) {
+        let counter = match change {
+            Change::Joined => Some(Counter::SerfMemberJoin),
+            Change::Updated => Some(Counter::SerfMemberUpdate),
+            Change::Suspected { .. } => Some(Counter::MemberlistSuspect),
+            Change::Failed(_) => Some(Counter::SerfMemberFailed),
+            Change::Left => Some(Counter::SerfMemberLeave),
+            Change::Refuted { .. } | Change::Leaving | Change::Reaped => None,
+        };
+        counter.into_iter().for_each(|counter| metrics::count(counter, 1));
         let (name, ip) = (&member.name, member.address.ip());
         match change {
             Change::Joined => log!(self, info, serf, "serf: EventMemberJoin: {name} {ip}"),

@@ -220,3 +220,38 @@ fn a_client_follows_whichever_servers_there_are() {
     println!("from a write after the loss of a server to the client's DNS, the slowest of 3: {slowest:?}");
     assert!(slowest < AT_ONCE, "{slowest:?}");
 }
+
+#[test]
+fn without_servers_a_client_knows_its_own_services() {
+    let mut fleet = Fleet::start(1);
+    fleet.register(0, "n1", "10.0.0.1", "passing");
+    let port = fleet.cluster.servers[fleet.client].http;
+    let put = |path: &str, body: Value| {
+        let reply = http::put(port, path, body.to_string()).expect("an answer");
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+    };
+    let own =
+        json!({"Name": "web", "Port": 81, "Check": {"CheckID": "own", "TTL": "1h", "Status": "passing"}});
+    put("/v1/agent/service/register", own);
+    fleet.await_web(&["10.0.0.1", "127.0.0.1"]);
+    fleet.kill_servers();
+    put("/v1/agent/check/fail/own", json!(null));
+    fleet.await_web(&["10.0.0.1"]);
+    put("/v1/agent/check/pass/own", json!(null));
+    fleet.await_web(&["10.0.0.1", "127.0.0.1"]);
+    put("/v1/agent/service/register", json!({"Name": "late", "Port": 82}));
+    wait::until_true("a service that no server has heard of", SOON, || {
+        fleet.ask("late.service.consul", "A") == ["127.0.0.1"]
+    });
+    put("/v1/agent/check/fail/own", json!(null));
+    fleet.start_servers();
+    wait::until_true("the client's services at the servers", SOON, || {
+        let passing = |name: &str| {
+            let path = format!("/v1/health/service/{name}?passing");
+            fleet.cluster.servers[0].get(&path).map(|reply| nodes(&reply))
+        };
+        passing("web") == Some(vec!["n1".to_owned()]) && passing("late") == Some(vec!["s1".to_owned()])
+    });
+    fleet.await_web(&["10.0.0.1"]);
+    assert_eq!(fleet.ask("late.service.consul", "A"), ["127.0.0.1"]);
+}

@@ -36,6 +36,12 @@ pub(super) async fn run(inner: Rc<Inner>) {
     let mut pause = RETRY_MIN;
     loop {
         inner.await_servers().await;
+        if inner.leaving.get() {
+            // Who leaves is taken out of the catalog: it is not to put itself back.
+            inner.answer_waiters(u64::MAX);
+            let _ = cores::either(inner.dirty.heard(), inner.waited_for()).await;
+            continue;
+        }
         if inner.doubted.take() {
             compare_at = compare_at.min(time::now() + DOUBT_SPREAD.mul_f64(random::Rng::seeded().fraction()));
         }

@@ -60,6 +60,7 @@ fn handle(inner: &Rc<Inner>, request: Request, reply: Reply, done: &mut Vec<Done
             .detach();
         }
         Request::Leave => {
+            inner.leaving.set(true);
             let left = (inner.hooks.leave)();
             task::spawn(async move {
                 left.await;

@@ -36,6 +36,7 @@ impl Agent {
             clock: Default::default(),
             dirty: Default::default(),
             doubted: Default::default(),
+            leaving: Default::default(),
             waiters: RefCell::default(),
             pace: RefCell::default(),
             hash_waiters: RefCell::default(),

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use muster_protocol::gossip::coordinate::Coordinate;
 use serde_json::{Map, Value, json};
 
 use super::Edge;
@@ -44,12 +45,17 @@ pub(super) fn about(edge: &Rc<Edge>, request: &Request) -> Handled {
             "Version": COMPATIBLE_VERSION,
         },
         "DebugConfig": debug_config(&config, &node.id),
-        "Coord": {"Vec": [0, 0, 0, 0, 0, 0, 0, 0], "Error": 1.5, "Adjustment": 0, "Height": 1e-05},
+        "Coord": coord(&edge.membership().stats().coordinate),
         "Member": member(&config, &node.id, false),
         "Stats": agent_stats::stats(edge, &config),
         "Meta": node.meta.clone().unwrap_or_default(),
     });
     Ok(document(edge, request, &about).into())
+}
+
+/// Where this agent is.
+fn coord(at: &Coordinate) -> Value {
+    json!({"Vec": at.position, "Error": at.error, "Adjustment": at.adjustment, "Height": at.height})
 }
 
 /// `/v1/agent/members`: the servers that are known; on a client, and of the WAN, this agent alone until there is gossip.

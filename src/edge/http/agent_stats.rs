@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Edge;
 use crate::config::{Config, duration};
 use crate::consensus::{Role, Standing};
-use crate::membership::{MemberStatus, Roster};
+use crate::membership::{MemberStatus, PoolStats, Roster};
 use crate::runtime::cores;
 use crate::server::leader::COMPATIBLE_VERSION;
 use muster_protocol::entry::{Server, Suffrage};
@@ -14,6 +14,7 @@ use muster_protocol::entry::{Server, Suffrage};
 pub(super) fn stats(edge: &Edge, config: &Config) -> Value {
     let local = edge.local();
     let roster = edge.roster();
+    let encrypted = edge.membership().stats().encrypted;
     let mut stats = json!({
         "agent": {
             "check_monitors": local.monitors.to_string(),
@@ -31,7 +32,7 @@ pub(super) fn stats(edge: &Edge, config: &Config) -> Value {
             "os": std::env::consts::OS,
             "version": "rust",
         },
-        "serf_lan": serf(config, &roster),
+        "serf_lan": serf(&roster, &edge.membership().stats()),
     });
     if config.server {
         let standing = edge.proposals().standing();
@@ -44,7 +45,7 @@ pub(super) fn stats(edge: &Edge, config: &Config) -> Value {
             "server": "true",
         });
         stats["raft"] = raft(&standing);
-        stats["serf_wan"] = serf(config, &Roster::default());
+        stats["serf_wan"] = serf(&Roster::default(), &PoolStats { encrypted, ..PoolStats::default() });
     } else {
         stats["consul"] = json!({"acl": "disabled", "known_servers": "0", "server": "false"});
     }
@@ -100,21 +101,22 @@ fn last_contact(standing: &Standing) -> String {
 }
 
 /// A pool of gossip. An agent that knows of no members is one itself.
-fn serf(config: &Config, roster: &Roster) -> Value {
+fn serf(roster: &Roster, stats: &PoolStats) -> Value {
+    let [intents, events, queries] = stats.clocks.map(|time| time.max(1).to_string());
     let with = |status| roster.members().filter(|member| member.status == status).count();
     json!({
         "coordinate_resets": "0",
-        "encrypted": config.gossip.encrypt_key.is_some().to_string(),
+        "encrypted": stats.encrypted.to_string(),
         "event_queue": "0",
-        "event_time": "1",
+        "event_time": events,
         "failed": with(MemberStatus::Failed).to_string(),
-        "health_score": "0",
+        "health_score": stats.health_score.to_string(),
         "intent_queue": "0",
         "left": with(MemberStatus::Left).to_string(),
-        "member_time": "1",
+        "member_time": intents,
         "members": roster.len().max(1).to_string(),
         "query_queue": "0",
-        "query_time": "1",
+        "query_time": queries,
     })
 }
 

@@ -29,6 +29,8 @@ const NO_WAIT: &str = "1ms";
 const PACE: Duration = Duration::from_millis(50);
 /// How often it is looked, while no server answers, what has become of the agent's own services.
 const OWN_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a first question waits while no server answers.
+const LOST_PATIENCE: Duration = Duration::from_secs(1);
 /// Pauses between attempts while no server answers.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest of them.
@@ -241,6 +243,16 @@ impl Shared {
         target
     }
 
+    /// Asks; what is not held yet not for long while no server answers, as who waits for it gives up soon.
+    async fn ask_for(&self, view: &View, target: String) -> Result<Told, String> {
+        let asking = (self.ask)(target);
+        if !self.is_lost() || self.holds(view) {
+            return asking.await;
+        }
+        let why = || Err("no server answers".to_owned());
+        time::timeout(LOST_PATIENCE, asking).await.unwrap_or_else(why)
+    }
+
     /// Puts an answer into the mirror, publishes it, and tells all who wait for it.
     fn put(&self, view: &View, told: &Told) -> Put {
         let inner = &mut *self.inner.borrow_mut();
@@ -401,7 +413,7 @@ async fn follow(shared: Rc<Shared>, view: View) {
         }
         let asked = time::now();
         let target = shared.target(&view, everything, if after_loss { NO_WAIT } else { WAIT });
-        let answer = (shared.ask)(target).await;
+        let answer = shared.ask_for(&view, target).await;
         drop(turn);
         match answer {
             Ok(told) if told.status == 200 => {
