@@ -35,7 +35,7 @@ use crate::store::model::Node;
 
 /// Most `?hash=` queries that wait at a time; further ones are answered at once with what there is.
 pub const HASH_WAITERS_MAX: usize = 4096;
-/// States of TTL checks are written at once, but at most this often: they only matter after a restart.
+/// States of TTL checks are written in each of these as often as said below: they only matter after a restart.
 const STATES_INTERVAL: Duration = Duration::from_secs(1);
 /// So many writes of states in an interval are made at once.
 const STATES_AT_ONCE: u32 = 8;
