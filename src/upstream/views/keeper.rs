@@ -343,6 +343,12 @@ impl Shared {
         self.published.load().holds(view)
     }
 
+    /// Whether somebody waits for the first word about a view.
+    fn is_awaited(&self, view: &View) -> bool {
+        let inner = self.inner.borrow();
+        inner.views.get(view).is_some_and(|kept| kept.waiting.iter().any(|told| !told.is_closed()))
+    }
+
     /// Whether no view is followed.
     fn nobody_asks(&self) -> bool {
         self.inner.borrow().views.values().all(Kept::has_ended)
@@ -434,10 +440,14 @@ async fn follow(shared: Rc<Shared>, view: View) {
             // It is there, and refuses.
             Ok(told) => {
                 let why = refusal(&told);
-                if told.status < 500 || told.status == 503 {
-                    shared.found()
-                } else {
-                    shared.lost(&why.0)
+                match told.status {
+                    503 => {}
+                    ..500 => shared.found(),
+                    _ => shared.lost(&why.0),
+                }
+                if told.status == 503 && shared.is_awaited(&view) {
+                    time::sleep(shared.retry_pause()).await;
+                    continue;
                 }
                 if !shared.holds(&view) {
                     return shared.fail(&view, &why);
