@@ -72,7 +72,14 @@ pub struct Reception {
 impl Reception {
     /// For these edge cores.
     pub fn new(host: Host, config: Published<Config>, edges: Vec<mesh::Sender<Guest>>) -> Reception {
-        Reception { host: Arc::new(host), config, edges, next: Cell::new(0), clients: Tally::new(), mentioned: Cell::new(None) }
+        Reception {
+            host: Arc::new(host),
+            config,
+            edges,
+            next: Cell::new(0),
+            clients: Tally::new(),
+            mentioned: Cell::new(None),
+        }
     }
 
     /// Takes a connection, or closes it: as many as one address may have are there, or all cores are behind.
