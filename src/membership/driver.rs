@@ -8,7 +8,9 @@ use bytes::Bytes;
 use muster_protocol::entry::Now;
 use muster_protocol::gossip::keyring::Keyring;
 use muster_protocol::gossip::queries::QueryId;
-use muster_protocol::gossip::{Effect, Gossip, Identity, Input, StreamId, Tags};
+use muster_protocol::gossip::{
+    Effect, Gossip, INCARNATION_MAX, Identity, Input, NAME_LENGTH_MAX, StreamId, Tags,
+};
 
 use super::door::{Doorway, PoolStats, Request};
 use super::events::EventLog;
@@ -25,8 +27,12 @@ use crate::runtime::net::{Listener, Peer, Stream, Udp};
 use crate::runtime::publish::Published;
 use crate::runtime::{cores, fs, random, task, time};
 
-/// Streams of others at once; one more is closed, and its sender tries another member or another time.
+/// Streams of others at once. One more waits for a place for a moment, and is then closed: its sender tries another member or another time.
 const STREAMS_MAX: usize = 128;
+/// So long it waits: a stream takes milliseconds, and many come at once when a fleet starts.
+const PLACE_PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes of all messages that are coming in on streams; what would go beyond is refused. Room for twenty states of ten thousand members.
+const INCOMING_MAX: usize = 64 << 20;
 /// Rest after the kernel could not give a connection out, or a socket is unusable.
 const REST: Duration = Duration::from_millis(100);
 /// Room for a datagram: what is longer is none of ours.
@@ -74,6 +80,9 @@ pub(super) struct Inner {
     udp: Udp,
     tcp: RefCell<Option<(Listener, Doorway)>>,
     streams: Cell<usize>,
+    /// Rung when one of them has ended.
+    stream_ended: Bell,
+    incoming: Cell<usize>,
     accepted: Cell<u64>,
     effects: RefCell<Vec<Effect>>,
     /// Questions under way, each with its token and, once it is asked, its name.
@@ -116,13 +125,14 @@ impl Membership {
         let keyrings = keys::open(&settings).await?;
         let (events, stats) = (doorway.events.clone(), doorway.stats.clone());
         let (origin, unix_origin) = (time::now(), time::unix_now());
+        check_name(&settings.own.name)?;
         let Own { id, name, address, tags } = &settings.own;
         let identity = Identity {
             name: name.clone(),
             id: *id,
             address: *address,
             tags: encode(tags)?,
-            incarnation: unix_origin.as_secs().max(remembered.incarnation + 1),
+            incarnation: first_incarnation(unix_origin, remembered.incarnation),
             keyring: keyrings.lan,
         };
         let mut core = Gossip::new(settings.pool.clone(), identity, random::seed(), Duration::ZERO);
@@ -147,6 +157,8 @@ impl Membership {
             udp: sockets.udp,
             tcp: RefCell::new(Some((sockets.tcp, doorway))),
             streams: Cell::new(0),
+            stream_ended: Bell::default(),
+            incoming: Cell::new(0),
             accepted: Cell::new(0),
             effects: RefCell::default(),
             asking: RefCell::default(),
@@ -310,6 +322,21 @@ impl Inner {
     }
 }
 
+/// Above the last one, so that it says something newer than its former self. One that leaves no room for others was never ours.
+fn first_incarnation(unix: Duration, last: u64) -> u64 {
+    let last = if last < INCARNATION_MAX / 4 { last } else { 0 };
+    unix.as_secs().min(INCARNATION_MAX / 4).max(last + 1)
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    if (1..=NAME_LENGTH_MAX).contains(&name.len()) && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(format!(
+        "node_name {name:?} cannot be gossiped: it must have 1 to {NAME_LENGTH_MAX} bytes and no control characters"
+    ))
+}
+
 fn encode(tags: &OwnTags) -> Result<Tags, String> {
     let tags = tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     Tags::new(tags).map_err(|why| why.to_string())
@@ -383,6 +410,9 @@ async fn listen(inner: Rc<Inner>, listener: Listener) {
             }
         };
         if inner.streams.get() >= STREAMS_MAX {
+            let _ = cores::either(inner.stream_ended.heard(), time::sleep(PLACE_PATIENCE)).await;
+        }
+        if inner.streams.get() >= STREAMS_MAX {
             tracing::debug!("agent: {STREAMS_MAX} streams of gossip are open: one more is closed");
             continue;
         }
@@ -405,12 +435,38 @@ struct Place(Rc<Inner>);
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
+        self.0.stream_ended.ring();
+    }
+}
+
+/// Some of the [`INCOMING_MAX`] bytes, given back when dropped.
+struct Share(Rc<Inner>, usize);
+
+impl Share {
+    fn of(inner: &Rc<Inner>, length: usize) -> Result<Share, String> {
+        let taken = inner.incoming.get() + length;
+        if taken > INCOMING_MAX {
+            return Err(format!("too much is coming in for {length} bytes more"));
+        }
+        inner.incoming.set(taken);
+        Ok(Share(inner.clone(), length))
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.incoming.set(self.0.incoming.get() - self.1);
     }
 }
 
 async fn serve(inner: &Rc<Inner>, mut stream: Stream, from: std::net::SocketAddr) {
-    let (kind, message) = match streams::read(&mut stream).await {
-        Ok(heard) => heard,
+    let heard = async {
+        let head = streams::read_head(&mut stream).await?;
+        let share = Share::of(inner, head.length)?;
+        Ok((head.kind, streams::read(&mut stream, head).await?, share))
+    };
+    let (kind, message, _share) = match heard.await {
+        Ok::<_, String>(heard) => heard,
         Err(why) => {
             // Whoever looks whether the port is open does so, too.
             tracing::debug!("agent: a stream of gossip from {from} brought nothing: {why}");
@@ -476,4 +532,25 @@ async fn obey(inner: Rc<Inner>, mut doorway: Doorway) {
 /// The digest of the servers that take part, as this agent knows them.
 pub(super) fn known_servers(roster: &Roster) -> u64 {
     facts::digest(roster.servers().filter(|member| member.is_alive()).map(|member| member.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_begins_above_the_one_before() {
+        let now = Duration::from_secs(1_000);
+        assert_eq!(first_incarnation(now, 0), 1_000);
+        assert_eq!(first_incarnation(now, 5_000), 5_001, "the clock was set back");
+        assert_eq!(first_incarnation(now, u64::MAX), 1_000, "a file that was never ours");
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_told_is_refused_with_what_to_do() {
+        assert!(check_name("node-1").is_ok());
+        for name in ["", "a\nb", &"x".repeat(NAME_LENGTH_MAX + 1)] {
+            assert!(check_name(name).is_err_and(|why| why.contains("node_name")), "{name:?}");
+        }
+    }
 }

@@ -65,37 +65,6 @@ impl ServerFacts {
             knows: tags.get(KNOWS).and_then(|digest| u64::from_str_radix(digest, 16).ok()),
         })
     }
-
-    /// As tags.
-    pub fn tags(&self, datacenter: &str, segment: &str, id: ServerId) -> Tags {
-        let mut own = OwnTags::new();
-        let mut tag = |name: &str, value: String| own.insert(name.to_owned(), value);
-        tag("acls", "0".to_owned());
-        tag("build", format!("{COMPATIBLE_VERSION}:"));
-        tag("dc", datacenter.to_owned());
-        tag("id", id.to_string());
-        tag("role", SERVER_ROLE.to_owned());
-        tag("segment", segment.to_owned());
-        for (name, version) in [("vsn", "2"), ("vsn_max", "3"), ("vsn_min", "2")] {
-            tag(name, version.to_owned());
-        }
-        if self.bootstrap {
-            tag("bootstrap", "1".to_owned());
-        }
-        if self.expect > 0 {
-            tag("expect", self.expect.to_string());
-        }
-        if self.non_voter {
-            tag("nonvoter", "1".to_owned());
-        }
-        tag("ft_fs", "1".to_owned());
-        tag("port", self.port.to_string());
-        tag("raft_vsn", "3".to_owned());
-        if let Some(port) = self.wan_join_port {
-            tag("wan_join_port", port.to_string());
-        }
-        Tags::new(own.iter().map(|(name, value)| (name.as_str(), value.as_str()))).unwrap_or_default()
-    }
 }
 
 /// What an agent of this configuration says of itself.

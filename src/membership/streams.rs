@@ -64,11 +64,14 @@ pub async fn exchange(
         let mut stream = connected.map_err(|error| dial_error(to, &error))?;
         let sent = write(&mut stream, kind, message).await;
         sent.map_err(|error| format!("write tcp {to}: {error}"))?;
-        match read(&mut stream).await {
-            Ok((answered, answer)) if answered == kind => Ok(answer),
-            Ok(_) => Err(format!("{to} answers what it was not asked")),
-            Err(why) => Err(format!("{to}: {why}")),
-        }
+        let answer = async {
+            let head = read_head(&mut stream).await?;
+            if head.kind != kind {
+                return Err("it answers what it was not asked".to_owned());
+            }
+            read(&mut stream, head).await
+        };
+        answer.await.map_err(|why| format!("{to}: {why}"))
     };
     time::timeout(patience, talk).await.unwrap_or_else(|| Err(format!("dial tcp {to}: i/o timeout")))
 }
@@ -86,11 +89,20 @@ pub async fn write(stream: &mut Stream, kind: Kind, message: &[u8]) -> std::io::
     stream.write_all(&out).await
 }
 
-/// Waits for a message.
+/// What comes in front of a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// What it is about.
+    pub kind: Kind,
+    /// How long it is.
+    pub length: usize,
+}
+
+/// Waits for what comes in front of a message.
 ///
 /// # Errors
 /// There is none, or it is none of ours.
-pub async fn read(stream: &mut Stream) -> Result<(Kind, Vec<u8>), String> {
+pub async fn read_head(stream: &mut Stream) -> Result<Head, String> {
     let mut head = [0; 8];
     stream.read_exact(&mut head).await.map_err(|_| "it closed the connection".to_owned())?;
     let (mark, length) = head.split_at(4);
@@ -99,6 +111,15 @@ pub async fn read(stream: &mut Stream) -> Result<(Kind, Vec<u8>), String> {
     if length > kind.length_max() {
         return Err(format!("a message of {length} bytes, where {} are the most", kind.length_max()));
     }
+    Ok(Head { kind, length })
+}
+
+/// Waits for the message itself.
+///
+/// # Errors
+/// It is cut off.
+pub async fn read(stream: &mut Stream, head: Head) -> Result<Vec<u8>, String> {
+    let length = head.length;
     let mut message = Vec::new();
     while message.len() < length {
         let had = message.len();
@@ -106,7 +127,7 @@ pub async fn read(stream: &mut Stream) -> Result<(Kind, Vec<u8>), String> {
         let read = stream.read_exact(&mut message[had..]).await;
         read.map_err(|_| "it closed the connection within a message".to_owned())?;
     }
-    Ok((kind, message))
+    Ok(message)
 }
 
 /// As Go's programs say it.

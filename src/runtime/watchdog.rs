@@ -1,8 +1,8 @@
 //! One plain thread that looks after the cores.
 //!
-//! *The kicker.* glommio 0.9 can put a core to sleep while tasks are ready to run. So every core is woken once more
-//! at each look. While any of them runs, or has events that lie unfetched, looks are [`LOOK_EVERY`] apart, which bounds
-//! the stall; when all are quiet the thread sleeps until one of them runs again, at most [`LOOK_QUIET`].
+//! *The kicker.* glommio 0.9 can put a core to sleep while tasks are ready to run. So a core that was seen to run is woken once
+//! more when it rests, and one with events that lie unfetched at each look. While any of them runs looks are [`LOOK_EVERY`] apart,
+//! which bounds the stall; when all are quiet the thread sleeps until one of them runs again, at most [`LOOK_QUIET`].
 //! A core that was put to sleep before its very first task ran has no waker yet: a signal ends its wait.
 //!
 //! *The watchdog.* A core that does not answer for [`UNRESPONSIVE_AFTER`] is named in the log: some task computes
@@ -159,26 +159,35 @@ struct Chart {
     asked: u64,
     /// Since when it owes an answer.
     owing: Option<Instant>,
+    /// When it was kicked last.
+    kicked: Option<Instant>,
+    /// It was kicked since it came to rest.
+    settled: bool,
     named: bool,
 }
 
 impl Chart {
     fn new(patient: Patient) -> Chart {
-        Chart { patient, steps: 0, asked: 0, owing: None, named: false }
+        Chart { patient, steps: 0, asked: 0, owing: None, kicked: None, settled: false, named: false }
     }
 
-    /// Kicks the core. Returns whether it needs to be looked at again soon.
+    /// Kicks the core if it may sleep with work to do. Returns whether it needs to be looked at again soon.
     fn look(&mut self, now: Instant) -> bool {
         let steps = self.patient.pulse.steps.load(Ordering::Relaxed);
         let moved = steps != self.steps;
         self.steps = steps;
         self.diagnose(now);
         let unborn = steps == 0;
-        let busy = moved || unborn || sys::is_readable(self.patient.epoll) || self.owing.is_some();
-        // A quiet one too: it may have been put to sleep with its very first task not yet run, and then nothing that
-        // could be seen from here ever moves. It costs one wake-up for each look, and looks are rare when all is quiet.
-        self.kick(now);
-        busy
+        let waits = unborn || sys::is_readable(self.patient.epoll) || self.owing.is_some();
+        // A quiet one now and then, too: it may have been put to sleep with its very first task not yet run, and then nothing that
+        // could be seen from here ever moves.
+        let rested = self.kicked.is_none_or(|kicked| now.saturating_duration_since(kicked) >= LOOK_QUIET);
+        if waits || rested || !(moved || self.settled) {
+            self.kick(now);
+            self.kicked = Some(now);
+        }
+        self.settled = !moved;
+        moved || waits
     }
 
     fn diagnose(&mut self, now: Instant) {

@@ -36,7 +36,7 @@ const SECOND_LOOK: Duration = Duration::from_secs(5);
 /// How often the leader looks at what membership and consensus tell it.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a server looks whether it leads now.
-const LEAD_INTERVAL: Duration = Duration::from_millis(20);
+const LEAD_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the servers' health is judged: Consul's `ServerHealthInterval`.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 /// How often dead servers are looked for: Consul's `AutopilotInterval`. So a server that restarts has time to come back.

@@ -275,13 +275,16 @@ impl Shared {
         if self.met.borrow_mut().insert(line.server.id) || none_answered {
             (self.meeting)();
         }
-        let (running, shared) = (line.clone(), self.clone());
+        // What is shared holds this task: the other way round it must not, or both live for ever.
+        let (running, shared) = (line.clone(), Rc::downgrade(self));
         let driver = task::spawn(async move {
             let line = running.clone();
             let why = running.run(greeted.stream, greeted.rest).await;
             if !why.is_empty() {
                 tracing::warn!(target: "agent.client", "the connection to server {} broke: {why}", line.server.name);
-                shared.resent(line.server.id);
+                if let Some(shared) = shared.upgrade() {
+                    shared.resent(line.server.id);
+                }
             }
         });
         let until = time::now() + self.reuse();

@@ -50,8 +50,8 @@ pub use message::{
 };
 pub use packet::{Messages, Unreadable, close_plain, encode_frame, open_plain, put_message, read_frame};
 pub use settings::{
-    AgreedTag, FRAME_LENGTH_MAX, Identity, MEMBERS_MAX, NAME_LENGTH_MAX, Network, PACKET_LENGTH_MAX,
-    Settings, TAGS_LENGTH_MAX,
+    AgreedTag, FRAME_LENGTH_MAX, INCARNATION_MAX, Identity, MEMBERS_MAX, NAME_LENGTH_MAX, Network,
+    PACKET_LENGTH_MAX, Settings, TAGS_LENGTH_MAX,
 };
 
 use std::net::SocketAddr;

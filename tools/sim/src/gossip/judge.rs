@@ -10,7 +10,7 @@ use super::figures::Figures;
 use super::nemesis::Deed;
 use super::plan::LOSS_PROMISED;
 use super::wires::Cut;
-use super::world::{Truth, World, number};
+use super::world::{Node, Truth, World, number};
 use crate::queue::{MILLI, SECOND, Time};
 use crate::tally::Tally;
 use crate::trace;
@@ -343,7 +343,11 @@ impl World {
     /// An event is about to be fired; its number. It can be measured only if nothing disturbs who fires it.
     pub fn begin_event(&mut self, fit: bool) -> usize {
         self.judge.tally.one("events");
-        let waiting: Vec<bool> = (0..self.nodes.len() as u32).map(|n| self.is_fit(n)).collect();
+        // Who has joined does not want events of before, and takes one for that whose sender's clock is behind: see `events::oldest`.
+        let span = 2 * self.plan.exchange_interval();
+        let settled = |node: &Node| node.life == 1 || node.joined.is_some_and(|at| at + span < self.now);
+        let waiting: Vec<bool> =
+            self.nodes.iter().zip(0..).map(|(node, n)| self.is_fit(n) && settled(node)).collect();
         let total = waiting.iter().filter(|waiting| **waiting).count();
         let closed = !fit || self.wires.is_split() || self.judge.is_split_healed() || total == 0;
         let told = vec![0; self.nodes.len()];
