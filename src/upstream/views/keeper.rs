@@ -98,6 +98,7 @@ impl Keeper {
             attempts: Cell::new(0),
             rng: RefCell::new(Rng::seeded()),
         });
+        let _end = End(shared.clone());
         let _telling = task::spawn(tell_edges(shared.clone()));
         let _forgetting = task::spawn(forget_idle(shared.clone()));
         let _standing_in = task::spawn(stand_in(shared.clone()));
@@ -108,6 +109,16 @@ impl Keeper {
                 Order::Name(ip, told) => shared.name_of(ip, told),
             }
         }
+    }
+}
+
+/// Ends the tasks that follow views, which hold what holds them.
+struct End(Rc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let views = std::mem::take(&mut self.0.inner.borrow_mut().views);
+        drop(views);
     }
 }
 

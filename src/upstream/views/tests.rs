@@ -128,7 +128,7 @@ struct Bench {
     changes: Receiver<Arc<Touched>>,
     /// What the agent knows of its own node, to be told once.
     own: Rc<RefCell<Option<OwnRows>>>,
-    _keeper: task::Task<()>,
+    keeper: task::Task<()>,
 }
 
 impl Bench {
@@ -141,7 +141,7 @@ impl Bench {
         let own = Rc::new(RefCell::new(None));
         let told = own.clone();
         let keeper = task::spawn(keeper.run(ask, Box::new(move || told.take()), vec![edge]));
-        Bench { servers, views, state, changes, own, _keeper: keeper }
+        Bench { servers, views, state, changes, own, keeper }
     }
 
     fn passing(&self) -> Vec<String> {
@@ -191,6 +191,21 @@ fn a_question_for_which_there_is_no_room_is_asked_again() {
         bench.views.hold(View::service("web")).await.expect("there is room at last");
         assert_eq!((bench.passing(), bench.servers.asked.borrow().len()), (vec!["n1".to_owned()], 3));
         assert!(bench.views.contact().known_leader);
+    });
+}
+
+#[test]
+fn nothing_is_left_of_a_keeper_that_is_dropped() {
+    on_core(|| async {
+        let bench = Bench::new();
+        bench.views.hold(View::service("web")).await.expect("the servers answer");
+        let Bench { servers, views, keeper, .. } = bench;
+        drop(keeper);
+        // The task that followed the view was the last to hold the servers.
+        while Rc::strong_count(&servers) > 1 {
+            task::yield_now().await;
+        }
+        assert!(views.hold(View::service("other")).await.is_err());
     });
 }
 
