@@ -27,7 +27,6 @@ use crate::edge::fresh::Leadership;
 use crate::edge::{dns, http};
 use crate::membership::{self, Roster};
 use crate::runtime::cores::{self, CoreId, Driver, PerCore, Shutdown, StartError};
-use crate::runtime::memory::SmallPages;
 use crate::runtime::net::{BindError, Listener};
 use crate::runtime::publish::Published;
 use crate::runtime::tally::Tally;
@@ -90,8 +89,6 @@ pub type Reload = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 /// See [`Failure`].
 pub fn run(config: Config, reload: Reload) -> Result<End, Failure> {
     preflight::raise_limits();
-    // A client holds little, of which huge pages would make many times as much.
-    let _small = (!config.server).then(SmallPages::hold);
     let _data_dir = match &config.data_dir {
         Some(folder) => Some(identity::lock_data_dir(folder).map_err(Failure::DataDir)?),
         None => None,

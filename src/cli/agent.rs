@@ -9,6 +9,7 @@ use crate::config::sources::{Sources, agent_flags};
 use crate::config::{Config, ListenAddr, flags};
 use crate::logs;
 use crate::node::{self, End};
+use crate::runtime::memory::SmallPages;
 use crate::runtime::signal;
 
 /// What the help says.
@@ -38,8 +39,11 @@ pub fn main(args: &[String]) -> ExitCode {
 fn run(parsed: &flags::Parsed) -> Result<End, String> {
     // Before any thread starts, that of the logs too: one that does not block them would die of them, and all with it.
     signal::block_in_main();
+    // A client holds little, of which huge pages would make many times as much.
+    let small = SmallPages::hold();
     let sources = Sources::from_flags(parsed).map_err(|error| error.to_string())?;
     let config = sources.load().map_err(|error| error.to_string())?;
+    let _small = (!config.server).then_some(small);
     let logs = logs::start(&config.log).map_err(|error| format!("cannot start the logs: {error}"))?;
     announce(&config);
     let reloaded = logs.clone();

@@ -19,7 +19,7 @@ use crate::runtime::{mesh, time};
 use crate::store::Touched;
 use crate::store::model::Node;
 use crate::upstream::views::{ANSWER_LENGTH_MAX, HISTORY_HEADER, Keeper, Own, Told};
-use crate::upstream::{Answer, Ask, Dialler, Payload, Upstream};
+use crate::upstream::{Answer, Ask, Dialler, Payload, Upstream, UpstreamError};
 
 /// The longest time since a server has heard its leader for which it counts as following it, milliseconds.
 const CURRENT_MS_MAX: u64 = 1000;
@@ -125,15 +125,28 @@ fn own_rows(local: Published<LocalState>) -> Own {
     })
 }
 
-/// What a server says to a question of the keeper's.
+/// What a server says to a question of the keeper's; an error if none does.
 async fn follow(upstream: Upstream, target: String) -> Result<Told, String> {
-    let told = upstream.request(Ask::get(target)).await;
-    let Answer { status, headers, body } = told.map_err(|error| error.to_string())?;
+    match told_by(upstream, target).await {
+        Ok(told) => Ok(told),
+        // There are servers: it is the question that they, or this agent, do not take.
+        Err(why @ (UpstreamError::TooBusy | UpstreamError::RateExceeded)) => {
+            Ok(Told::refusal(503, why.to_string()))
+        }
+        Err(why @ (UpstreamError::Nonsense | UpstreamError::AnswerTooLong { .. })) => {
+            Ok(Told::refusal(400, why.to_string()))
+        }
+        Err(why) => Err(why.to_string()),
+    }
+}
+
+async fn told_by(upstream: Upstream, target: String) -> Result<Told, UpstreamError> {
+    let Answer { status, headers, body } = upstream.request(Ask::get(target)).await?;
     let said = |name: &str| headers.get(name).unwrap_or_default().to_owned();
     let age = said("X-Consul-Lastcontact").parse::<u64>();
     let is_current = said("X-Consul-Knownleader") == "true" && age.is_ok_and(|ms| ms <= CURRENT_MS_MAX);
     let history = said(HISTORY_HEADER);
-    let body = body.whole(ANSWER_LENGTH_MAX).await.map_err(|error| error.to_string())?;
+    let body = body.whole(ANSWER_LENGTH_MAX).await?;
     Ok(Told { status, history, is_current, body })
 }
 

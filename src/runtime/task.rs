@@ -12,7 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// Starts `future` as a task on this core; it runs when the current task next waits.
+/// Starts `future` as a task on this core. It first runs at once or when the current task next waits, as the driver has it: hold nothing
+/// that it wants to borrow.
 ///
 /// # Panics
 /// Outside of [`super::cores::run`].

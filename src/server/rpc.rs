@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use muster_protocol::rpc::{RPC_VERSION, RpcHello};
 
@@ -15,12 +16,16 @@ use crate::runtime::mesh::{self, Full};
 use crate::runtime::net::Socket;
 use crate::runtime::publish::Published;
 use crate::runtime::tally::{Share, Tally};
+use crate::runtime::time;
 
 /// Connections of agents that wait to be taken by one edge core; one more is closed, and its agent comes again.
 pub const GUESTS_WAITING_MAX: usize = 1024;
 
 /// Connections of agents on one edge core; one more is refused, and its agent tries another server.
 pub const GUESTS_MAX: usize = 16_384;
+
+/// How often the log is told of connections that are closed.
+const MENTION_EVERY: Duration = Duration::from_secs(60);
 
 /// Something for an edge core.
 pub enum Guest {
@@ -60,12 +65,21 @@ pub struct Reception {
     edges: Vec<mesh::Sender<Guest>>,
     next: Cell<usize>,
     clients: Tally<IpAddr>,
+    /// When the log was last told of one that was closed.
+    mentioned: Cell<Option<Instant>>,
 }
 
 impl Reception {
     /// For these edge cores.
     pub fn new(host: Host, config: Published<Config>, edges: Vec<mesh::Sender<Guest>>) -> Reception {
-        Reception { host: Arc::new(host), config, edges, next: Cell::new(0), clients: Tally::new() }
+        Reception {
+            host: Arc::new(host),
+            config,
+            edges,
+            next: Cell::new(0),
+            clients: Tally::new(),
+            mentioned: Cell::new(None),
+        }
     }
 
     /// Takes a connection, or closes it: as many as one address may have are there, or all cores are behind.
@@ -74,11 +88,9 @@ impl Reception {
         let share = match ip.map(|ip| self.clients.take(ip, max)) {
             Some(None) => {
                 let ip = ip.map(|ip| ip.to_string()).unwrap_or_default();
-                tracing::warn!(
-                    target: "agent.server",
+                return self.mention(&format!(
                     "an agent's connection from {ip} is closed: that address has as many as limits.rpc_max_conns_per_client allows"
-                );
-                return;
+                ));
             }
             Some(share) => share,
             None => None,
@@ -93,7 +105,16 @@ impl Reception {
                 Err(Full::Full(back) | Full::Closed(back)) => guest = back,
             }
         }
-        tracing::warn!(target: "agent.server", "an agent's connection is closed: all cores are too busy to take one");
+        self.mention("an agent's connection is closed: all cores are too busy to take one");
+    }
+
+    /// Agents that are refused come again, each of them: the log hears of it now and then.
+    fn mention(&self, why: &str) {
+        let now = time::now();
+        if self.mentioned.get().is_none_or(|before| now.saturating_duration_since(before) >= MENTION_EVERY) {
+            self.mentioned.set(Some(now));
+            tracing::warn!(target: "agent.server", "{why}");
+        }
     }
 
     /// Tells all agents that this server leaves.

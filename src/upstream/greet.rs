@@ -81,6 +81,9 @@ async fn greet(settings: &Settings, stream: &mut Stream) -> Result<(RpcWelcome, 
         match stream.read(&mut buffer).await {
             Ok(0) => return Err("EOF".to_owned()),
             Ok(length) => heard.extend_from_slice(&buffer[..length]),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                return Err("read: connection reset by peer; the server's log may say why".to_owned());
+            }
             Err(error) => return Err(error.to_string()),
         }
     }

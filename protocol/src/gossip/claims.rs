@@ -304,7 +304,12 @@ impl Gossip {
         while let Some((_, name)) = self.table.next_suspicion().filter(|(at, _)| *at <= self.now) {
             let name = name.clone();
             match self.table.call(&name, self.now) {
-                Some(times) => self.call(&name, Suspicion::by_stream(times), out),
+                Some(times) => {
+                    self.call(&name, Suspicion::by_stream(times), out);
+                    if times.is_multiple_of(2) {
+                        self.ask_around(&name, out);
+                    }
+                }
                 None => self.declare_failed(&name, out),
             }
         }
@@ -317,7 +322,6 @@ impl Gossip {
         self.packet.clear();
         self.push_doubt(name);
         self.post(address, out);
-        self.ask_around(name, out);
         if by_stream && self.settings.stream_probes {
             let from = self.table.own_name().clone();
             let body = packet::encode_frame(&Frame::Call(Call { to: name, from: &from, suspected }));

@@ -38,6 +38,8 @@ pub(super) async fn run(inner: Rc<Inner>) {
     let mut compare_at = time::now();
     let mut last_write: Option<Instant> = None;
     let mut pause = RETRY_MIN;
+    // An agent that has just started is not to wait long for servers that were too busy for its first question.
+    let mut unseen = RETRY_MIN;
     loop {
         inner.await_servers().await;
         if inner.leaving.get() {
@@ -51,10 +53,15 @@ pub(super) async fn run(inner: Rc<Inner>) {
         }
         if time::now() >= compare_at {
             let pause = match inner.compare().await {
-                Ok(()) => scaled(inner.ae_interval, inner.catalog.nodes()),
+                Ok(()) => {
+                    unseen = RETRY_MIN;
+                    scaled(inner.ae_interval, inner.catalog.nodes())
+                }
                 Err(why) => {
                     tracing::warn!("the catalog's view of this agent cannot be looked at: {why}");
-                    RETRY_MAX
+                    let now = unseen;
+                    unseen = (unseen * 2).min(RETRY_MAX);
+                    now
                 }
             };
             compare_at = time::now() + jittered(pause);

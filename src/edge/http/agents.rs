@@ -114,7 +114,10 @@ impl Server {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => return self.end_trunk(token, &error.to_string()),
             };
-            trunk.progress.set(self.clock.tick);
+            // Whoever only asks and takes nothing makes no progress.
+            if !trunk.is_stuck() {
+                trunk.progress.set(self.clock.tick);
+            }
             self.obey(&trunk, &events);
             if let Err(ended) = received {
                 return self.end_trunk(token, &ended.0);

@@ -98,6 +98,7 @@ impl Keeper {
             attempts: Cell::new(0),
             rng: RefCell::new(Rng::seeded()),
         });
+        let _end = End(shared.clone());
         let _telling = task::spawn(tell_edges(shared.clone()));
         let _forgetting = task::spawn(forget_idle(shared.clone()));
         let _standing_in = task::spawn(stand_in(shared.clone()));
@@ -108,6 +109,16 @@ impl Keeper {
                 Order::Name(ip, told) => shared.name_of(ip, told),
             }
         }
+    }
+}
+
+/// Ends the tasks that follow views, which hold what holds them.
+struct End(Rc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let views = std::mem::take(&mut self.0.inner.borrow_mut().views);
+        drop(views);
     }
 }
 
@@ -343,6 +354,12 @@ impl Shared {
         self.published.load().holds(view)
     }
 
+    /// Whether somebody waits for the first word about a view.
+    fn is_awaited(&self, view: &View) -> bool {
+        let inner = self.inner.borrow();
+        inner.views.get(view).is_some_and(|kept| kept.waiting.iter().any(|told| !told.is_closed()))
+    }
+
     /// Whether no view is followed.
     fn nobody_asks(&self) -> bool {
         self.inner.borrow().views.values().all(Kept::has_ended)
@@ -434,10 +451,14 @@ async fn follow(shared: Rc<Shared>, view: View) {
             // It is there, and refuses.
             Ok(told) => {
                 let why = refusal(&told);
-                if told.status < 500 || told.status == 503 {
-                    shared.found()
-                } else {
-                    shared.lost(&why.0)
+                match told.status {
+                    503 => {}
+                    ..500 => shared.found(),
+                    _ => shared.lost(&why.0),
+                }
+                if told.status == 503 && shared.is_awaited(&view) {
+                    time::sleep(shared.retry_pause()).await;
+                    continue;
                 }
                 if !shared.holds(&view) {
                     return shared.fail(&view, &why);

@@ -59,7 +59,7 @@ pub type Own = Box<dyn FnMut() -> Option<OwnRows>>;
 /// What a server answered.
 #[derive(Clone, Debug)]
 pub struct Told {
-    /// Status code.
+    /// Status code. 503: there was no room for the question, here or there.
     pub status: u16,
     /// [`HISTORY_HEADER`], empty without.
     pub history: String,
@@ -67,6 +67,13 @@ pub struct Told {
     pub is_current: bool,
     /// The body, at most [`ANSWER_LENGTH_MAX`].
     pub body: Bytes,
+}
+
+impl Told {
+    /// An answer that says why there is none.
+    pub fn refusal(status: u16, why: String) -> Told {
+        Told { status, history: String::new(), is_current: false, body: why.into() }
+    }
 }
 
 /// Why a question has no answer, in words for the client.

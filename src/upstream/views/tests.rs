@@ -31,6 +31,8 @@ struct Servers {
     alive: Cell<bool>,
     history: RefCell<String>,
     asked: RefCell<Vec<String>>,
+    /// Questions that are refused for want of room.
+    refused: Cell<usize>,
 }
 
 impl Servers {
@@ -40,6 +42,7 @@ impl Servers {
             alive: Cell::new(true),
             history: RefCell::new("one".into()),
             asked: RefCell::default(),
+            refused: Cell::new(0),
         })
     }
 
@@ -63,6 +66,10 @@ impl Servers {
     /// What the route of a server does.
     async fn answer(self: Rc<Self>, target: String) -> Result<Told, String> {
         self.asked.borrow_mut().push(target.clone());
+        if self.refused.get() > 0 {
+            self.refused.set(self.refused.get() - 1);
+            return Ok(Told::refusal(503, "too busy".to_owned()));
+        }
         let (path, query) = target.split_once('?').expect("all questions have parameters");
         let get = |name: &str| {
             let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -121,7 +128,7 @@ struct Bench {
     changes: Receiver<Arc<Touched>>,
     /// What the agent knows of its own node, to be told once.
     own: Rc<RefCell<Option<OwnRows>>>,
-    _keeper: task::Task<()>,
+    keeper: task::Task<()>,
 }
 
 impl Bench {
@@ -134,7 +141,7 @@ impl Bench {
         let own = Rc::new(RefCell::new(None));
         let told = own.clone();
         let keeper = task::spawn(keeper.run(ask, Box::new(move || told.take()), vec![edge]));
-        Bench { servers, views, state, changes, own, _keeper: keeper }
+        Bench { servers, views, state, changes, own, keeper }
     }
 
     fn passing(&self) -> Vec<String> {
@@ -172,6 +179,33 @@ fn the_first_question_waits_and_then_changes_come_by_themselves() {
         let wholes = bench.servers.asked.borrow().iter().filter(|target| !target.contains("since")).count();
         assert_eq!(wholes, 1, "everything was asked for once only");
         bench.views.hold(view).await.expect("it is held");
+    });
+}
+
+#[test]
+fn a_question_for_which_there_is_no_room_is_asked_again() {
+    on_core(|| async {
+        let bench = Bench::new();
+        bench.servers.register("n1", Status::Passing);
+        bench.servers.refused.set(2);
+        bench.views.hold(View::service("web")).await.expect("there is room at last");
+        assert_eq!((bench.passing(), bench.servers.asked.borrow().len()), (vec!["n1".to_owned()], 3));
+        assert!(bench.views.contact().known_leader);
+    });
+}
+
+#[test]
+fn nothing_is_left_of_a_keeper_that_is_dropped() {
+    on_core(|| async {
+        let bench = Bench::new();
+        bench.views.hold(View::service("web")).await.expect("the servers answer");
+        let Bench { servers, views, keeper, .. } = bench;
+        drop(keeper);
+        // The task that followed the view was the last to hold the servers.
+        while Rc::strong_count(&servers) > 1 {
+            task::yield_now().await;
+        }
+        assert!(views.hold(View::service("other")).await.is_err());
     });
 }
 

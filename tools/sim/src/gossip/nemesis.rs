@@ -381,8 +381,8 @@ impl World {
         let name = &self.nodes[of as usize].identity.name;
         let cores = self.nodes.iter().filter_map(|node| node.core.as_ref());
         let mut known = cores.filter_map(|core| core.member(name));
-        let Some(first) = known.next().filter(|member| !member.is_live()) else { return false };
-        known.all(|member| !member.is_live() && member.incarnation == first.incarnation)
+        let Some(first) = known.next() else { return false };
+        known.all(|member| member.incarnation == first.incarnation)
     }
 }
 
