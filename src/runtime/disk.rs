@@ -18,6 +18,8 @@ use std::time::Duration;
 /// Files that are held open; the one used longest ago is closed for another. A log has one segment that grows, one
 /// being prepared, and a few that slow readers are in.
 const OPEN_FILES_MAX: usize = 16;
+/// Removed files that wait to be given back; one more is closed at once.
+const REMOVED_MAX: usize = 256;
 /// Of the addresses of bytes that were read: archives may lie in them.
 const ALIGNMENT: usize = 16;
 /// How far zeros are written ahead of what a file holds; when half of that is used up, they are written again.
@@ -198,7 +200,7 @@ struct Worker {
     /// Files made here with room to grow.
     growing: BTreeMap<String, Growing>,
     /// To whom closes what was removed, once something was.
-    removed: Option<mpsc::Sender<File>>,
+    removed: Option<mpsc::SyncSender<File>>,
     done: Sender<Done>,
 }
 
@@ -320,15 +322,17 @@ impl Worker {
 
     fn close_later(&mut self, file: File) {
         let file = match &self.removed {
-            Some(removed) => match removed.send(file) {
+            Some(removed) => match removed.try_send(file) {
                 Ok(()) => return,
-                Err(mpsc::SendError(file)) => file,
+                // So many wait already: this one is closed here and now.
+                Err(mpsc::TrySendError::Full(_)) => return,
+                Err(mpsc::TrySendError::Disconnected(file)) => file,
             },
             None => file,
         };
-        let (removed, files) = mpsc::channel();
+        let (removed, files) = mpsc::sync_channel(REMOVED_MAX);
         // Without a thread it is closed here and now.
-        if removed.send(file).is_ok()
+        if removed.try_send(file).is_ok()
             && blocking::run_beside("muster-close", move || close_all(&files)).is_ok()
         {
             self.removed = Some(removed);
