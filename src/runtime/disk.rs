@@ -328,9 +328,9 @@ impl Worker {
             },
             None => file,
         };
-        let (removed, files) = mpsc::channel();
+        let (removed, files) = mpsc::sync_channel(REMOVED_MAX);
         // Without a thread it is closed here and now.
-        if removed.send(file).is_ok()
+        if removed.try_send(file).is_ok()
             && blocking::run_beside("muster-close", move || close_all(&files)).is_ok()
         {
             self.removed = Some(removed);
