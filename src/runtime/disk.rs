@@ -322,9 +322,10 @@ impl Worker {
 
     fn close_later(&mut self, file: File) {
         let file = match &self.removed {
-            Some(removed) => match removed.send(file) {
+            Some(removed) => match removed.try_send(file) {
                 Ok(()) => return,
-                Err(mpsc::SendError(file)) => file,
+                Err(mpsc::TrySendError::Full(file)) => return drop(file),
+                Err(mpsc::TrySendError::Disconnected(file)) => file,
             },
             None => file,
         };
