@@ -18,8 +18,6 @@ use std::time::Duration;
 /// Files that are held open; the one used longest ago is closed for another. A log has one segment that grows, one
 /// being prepared, and a few that slow readers are in.
 const OPEN_FILES_MAX: usize = 16;
-/// Removed files that wait to be given back; one more is closed at once.
-const REMOVED_MAX: usize = 256;
 /// Of the addresses of bytes that were read: archives may lie in them.
 const ALIGNMENT: usize = 16;
 /// How far zeros are written ahead of what a file holds; when half of that is used up, they are written again.
@@ -30,6 +28,8 @@ const PAGE: usize = 4096;
 /// So long nothing is removed before what was removed is given back to the file system. Whoever makes names last meanwhile waits for all
 /// that is given back: 27 ms for two segments of the log, as measured.
 const QUIET: Duration = Duration::from_millis(500);
+/// Removed files that wait for that, at most; one more is closed at once.
+const REMOVED_MAX: usize = 64;
 /// A removed file is given back in steps of so many bytes, with a rest between them: a durable write now and then waits for the file
 /// system's journal, and so for what was given back lately. For a whole segment that was 18 ms.
 const STEP: u64 = 4 << 20;
@@ -324,8 +324,7 @@ impl Worker {
         let file = match &self.removed {
             Some(removed) => match removed.try_send(file) {
                 Ok(()) => return,
-                // So many wait already: this one is closed here and now.
-                Err(mpsc::TrySendError::Full(_)) => return,
+                Err(mpsc::TrySendError::Full(file)) => return drop(file),
                 Err(mpsc::TrySendError::Disconnected(file)) => file,
             },
             None => file,
