@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
                     out[..failure.len()].copy_from_slice(&failure);
                     failure.len()
                 }
-                Reply::Later(_) | Reply::Larger | Reply::Silence => continue,
+                Reply::Later(_) | Reply::Unheld(_) | Reply::Larger | Reply::Silence => continue,
             };
             assert_eq!(out[..2], packet[..2]);
             if let Parsed::Query(query) = parse(packet) {
