@@ -231,6 +231,45 @@ fn the_agent_is_told_and_asked() {
 }
 
 #[test]
+fn the_pool_is_joined_told_and_keyed() {
+    let joined: &[(u16, &str)] = &[(200, ""), (500, "nobody")];
+    let asked: &[(&str, &str)] =
+        &[("PUT /v1/agent/join/10.0.0.1?wan=1", ""), ("PUT /v1/agent/join/10.0.0.2?wan=1", "")];
+    let said = "Error joining address '10.0.0.2': Unexpected response code: 500 (nobody)\n";
+    let done = "Successfully joined cluster by contacting 1 nodes.\n";
+    check(&["join", "-wan", "10.0.0.1", "10.0.0.2"], joined, asked, 0, done, said);
+    let asked: &[(&str, &str)] = &[("PUT /v1/agent/force-leave/n1?prune=1", "")];
+    let unknown: &[(u16, &str)] = &[(500, "agent: No node found with name 'n1'")];
+    let said = "Error force leaving: Unexpected response code: 500 (agent: No node found with name 'n1')\n";
+    check(&["force-leave", "-prune", "n1"], unknown, asked, 1, "", said);
+
+    const LISTED: &[(u16, &str)] = &[(
+        200,
+        r#"[{"WAN":true,"Datacenter":"dc1","Segment":"","Keys":{"k1":1},"PrimaryKeys":{"k1":1},"NumNodes":1},
+            {"WAN":false,"Datacenter":"dc1","Segment":"","Messages":{"n1":"late"},"Keys":{"k1":1,"k2":2},"PrimaryKeys":{"k1":2},"NumNodes":2}]"#,
+    )];
+    let asked: &[(&str, &str)] = &[("GET /v1/operator/keyring?relay-factor=2", "")];
+    let shown = "==> Gathering installed encryption keys...\n\nWAN:\n  k1 [1/1]\n\ndc1 (LAN):\n  n1: late\n  k1 [1/2]\n  k2 [2/2]\n";
+    check(&["keyring", "-list", "-relay-factor=2"], LISTED, asked, 0, shown, "");
+    let asked: &[(&str, &str)] = &[("POST /v1/operator/keyring?relay-factor=0", r#"{"Key":"k3"}"#)];
+    let shown = "==> Installing new gossip encryption key...\n";
+    check(&["keyring", "-install=k3"], &[(200, "")], asked, 0, shown, "");
+
+    let fired: &[(u16, &str)] = &[(200, r#"{"ID":"u"}"#)];
+    let asked: &[(&str, &str)] = &[("PUT /v1/event/fire/deploy?service=w.b", "now")];
+    check(&["event", "-name=deploy", "-service=w.b", "now"], fired, asked, 0, "Event ID: u\n", "");
+    const PLACES: &[(u16, &str)] = &[(
+        200,
+        r#"[{"Node":"a","Segment":"","Coord":{"Vec":[0,0,0,0,0,0,0,0],"Error":1,"Adjustment":0,"Height":0.0005}},
+            {"Node":"b","Segment":"","Coord":{"Vec":[0.01,0,0,0,0,0,0,0],"Error":1,"Adjustment":0,"Height":0.0005}}]"#,
+    )];
+    let asked: &[(&str, &str)] = &[("GET /v1/coordinate/nodes", "")];
+    let shown = "Estimated a <-> b rtt: 11.000 ms (using LAN coordinates)\n";
+    check(&["rtt", "a", "b"], PLACES, asked, 0, shown, "");
+    check(&["rtt", "a", "c"], PLACES, asked, 1, "", "Could not find a coordinate for node \"c\"\n");
+}
+
+#[test]
 fn services_come_from_flags_and_files() {
     check(
         &[

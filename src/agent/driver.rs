@@ -35,8 +35,10 @@ use crate::store::model::Node;
 
 /// Most `?hash=` queries that wait at a time; further ones are answered at once with what there is.
 pub const HASH_WAITERS_MAX: usize = 4096;
-/// States of TTL checks are written at once, but at most this often: they only matter after a restart.
+/// States of TTL checks are written in each of these as often as said below: they only matter after a restart.
 const STATES_INTERVAL: Duration = Duration::from_secs(1);
+/// So many writes of states in an interval are made at once.
+const STATES_AT_ONCE: u32 = 8;
 /// How long the end of the agent may wait for its files.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 /// How often aliases of other nodes are looked at.
@@ -223,11 +225,19 @@ impl Inner {
     }
 }
 
+/// At once while there are few, so that a crash right behind an update does not forget it; then once in an interval.
 async fn write_states(inner: Rc<Inner>) {
+    let (mut since, mut writes) = (time::now(), 0);
     loop {
         inner.states_bell.heard().await;
         inner.flush_states().await;
-        time::sleep(STATES_INTERVAL).await;
+        if time::now() >= since + STATES_INTERVAL {
+            (since, writes) = (time::now(), 0);
+        }
+        writes += 1;
+        if writes >= STATES_AT_ONCE {
+            time::sleep_until(since + STATES_INTERVAL).await;
+        }
     }
 }
 

@@ -193,7 +193,7 @@ fn event(flags: &Parsed) -> Outcome {
     if name.is_empty() {
         return misused(&EVENT, "Event name must be specified");
     }
-    if tag != "" && service.is_empty() {
+    if !tag.is_empty() && service.is_empty() {
         return Err("Cannot provide tag filter without service filter.".to_owned());
     }
     for (what, filter) in [("node", node), ("service", service), ("tag", tag)] {

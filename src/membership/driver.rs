@@ -41,8 +41,10 @@ const DATAGRAM_MAX: usize = 2048;
 const DATAGRAMS_AT_ONCE: usize = 64;
 /// What is remembered over a restart is written this often at most.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
-/// And this often when only clocks have moved.
+/// And this often it is looked whether clocks have moved.
 const MEMORY_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// A coordinate alone, which always moves a little, is written this often: an agent at rest leaves the disk alone.
+const COORDINATE_INTERVAL: Duration = Duration::from_secs(600);
 /// How often is shown how the core is.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// Patience with somebody who has connected to us and says nothing.
@@ -101,6 +103,8 @@ pub(super) struct Inner {
     waits_until: Cell<Option<Instant>>,
     sooner: Bell,
     remembered: Memory,
+    /// What was written last, and when.
+    kept: RefCell<Option<(Memory, Instant)>>,
     /// Whoever writes the memory.
     writing: Turns,
 }
@@ -171,6 +175,7 @@ impl Membership {
             waits_until: Cell::new(None),
             sooner: Bell::default(),
             remembered,
+            kept: RefCell::default(),
             writing: Turns::default(),
         };
         inner.begin();
@@ -302,9 +307,18 @@ impl Inner {
     async fn keep_memory(&self) {
         let Some(path) = memory::path(self.settings.data_dir.as_deref()) else { return };
         let _turn = self.writing.take().await;
-        if let Err(error) = fs::write_atomically(path, self.memory().text().into_bytes(), 0o600).await {
+        let memory = self.memory();
+        let is_kept = self.kept.borrow().as_ref().is_some_and(|(kept, at)| {
+            let fresh = time::now() < *at + COORDINATE_INTERVAL;
+            fresh && kept.without_coordinate() == memory.without_coordinate()
+        });
+        if is_kept {
+            return;
+        }
+        match fs::write_atomically(path, memory.text().into_bytes(), 0o600).await {
+            Ok(()) => drop(self.kept.replace(Some((memory, time::now())))),
             // The next change tries again.
-            tracing::warn!("agent: the members are not kept for the next start: {error}");
+            Err(error) => tracing::warn!("agent: the members are not kept for the next start: {error}"),
         }
     }
 

@@ -197,7 +197,7 @@ mod tests {
     fn a_log_that_others_have_is_not_begun_a_second_time() {
         let (has, lacks) = (member(2, &[], |facts| facts.has_log = true), member(3, &[], |_| {}));
         let waits = |term, seconds, others: &[&Member]| {
-            let roster = Roster::new(others.iter().map(|member| Member::clone(member)));
+            let roster = Roster::new(others.iter().copied().cloned());
             waits_for_log(term, Duration::from_secs(seconds), "s1", &roster).is_some()
         };
         assert!(

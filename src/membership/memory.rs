@@ -54,6 +54,12 @@ impl Memory {
         }
     }
 
+    /// The rest of it.
+    pub fn without_coordinate(&self) -> Memory {
+        let former = Former { coordinate: None, ..self.former };
+        Memory { former, ..self.clone() }
+    }
+
     /// As the file holds it.
     pub fn text(&self) -> String {
         let mut text = String::new();

@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn filters_are_about_the_node_its_services_and_their_tags() {
-        let row = Service { name: "web".into(), tags: vec!["blue".to_owned()].into(), ..Service::default() };
+        let row = Service { name: "web".into(), tags: vec!["blue".to_owned()], ..Service::default() };
         let service = LocalService {
             row: Arc::new(row),
             source: Source::Local,

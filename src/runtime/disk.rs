@@ -28,6 +28,8 @@ const PAGE: usize = 4096;
 /// So long nothing is removed before what was removed is given back to the file system. Whoever makes names last meanwhile waits for all
 /// that is given back: 27 ms for two segments of the log, as measured.
 const QUIET: Duration = Duration::from_millis(500);
+/// Removed files that wait for that, at most; one more is closed at once.
+const REMOVED_MAX: usize = 64;
 /// A removed file is given back in steps of so many bytes, with a rest between them: a durable write now and then waits for the file
 /// system's journal, and so for what was given back lately. For a whole segment that was 18 ms.
 const STEP: u64 = 4 << 20;
@@ -198,7 +200,7 @@ struct Worker {
     /// Files made here with room to grow.
     growing: BTreeMap<String, Growing>,
     /// To whom closes what was removed, once something was.
-    removed: Option<mpsc::Sender<File>>,
+    removed: Option<mpsc::SyncSender<File>>,
     done: Sender<Done>,
 }
 
@@ -320,15 +322,16 @@ impl Worker {
 
     fn close_later(&mut self, file: File) {
         let file = match &self.removed {
-            Some(removed) => match removed.send(file) {
+            Some(removed) => match removed.try_send(file) {
                 Ok(()) => return,
-                Err(mpsc::SendError(file)) => file,
+                Err(mpsc::TrySendError::Full(file)) => return drop(file),
+                Err(mpsc::TrySendError::Disconnected(file)) => file,
             },
             None => file,
         };
-        let (removed, files) = mpsc::channel();
+        let (removed, files) = mpsc::sync_channel(REMOVED_MAX);
         // Without a thread it is closed here and now.
-        if removed.send(file).is_ok()
+        if removed.try_send(file).is_ok()
             && blocking::run_beside("muster-close", move || close_all(&files)).is_ok()
         {
             self.removed = Some(removed);

@@ -15,8 +15,9 @@ const GONE_MAX: usize = 8192;
 #[derive(Default)]
 pub struct Witness {
     seen: Arc<Roster>,
-    /// The members that are not known any more, by name, and as the how many-th each of them went.
-    gone: BTreeMap<Arc<str>, (ServerId, u64)>,
+    /// The members that are not known any more, by name in lower case (the catalog takes names in any), and as the how many-th each
+    /// of them went.
+    gone: BTreeMap<String, (ServerId, u64)>,
     count: u64,
 }
 
@@ -30,12 +31,12 @@ impl Witness {
         for change in roster.changes_since(&seen) {
             match change {
                 Difference::Came(member) => {
-                    self.gone.remove(&member.name);
+                    self.gone.remove(&member.name.to_lowercase());
                 }
                 Difference::Changed { .. } => {}
                 Difference::Went(member) => {
                     self.count += 1;
-                    self.gone.insert(member.name.clone(), (member.id, self.count));
+                    self.gone.insert(member.name.to_lowercase(), (member.id, self.count));
                 }
             }
         }
@@ -47,7 +48,7 @@ impl Witness {
 
     /// Whether the agent of this node was seen to go. A node without an ID is known by its name.
     pub fn saw_go(&self, node: &str, id: &str) -> bool {
-        let gone = self.gone.get(node);
+        let gone = self.gone.get(&node.to_lowercase());
         gone.is_some_and(|(gone, _)| id.is_empty() || ServerId::parse(id) == Some(*gone))
     }
 }

@@ -29,6 +29,10 @@ const AE_NODES: usize = 128;
 /// The longest such pause.
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
+/// How long a client that is new waits for the leader to have registered its node, and how often it looks.
+const FIRST_ROWS_PATIENCE: Duration = Duration::from_secs(1);
+const FIRST_ROWS_LOOK: Duration = Duration::from_millis(50);
+
 pub(super) async fn run(inner: Rc<Inner>) {
     inner.await_leader().await;
     let mut compare_at = time::now();
@@ -108,12 +112,21 @@ fn jittered(interval: Duration) -> Duration {
 }
 
 impl Inner {
-    /// On a server the leader registers the node first; so the catalog's history reads as it should.
+    /// The leader registers the node first; so the catalog's history reads as it should.
     async fn await_leader(&self) {
-        let Catalog::Local { state, .. } = &self.catalog else { return };
+        let Catalog::Local { state, .. } = &self.catalog else { return self.await_first_rows().await };
         let patience = time::now() + LEADER_PATIENCE;
         while state.load().node(&self.node.node).is_none() && time::now() < patience {
             time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The same on a client, whose node the leader knows by gossip.
+    async fn await_first_rows(&self) {
+        self.await_servers().await;
+        let patience = time::now() + FIRST_ROWS_PATIENCE;
+        while time::now() < patience && self.catalog.stamp(&self.node.node).await == Ok(0) {
+            time::sleep(FIRST_ROWS_LOOK).await;
         }
     }
 

@@ -94,15 +94,15 @@ impl Servers {
             if !self.alive.get() {
                 return Err("no server answers".to_owned());
             }
-            let state = self.state.borrow();
             let ours = get("history").as_ref() == Some(&*self.history.borrow());
-            let parks =
-                ours && state.last_change(&view.topic()) <= index && get("wait").as_deref() == Some("10m");
-            if !parks {
-                let bytes = state.view_since(&view, if ours { since } else { 0 });
-                return Ok(told(Bytes::from_owner(bytes)));
+            {
+                let state = self.state.borrow();
+                let same = ours && state.last_change(&view.topic()) <= index;
+                if !same || get("wait").as_deref() != Some("10m") {
+                    let bytes = state.view_since(&view, if ours { since } else { 0 });
+                    return Ok(told(Bytes::from_owner(bytes)));
+                }
             }
-            drop(state);
             time::sleep(Duration::from_millis(50)).await;
         }
     }

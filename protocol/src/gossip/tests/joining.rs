@@ -207,6 +207,31 @@ fn who_is_of_another_datacenter_is_refused() {
 }
 
 #[test]
+fn who_says_something_else_where_members_agree_is_refused_and_told_what_to_do() {
+    let mut pool = Pool::strangers(3, 14);
+    let agreed = |tag: &str, noun: &str, advice: &str| AgreedTag {
+        tag: tag.into(),
+        noun: noun.into(),
+        advice: advice.into(),
+    };
+    pool.settings.agreed_tags = vec![agreed("cluster", "cluster", "choose one")];
+    for (n, tags) in
+        [vec![("dc", "dc1"), ("cluster", "a")], vec![("dc", "dc1"), ("cluster", "b")]].into_iter().enumerate()
+    {
+        pool.nodes[n].identity.tags = Tags::new(tags).expect("short");
+    }
+    (0..3).for_each(|n| pool.start(n));
+    pool.join(1, 0);
+    pool.run(2);
+    let (contacted, errors) = done(&pool, 1).expect("it is done");
+    let why = "Member 'n1' is of cluster b and 'n0' of cluster a: choose one";
+    assert_eq!((contacted, &*errors[0]), (0, why));
+    pool.join(2, 0);
+    pool.run(2);
+    assert_eq!((pool.core(0).live(), pool.core(1).live()), (2, 1), "who says nothing of it is welcome");
+}
+
+#[test]
 fn who_is_of_no_allowed_network_is_refused() {
     let mut pool = Pool::strangers(2, 13);
     pool.settings.allowed_networks = vec![Network { address: address(0).ip(), prefix: 32 }];

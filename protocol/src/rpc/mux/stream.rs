@@ -51,7 +51,8 @@ impl Stream {
 
     /// Whether the other side must hear of its end: one of the two may still send.
     pub fn must_be_reset(&self) -> bool {
-        !self.is_reset && !(self.ended && self.input_ended)
+        let is_over = self.ended && self.input_ended;
+        !(self.is_reset || is_over)
     }
 
     pub fn unread(&self) -> usize {
