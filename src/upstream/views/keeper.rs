@@ -269,6 +269,10 @@ impl Shared {
         let inner = &mut *self.inner.borrow_mut();
         let history: Arc<str> = told.history.as_str().into();
         let is_other = |known: &Option<Arc<str>>| known.as_ref().is_some_and(|known| *known != history);
+        if is_other(&inner.history) && !told.is_current {
+            // A server that has just started does not know yet which cluster is its own, and may know only what was long ago.
+            return Put::Useless;
+        }
         let mut mirror = inner.mirror.clone();
         if is_other(&inner.history) {
             mirror.begin_history();

@@ -59,6 +59,8 @@ pub struct Judge {
     pub calm_since: Option<Time>,
     /// Cuts that were healed so lately that they explain what members believe.
     pub healed: Vec<(Time, Cut)>,
+    /// Until when what anybody believes may come from one who was cut off.
+    pub hearsay_until: Time,
     watches: BTreeMap<u32, Watch>,
     fired: Vec<Fired>,
     asked: BTreeMap<QueryId, Asked>,
@@ -73,6 +75,7 @@ impl Judge {
             broken: None,
             calm_since: None,
             healed: Vec::new(),
+            hearsay_until: 0,
             watches: BTreeMap::new(),
             fired: Vec::new(),
             asked: BTreeMap::new(),
@@ -224,7 +227,10 @@ impl World {
                 self.learned(n, of);
                 self.judge.tally.one(if *change == Change::Left { "told: left" } else { "told: forgotten" });
                 let node = &self.nodes[of as usize];
-                if node.truth == Truth::Up && node.forced_until < self.now && !self.is_explained(n, of) {
+                // Who was cut off may have taken one for gone that an operator had forced out before, and tells so as its leave.
+                let hearsay = self.wires.is_split() || self.judge.hearsay_until > self.now;
+                let explained = hearsay || node.forced_until > self.now || self.is_explained(n, of);
+                if node.truth == Truth::Up && !explained {
                     let story = format!("{n} takes {of} for {change:?} at {} s, which is up", secs(self.now));
                     self.judge.fail("nobody is said to have left who has not", story);
                 }

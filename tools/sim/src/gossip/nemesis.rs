@@ -314,6 +314,7 @@ impl World {
         trace!(self, "a cut is healed");
         let until = self.now + self.plan.grace() + 2 * self.plan.detection_bound(self.nodes.len());
         let Cut::Sides { marked, .. } = &cut else { return self.judge.healed.push((until, cut)) };
+        self.judge.hearsay_until = self.judge.hearsay_until.max(until);
         let count = marked.iter().filter(|marked| **marked).count();
         let single = [count, marked.len() - count].contains(&1);
         if single {
