@@ -7,7 +7,7 @@ use muster_protocol::gossip::coordinate::Coordinate;
 use muster_protocol::gossip::keyring::{self, Tally};
 
 use super::events::{Event, EventLog};
-use crate::runtime::mesh::{self, OneSender, Receiver, Sender};
+use crate::runtime::mesh::{self, Full, OneSender, Receiver, Sender};
 use crate::runtime::publish::Published;
 use crate::store::command::Place;
 
@@ -48,12 +48,33 @@ pub type Keys = keyring::Request;
 /// One request, and the way back.
 pub(super) enum Request {
     Join(Vec<String>, OneSender<Result<usize, JoinError>>),
-    ForceLeave { name: String, prune: bool, reply: OneSender<bool> },
-    Keyrings { request: Keys, relays: u8, reply: OneSender<Result<Tally, String>> },
-    WanKeyring { request: Keys, reply: OneSender<Tally> },
-    Fire { event: Event, reply: OneSender<Result<(), String>> },
-    NextEvent { seen: u64, reply: OneSender<()> },
-    Locate { place: Place, reply: OneSender<Result<(), String>> },
+    ForceLeave {
+        name: String,
+        prune: bool,
+        reply: OneSender<bool>,
+    },
+    Keyrings {
+        request: Keys,
+        relays: u8,
+        reply: OneSender<Result<Tally, String>>,
+    },
+    WanKeyring {
+        request: Keys,
+        reply: OneSender<Tally>,
+    },
+    Fire {
+        event: Event,
+        reply: OneSender<Result<(), String>>,
+    },
+    /// False: too many wait for it already.
+    NextEvent {
+        seen: u64,
+        reply: OneSender<bool>,
+    },
+    Locate {
+        place: Place,
+        reply: OneSender<Result<(), String>>,
+    },
 }
 
 /// Why nobody was joined: one line for each address.
@@ -150,11 +171,19 @@ impl Door {
         **self.stats.load()
     }
 
-    /// Waits until the [count](EventLog::count) of events is another one.
-    pub async fn next_event(&self, seen: u64) {
-        if self.ask(|reply| Request::NextEvent { seen, reply }).await.is_err() {
+    /// Waits until the [count](EventLog::count) of events is another one. False: too many wait already, and one more shall look later.
+    pub async fn next_event(&self, seen: u64) -> bool {
+        let (reply, answer) = mesh::oneshot();
+        let request = Request::NextEvent { seen, reply };
+        let told = match self.requests.as_ref().map(|requests| requests.try_send(request)) {
+            Some(Ok(())) => answer.await,
+            Some(Err(Full::Full(_))) => Some(false),
+            Some(Err(Full::Closed(_))) | None => None,
+        };
+        match told {
+            Some(told) => told,
             // Nobody will tell any more.
-            std::future::pending::<()>().await;
+            None => std::future::pending().await,
         }
     }
 
@@ -164,5 +193,26 @@ impl Door {
         let full = |_| "too many requests wait, or the agent is stopping";
         sender.try_send(request(reply)).map_err(full)?;
         answer.await.ok_or_else(|| "the agent is stopping".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+
+    #[test]
+    fn who_waits_for_an_event_is_told_when_too_much_waits() {
+        let (door, doorway) = door();
+        block_on(async {
+            let mut waiting: Vec<_> = (0..REQUESTS_MAX).map(|_| Box::pin(door.next_event(0))).collect();
+            for one in &mut waiting {
+                assert_eq!(poll_once(one).await, None);
+            }
+            assert_eq!(poll_once(door.next_event(0)).await, Some(false), "it looks later");
+            drop(doorway);
+            assert_eq!(poll_once(door.next_event(0)).await, None, "nobody will tell");
+        });
     }
 }

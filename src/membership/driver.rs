@@ -98,7 +98,7 @@ pub(super) struct Inner {
     /// How the core is.
     stats: Published<PoolStats>,
     /// Who waits for the next one.
-    pub(super) listeners: RefCell<Vec<OneSender<()>>>,
+    pub(super) listeners: RefCell<Vec<OneSender<bool>>>,
     /// Until when the clock is waited for, and rung when that is too long.
     waits_until: Cell<Option<Instant>>,
     sooner: Bell,

@@ -95,16 +95,17 @@ impl Inner {
             log
         });
         for listener in self.listeners.borrow_mut().drain(..) {
-            let _ = listener.send(());
+            let _ = listener.send(true);
         }
     }
 
-    /// Tells when an event has come that is not among the `seen` ones. At the limit it is told at once: the client asks again.
-    pub fn await_event(&self, seen: u64, reply: OneSender<()>) {
+    /// Tells when an event has come that is not among the `seen` ones. At the limit it is told at once that it must not wait here.
+    pub fn await_event(&self, seen: u64, reply: OneSender<bool>) {
         let mut listeners = self.listeners.borrow_mut();
         listeners.retain(|listener| !listener.is_closed());
-        if self.events.load().count() != seen || listeners.len() >= LISTENERS_MAX {
-            let _ = reply.send(());
+        let news = self.events.load().count() != seen;
+        if news || listeners.len() >= LISTENERS_MAX {
+            let _ = reply.send(news);
         } else {
             listeners.push(reply);
         }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_protocol::entry::ServerId;
 use muster_protocol::http::Method;
@@ -26,6 +27,9 @@ pub const LIST: &[Route] = &[Route::new("/v1/event/list", &[Method::Get], list)]
 
 /// Version of the event's document.
 const VERSION: u64 = 1;
+
+/// So long rests who cannot be told of the next event, since too many wait for it, before it looks again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 fn fire(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
@@ -80,7 +84,11 @@ fn list(edge: &Rc<Edge>, request: &Request) -> Handled {
                 && wait.index == index
                 && time::now() < until
             {
-                let next = edge.membership().next_event(log.count());
+                let next = async {
+                    if !edge.membership().next_event(log.count()).await {
+                        time::sleep(LOOK_AGAIN).await;
+                    }
+                };
                 let _ = cores::either(next, time::sleep_until(until)).await;
                 continue;
             }
@@ -90,9 +98,9 @@ fn list(edge: &Rc<Edge>, request: &Request) -> Handled {
 }
 
 /// How long a query waits: what it asked for within bounds, and up to a sixteenth more.
-fn patience(config: &Config, wait: &Wait) -> std::time::Duration {
+fn patience(config: &Config, wait: &Wait) -> Duration {
     let asked = match wait.wait_ns {
-        ns if ns > 0 => std::time::Duration::from_nanos(ns.unsigned_abs()).min(config.max_query_time),
+        ns if ns > 0 => Duration::from_nanos(ns.unsigned_abs()).min(config.max_query_time),
         _ => config.default_query_time,
     };
     asked + (asked / limits::WAIT_JITTER_FRACTION).mul_f64(Rng::seeded().fraction())
