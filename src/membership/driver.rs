@@ -9,7 +9,7 @@ use muster_protocol::entry::Now;
 use muster_protocol::gossip::keyring::Keyring;
 use muster_protocol::gossip::queries::QueryId;
 use muster_protocol::gossip::{
-    Effect, Gossip, INCARNATION_MAX, Identity, Input, NAME_LENGTH_MAX, StreamId, Tags,
+    Effect, Gossip, INCARNATION_MAX, Identity, Input, NAME_LENGTH_MAX, Status, StreamId, Tags,
 };
 
 use super::door::{Doorway, PoolStats, Request};
@@ -45,6 +45,8 @@ const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 const MEMORY_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// A coordinate alone, which always moves a little, is written this often: an agent at rest leaves the disk alone.
 const COORDINATE_INTERVAL: Duration = Duration::from_secs(600);
+/// Patience with the disk when the agent stops.
+const KEEP_LIMIT: Duration = Duration::from_secs(1);
 /// How often is shown how the core is.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// Patience with somebody who has connected to us and says nothing.
@@ -73,7 +75,8 @@ pub(super) struct Inner {
     pub(super) changed: Box<dyn Fn(&Roster)>,
     /// Rung when the members have changed.
     pub(super) moved: Bell,
-    pub(super) left: Bell,
+    left: Bell,
+    has_left: Cell<bool>,
     pub(super) answer: RefCell<Option<(StreamId, Bytes)>>,
     leaving: Cell<bool>,
     origin: Instant,
@@ -107,6 +110,8 @@ pub(super) struct Inner {
     kept: RefCell<Option<(Memory, Instant)>>,
     /// Whoever writes the memory.
     writing: Turns,
+    /// And the files of keys.
+    pub(super) writing_keys: Turns,
 }
 
 impl Membership {
@@ -154,6 +159,7 @@ impl Membership {
             changed: Box::new(changed),
             moved: Bell::default(),
             left: Bell::default(),
+            has_left: Cell::new(false),
             answer: RefCell::default(),
             leaving: Cell::new(false),
             origin,
@@ -177,6 +183,7 @@ impl Membership {
             remembered,
             kept: RefCell::default(),
             writing: Turns::default(),
+            writing_keys: Turns::default(),
         };
         inner.begin();
         Ok(Membership(Rc::new(inner)))
@@ -203,8 +210,18 @@ impl Membership {
     pub async fn leave(&self) {
         self.0.leaving.set(true);
         self.0.step(Input::Leave);
-        self.0.left.heard().await;
+        // Two may ask at once (an operator and a signal), and the bell tells one.
+        while !self.0.has_left.get() {
+            let _ = cores::either(self.0.left.heard(), time::sleep(REST)).await;
+        }
         self.0.keep_memory().await;
+    }
+
+    /// Writes what a later life wants to know, before the agent stops.
+    pub async fn keep(&self) {
+        if time::timeout(KEEP_LIMIT, self.0.keep_memory()).await.is_none() {
+            tracing::warn!("agent: the members are not kept for the next start: the disk takes too long");
+        }
     }
 }
 
@@ -255,6 +272,15 @@ impl Inner {
         self.core.borrow().live() <= 1
     }
 
+    /// Whether this is a server that waits for others to begin a cluster, and knows fewer than it expects.
+    pub fn misses_founders(&self) -> bool {
+        let roster = self.roster.borrow();
+        let own = roster.named(&self.settings.own.name).and_then(|own| own.server.as_deref());
+        let expected = own.map_or(0, |own| own.expect as usize);
+        self.founder.as_ref().is_some_and(|founder| founder.proposals.standing().blank)
+            && roster.servers().filter(|member| member.is_alive()).count() < expected
+    }
+
     /// Whether this agent is about to leave.
     pub fn is_leaving(&self) -> bool {
         self.leaving.get()
@@ -293,12 +319,19 @@ impl Inner {
                 self.joined.replace(Some(join::Joined { contacted, errors }));
                 self.join_done.ring();
             }
-            Effect::LeaveDone => self.left.ring(),
+            Effect::LeaveDone => {
+                self.has_left.set(true);
+                self.left.ring();
+            }
             Effect::Asked { .. }
             | Effect::Reply { .. }
             | Effect::QueryDone { .. }
             | Effect::SaveKeyring { .. } => self.take_answer(effect),
-            Effect::Event(heard) => self.take_event(&heard),
+            Effect::Event(heard) => {
+                // What has come once shall not come again after a restart.
+                self.moved.ring();
+                self.take_event(&heard);
+            }
             other => news::take(self, other),
         }
     }
@@ -326,7 +359,9 @@ impl Inner {
         let core = self.core.borrow();
         let own = core.own();
         let left = self.is_leaving() && !self.settings.gossip.rejoin_after_leave;
-        let others = core.members().filter(|member| member.is_live() && member.name != own.name);
+        // Who has failed may be back by then; when all have, they are all that is known.
+        let may_be_there = |status: Status| status.is_live() || status == Status::Failed;
+        let others = core.members().filter(|member| may_be_there(member.status) && member.name != own.name);
         let mut members: Vec<_> = others.map(|member| (member.name.to_string(), member.address)).collect();
         if members.is_empty() {
             // Nobody answers yet: what was known is still the best that is known.
@@ -529,7 +564,11 @@ async fn obey(inner: Rc<Inner>, mut doorway: Doorway) {
             }
             Request::Keyrings { request, relays, reply } => inner.ask_keyrings(&request, relays, reply),
             Request::WanKeyring { request, reply } => {
-                let _ = reply.send(inner.ask_wan_keyring(&request).await);
+                let inner = inner.clone();
+                task::spawn(async move {
+                    let _ = reply.send(inner.ask_wan_keyring(&request).await);
+                })
+                .detach();
             }
             Request::Fire { event, reply } => {
                 let fired = event.draft().map(|draft| inner.step(Input::Fire(draft)));

@@ -1,5 +1,6 @@
 //! Joining: through addresses that an operator gave, and through those where members were in an earlier life.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -38,6 +39,14 @@ pub(super) async fn join(inner: &Rc<Inner>, addresses: &[String]) -> Result<usiz
 
 /// How many answered, and why the others did not.
 async fn try_all(inner: &Rc<Inner>, addresses: &[String]) -> (usize, Vec<String>) {
+    let (found, mut failures) = resolve_all(inner, addresses).await;
+    let joined = through(inner, found).await;
+    failures.extend(joined.errors.iter().map(|(to, why)| format!("Failed to join {}: {why}", to.ip())));
+    (joined.contacted, failures)
+}
+
+/// Where these addresses are, and why that is not known of others.
+async fn resolve_all(inner: &Rc<Inner>, addresses: &[String]) -> (Vec<SocketAddr>, Vec<String>) {
     let mut found: Vec<SocketAddr> = Vec::new();
     let mut failures = Vec::new();
     for address in addresses {
@@ -48,9 +57,7 @@ async fn try_all(inner: &Rc<Inner>, addresses: &[String]) -> (usize, Vec<String>
     }
     found.sort_unstable();
     found.dedup();
-    let joined = through(inner, found).await;
-    failures.extend(joined.errors.iter().map(|(to, why)| format!("Failed to join {}: {why}", to.ip())));
-    (joined.contacted, failures)
+    (found, failures)
 }
 
 /// One join after another: the core tells their ends without saying whose they are.
@@ -167,11 +174,38 @@ async fn retry(inner: &Rc<Inner>) -> String {
             );
         }
         time::sleep(gossip.retry_interval).await;
-        // The pool keeps itself together.
+        // The pool keeps itself together; but there may be two of them.
+        let mut reached = Vec::new();
         while joined_before && !inner.is_alone() {
+            join_missing(inner, &mut reached).await;
             time::sleep(gossip.retry_interval).await;
         }
     }
+}
+
+/// Joins those at the configured addresses who are no members yet: members that began as two pools meet nobody of the other one
+/// otherwise. Who has answered once (`reached`) may be a member under another address. A server that misses others to begin a cluster with
+/// asks everybody.
+async fn join_missing(inner: &Rc<Inner>, reached: &mut Vec<SocketAddr>) {
+    if inner.is_leaving() {
+        return;
+    }
+    let (mut found, _) = resolve_all(inner, &inner.settings.gossip.retry_join).await;
+    let asks_all = inner.misses_founders();
+    {
+        let core = inner.core.borrow();
+        let members: HashSet<_> =
+            core.members().filter(|member| member.is_live()).map(|m| m.address).collect();
+        let own = core.own().address;
+        found.retain(|at| *at != own && (asks_all || !members.contains(at) && !reached.contains(at)));
+    }
+    if found.is_empty() {
+        return;
+    }
+    log!(inner, debug, serf, "serf: Joining those of retry_join who are no members: {found:?}");
+    let Joined { errors, .. } = through(inner, found.clone()).await;
+    found.retain(|at| !reached.contains(at) && errors.iter().all(|(failed, _)| failed != at));
+    reached.append(&mut found);
 }
 
 #[cfg(test)]

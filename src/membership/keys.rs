@@ -129,13 +129,17 @@ impl Inner {
                 }
             }
             Effect::QueryDone { query } => self.end_asking(query),
-            Effect::SaveKeyring { query, keys } => {
+            Effect::SaveKeyring { query, .. } => {
                 let (inner, path) = (self.clone(), path(&self.settings, FILE));
                 let save = async move {
-                    let written = match path {
-                        Some(path) => write(&path, keys.iter()).await,
-                        None => Ok(()),
+                    let turn = inner.writing_keys.take().await;
+                    // As it is by now: it may have been changed again since.
+                    let keyring = inner.core.borrow().keyring().cloned();
+                    let written = match (path, keyring) {
+                        (Some(path), Some(keyring)) => write(&path, keyring.keys()).await,
+                        _ => Ok(()),
                     };
+                    drop(turn);
                     let error = written.err().map(|error| error.to_string());
                     inner.step(Input::KeyringSaved { query, error });
                 };
@@ -171,6 +175,7 @@ impl Inner {
         let (answer, changed) = request.carry_out(self.wan_keyring.borrow_mut().as_mut());
         let mut answer = answer;
         if changed && let Some(path) = path(&self.settings, WAN_FILE) {
+            let _turn = self.writing_keys.take().await;
             let keyring = self.wan_keyring.borrow().clone();
             if let Some(keyring) = keyring
                 && let Err(error) = write(&path, keyring.keys()).await

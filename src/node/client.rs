@@ -151,6 +151,11 @@ async fn told_by(upstream: Upstream, target: String) -> Result<Told, UpstreamErr
 }
 
 impl ClientRole {
+    /// Its part in the pool.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
     /// Ends with the reason why the agent cannot go on; asked for once.
     pub fn take_fault(&mut self) -> LocalFuture<String> {
         self.faulted.take().unwrap_or_else(|| Box::pin(std::future::pending()))

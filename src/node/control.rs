@@ -10,6 +10,7 @@ use super::client::ClientRole;
 use super::server::ServerRole;
 use super::{Control, Plan, client, server, signals};
 use crate::agent::{Agent, Catalog, Hooks, LocalFuture, Parts, identity};
+use crate::membership::Membership;
 use crate::runtime::bell::Bell;
 use crate::runtime::{blocking, cores, memory, process, task, time};
 use crate::store::model::Node;
@@ -34,6 +35,13 @@ impl Part {
         }
     }
 
+    fn membership(&self) -> &Membership {
+        match self {
+            Part::Server(role) => role.membership(),
+            Part::Client(role) => role.membership(),
+        }
+    }
+
     fn leave(&self) -> LocalFuture<()> {
         match self {
             Part::Server(role) => role.leave(),
@@ -41,7 +49,8 @@ impl Part {
         }
     }
 
-    fn stop(self) {
+    async fn stop(self) {
+        self.membership().keep().await;
         if let Part::Server(role) = self {
             role.stop();
         }
@@ -106,7 +115,7 @@ pub(super) async fn run(plan: Plan, control: Control) {
         plan.shutdown.raise();
     }
     if let Some(role) = role.take() {
-        role.stop();
+        role.stop().await;
     }
 }
 

@@ -109,6 +109,11 @@ pub(super) async fn start(
 }
 
 impl ServerRole {
+    /// Its part in the pool.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
     /// Ends with the reason why the server cannot go on; asked for once.
     pub fn take_fault(&mut self) -> LocalFuture<String> {
         self.faulted.take().unwrap_or_else(|| Box::pin(std::future::pending()))
