@@ -187,3 +187,47 @@ fn two_of_one_name_are_both_named() {
         Some(json!(cluster.servers[first].serf_lan))
     );
 }
+
+/// Who had found one other looked for nobody else any more, and two halves of a pool never met.
+#[test]
+fn who_was_not_there_at_the_start_is_found_later() {
+    let mut cluster = Cluster::new(0, &json!({}));
+    let places = [cluster.add(), cluster.add(), cluster.add()];
+    for place in places {
+        cluster.configure(place, &json!({"server": false, "retry_interval": "1s"}));
+    }
+    cluster.configure(2, &json!({"server": false, "retry_join": []}));
+    (0..2).for_each(|place| cluster.servers[place].start());
+    await_status(&cluster, 0, "s1", 1);
+    cluster.servers[2].start();
+    for by in places {
+        await_status(&cluster, by, &format!("s{}", (by + 2) % 3), 1);
+    }
+}
+
+#[test]
+fn an_event_is_not_told_again_after_a_restart() {
+    for killed in [true, false] {
+        let mut cluster = Cluster::start(1);
+        let client = client(&mut cluster, &json!({"skip_leave_on_interrupt": true}));
+        cluster.servers[client].start();
+        let name = cluster.servers[client].name.clone();
+        await_status(&cluster, 0, &name, 1);
+        let fired = ask(&cluster, 0, "PUT", "/v1/event/fire/deploy", "");
+        assert_eq!(fired.status, 200);
+        wait::until_true("the event", SOON, || {
+            cluster.servers[client].ask("/v1/event/list").as_array().is_some_and(|all| all.len() == 1)
+        });
+        if killed {
+            std::thread::sleep(std::time::Duration::from_secs(2));
+            cluster.servers[client].kill();
+        } else {
+            cluster.servers[client].signal(2);
+            cluster.servers[client].await_end();
+        }
+        cluster.servers[client].start();
+        await_status(&cluster, client, "s0", 1);
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        assert_eq!(cluster.servers[client].ask("/v1/event/list"), json!([]), "killed: {killed}");
+    }
+}
