@@ -99,6 +99,11 @@ impl Line {
         self.mux.borrow().streams() > 0
     }
 
+    /// Whether it can carry no new request ever again.
+    pub fn is_used_up(&self) -> bool {
+        self.mux.borrow().is_used_up()
+    }
+
     /// Ends by itself once nothing is under way on it.
     pub fn retire(&self) {
         if self.fate() == Fate::Open {

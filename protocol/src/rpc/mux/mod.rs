@@ -106,6 +106,11 @@ impl Mux {
         self.streams.len()
     }
 
+    /// Whether no stream can be opened any more: all numbers are used up.
+    pub fn is_used_up(&self) -> bool {
+        self.next == u32::MAX
+    }
+
     /// Opens a stream that begins with these bytes, of which it takes as many as [`Mux::write`] would. `None` at the limit of
     /// open ones, or when all numbers are used up: then only a new connection helps.
     pub fn open(&mut self, bytes: &[u8], end: bool) -> Option<(u32, usize)> {

@@ -207,6 +207,18 @@ fn whoever_leaves_takes_no_new_streams_and_ends_those_it_has() {
 }
 
 #[test]
+fn when_the_numbers_are_used_up_it_says_so() {
+    let mut pair = Pair::new();
+    pair.sides[AGENT].next = u32::MAX - 1;
+    assert!(!pair.sides[AGENT].is_used_up());
+    let last = pair.open();
+    pair.settle();
+    assert_eq!(pair.told(SERVER), [MuxEvent::Opened(last), MuxEvent::Input(last)]);
+    assert_eq!(pair.sides[AGENT].open(b"", true), None);
+    assert!(pair.sides[AGENT].is_used_up());
+}
+
+#[test]
 fn signs_of_life_do_not_pile_up() {
     let mut server = Mux::new(Side::Server);
     let mut pings = Vec::new();
