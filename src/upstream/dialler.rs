@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
@@ -153,6 +153,8 @@ pub(super) struct Shared {
     servers: Servers,
     counts: Arc<Counts>,
     current: RefCell<Option<Current>>,
+    /// Lines that were replaced, and may carry requests yet.
+    replaced: RefCell<Vec<Weak<Line>>>,
     /// One makes a connection, the others wait for it.
     dialling: Turns,
     /// When an attempt at all servers failed last, and how.
@@ -184,6 +186,7 @@ impl Shared {
             servers,
             counts,
             current: RefCell::default(),
+            replaced: RefCell::default(),
             dialling: Turns::default(),
             failed: RefCell::default(),
             grudges: RefCell::default(),
@@ -291,6 +294,7 @@ impl Shared {
         let before = self.current.replace(Some(Current { line: line.clone(), until, _driver: driver }));
         if let Some(Current { line, _driver: driver, .. }) = before {
             line.retire();
+            self.replaced.borrow_mut().push(Rc::downgrade(&line));
             driver.detach();
         }
         line
@@ -306,13 +310,20 @@ impl Shared {
     /// Looks at the connection, and whether it is time for another.
     fn look(self: &Rc<Shared>, members: usize) {
         self.members.set(members);
+        let servers = (self.servers)();
+        let watch = |line: &Line| {
+            let known = servers.iter().find(|server| server.id == line.server.id);
+            if known.is_none_or(|server| server.is_suspected) && line.fate() != Fate::Dead {
+                line.ask(self.patience(line));
+            }
+        };
+        self.replaced.borrow_mut().retain(|line| {
+            let line = line.upgrade().filter(|line| line.fate() != Fate::Dead);
+            line.inspect(|line| watch(line)).is_some()
+        });
         let mut current = self.current.borrow_mut();
         let Some(Current { line, until, .. }) = current.as_mut() else { return };
-        let servers = (self.servers)();
-        let known = servers.iter().find(|server| server.id == line.server.id);
-        if known.is_none_or(|server| server.is_suspected) && line.fate() == Fate::Open {
-            line.ask(self.patience(line));
-        }
+        watch(line);
         let due = time::now() >= *until || (line.fate() == Fate::Retired && line.has_streams());
         let others = servers.iter().any(|server| server.id != line.server.id);
         if due && others && self.rebalancing.borrow().as_ref().is_none_or(Task::is_done) {
