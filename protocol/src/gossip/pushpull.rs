@@ -308,17 +308,17 @@ impl Gossip {
             self.take_in_gone(known, sender, out);
             return;
         }
+        let here = !own && self.table.row(alive.name).is_some_and(|row| row.member.is_live());
         match known.status {
             Status::Alive | Status::Leaving => {}
-            Status::Suspect | Status::Failed => {
-                let heard = if *accused < TOLD_AT_ONCE_MAX { Heard::Merged } else { Heard::Told };
-                let new = self.table.row(alive.name).is_some_and(|row| row.suspicion.is_none());
-                if new || own {
-                    *accused += 1;
-                    let suspect = Suspect { name: alive.name, incarnation: alive.incarnation, by: sender };
-                    self.on_suspect(&suspect, heard, out);
-                }
+            Status::Left if here => {
+                // By its own word, or by an operator's beyond a partition: a state does not tell. It is taken to be leaving, and asked: who has
+                // left is silent, and who is there says so.
+                let intent = Intent { ltime: known.ltime, name: alive.name, kind: IntentKind::Leave };
+                self.on_intent(&intent, out);
+                self.accuse(known, sender, accused, out);
             }
+            Status::Suspect | Status::Failed => self.accuse(known, sender, accused, out),
             Status::Left => {
                 let (suspected_by, confirmed_by) = ("", Names::default());
                 let (name, incarnation) = (alive.name, alive.incarnation);
@@ -328,6 +328,18 @@ impl Gossip {
         let leaves = matches!(known.status, Status::Leaving | Status::Left);
         let kind = if leaves { IntentKind::Leave } else { IntentKind::Join };
         self.hear_intent(&Intent { ltime: known.ltime, name: alive.name, kind }, out);
+    }
+
+    /// Suspects whom another takes for gone, unless it is suspected already.
+    fn accuse(&mut self, known: &Known<'_>, sender: &str, accused: &mut usize, out: &mut Vec<Effect>) {
+        let Known { alive, .. } = known;
+        let heard = if *accused < TOLD_AT_ONCE_MAX { Heard::Merged } else { Heard::Told };
+        let new = self.table.row(alive.name).is_some_and(|row| row.suspicion.is_none());
+        if new || *alive.name == **self.table.own_name() {
+            *accused += 1;
+            let suspect = Suspect { name: alive.name, incarnation: alive.incarnation, by: sender };
+            self.on_suspect(&suspect, heard, out);
+        }
     }
 
     /// A member that is gone already when it is first heard of.

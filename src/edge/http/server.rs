@@ -197,6 +197,8 @@ impl Server {
         self.answer_released();
         self.begin_barriers();
         if self.clock.now >= self.clock.next_sweep {
+            // What was just said must not count as refused.
+            self.flush_trunks();
             self.sweep();
         }
         let rested = self.accept_rest.is_some_and(|rest| rest <= self.clock.now);

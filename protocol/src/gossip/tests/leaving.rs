@@ -186,3 +186,37 @@ fn an_unknown_name_is_told_to_the_operator() {
     let told = |effect: &Effect| matches!(effect, Effect::Log { text, .. } if text.contains("nobody"));
     assert!(pool.nodes[0].told.iter().any(|(_, effect)| told(effect)));
 }
+
+/// An operator's word travelled in the states after the partition as if it were the member's own, and the leader of its side deregistered it.
+#[test]
+fn what_an_operator_said_beyond_a_partition_takes_nobody_away() {
+    for seed in 30..42 {
+        let mut pool = Pool::joined(10, seed);
+        pool.part(&[0, 1, 2, 3, 4], &[5, 6, 7, 8, 9]);
+        pool.run(90);
+        force_leave(&mut pool, 2, 7, false);
+        pool.run(30);
+        assert!((0..5).all(|n| pool.status(n, 7) == Some(Status::Left)));
+        pool.heal();
+        pool.forget_told();
+        pool.run_until(90, |pool| (0..10).all(|n| pool.all_hold(n, Some(Status::Alive))));
+        pool.run(60);
+        assert!((0..10).all(|n| pool.all_hold(n, Some(Status::Alive))), "seed {seed}");
+        let gone = |change: &Change| matches!(change, Change::Left | Change::Reaped | Change::Failed(_));
+        let taken: Vec<_> = pool.changes().filter(|(.., change)| gone(change)).collect();
+        assert!(taken.is_empty(), "seed {seed}: {taken:?}");
+    }
+}
+
+#[test]
+fn who_slept_while_another_left_learns_that_it_has_left() {
+    for seed in 50..54 {
+        let mut pool = Pool::joined(6, seed);
+        pool.pause(4, 100_000);
+        pool.step(3, Input::Leave);
+        pool.run_until(15, |pool| has_left(pool, 3));
+        pool.kill(3);
+        pool.run(300);
+        assert!(pool.all_hold(3, Some(Status::Left)), "seed {seed}");
+    }
+}

@@ -289,9 +289,11 @@ impl Mux {
                 self.on_data(stream, first, end, bytes, events)?
             }
             MuxFrame::Reset { stream: id, reason } => {
+                let is_answer = self.side == Side::Agent;
                 let Some(stream) = self.known(id)? else { return Ok(()) };
-                if stream.is_heard_out() {
-                    // It has said all and hears no more: what it said stays.
+                if is_answer && stream.is_heard_out() {
+                    // The answer was given, whole, before all of the question was heard: it stays. A server that hears so has nobody left to
+                    // answer: a question that waits for its answer is over.
                     events.push(MuxEvent::Input(id));
                 } else {
                     self.unread -= stream.reset();

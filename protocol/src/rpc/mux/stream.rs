@@ -75,6 +75,10 @@ impl Stream {
             .window
             .checked_sub(length)
             .ok_or(WireError::Malformed("a stream brings more than it has credit for"))?;
+        if self.read >= STREAM_WINDOW as usize / 2 {
+            // Whoever reads slowly never reads all there is: what was read must go all the same.
+            self.input.drain(..std::mem::take(&mut self.read));
+        }
         self.input.extend_from_slice(bytes);
         self.input_ended = end;
         Ok(())
@@ -117,6 +121,12 @@ impl Stream {
         let granted = self.credit.checked_add(credit).filter(|credit| *credit <= STREAM_WINDOW);
         self.credit = granted.ok_or(WireError::Malformed("more credit than a stream has"))?;
         Ok(())
+    }
+
+    /// Bytes of its buffer.
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.input.len()
     }
 
     pub fn has_input(&self) -> bool {

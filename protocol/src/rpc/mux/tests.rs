@@ -125,6 +125,34 @@ fn what_is_given_up_is_told_once_and_what_was_under_way_is_dropped() {
     assert!(pair.sides[SERVER].output().is_empty());
 }
 
+/// A question that waits for its answer, as blocking ones do for minutes.
+#[test]
+fn whole_questions_are_given_up_too() {
+    let mut pair = Pair::new();
+    let (id, _) = pair.sides[AGENT].open(b"ask", true).expect("room");
+    pair.settle();
+    pair.told(SERVER);
+    pair.sides[AGENT].close(id, ResetReason::Cancelled);
+    pair.settle();
+    assert_eq!(pair.told(SERVER), [MuxEvent::Reset(id, ResetReason::Cancelled)]);
+    pair.sides[SERVER].close(id, ResetReason::Broken);
+    assert_eq!(pair.sides[AGENT].streams() + pair.sides[SERVER].streams(), 0);
+}
+
+#[test]
+fn a_slow_reader_does_not_keep_what_it_has_read() {
+    let mut pair = Pair::new();
+    let id = pair.open();
+    let mut buffer = vec![0; 48 * 1024];
+    for _ in 0..200 {
+        pair.sides[AGENT].write(id, &[7; 64 * 1024], false);
+        pair.settle();
+        assert!(matches!(pair.sides[SERVER].read(id, &mut buffer), Input::Read(_)));
+        let held = pair.sides[SERVER].streams[&id].held();
+        assert!(held <= 2 * STREAM_WINDOW as usize, "{held} bytes");
+    }
+}
+
 #[test]
 fn an_answer_given_before_the_whole_question_stays() {
     let mut pair = Pair::new();
