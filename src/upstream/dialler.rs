@@ -373,4 +373,29 @@ mod tests {
         let closed = Rate { per_second: Some(0.0), burst: 0 };
         assert!(!Bucket::default().allows(closed, start));
     }
+
+    #[test]
+    fn replaced_connections_are_watched_while_they_live() {
+        let server = |number, is_suspected| ServerAddress {
+            id: ServerId([number; 16]),
+            name: "s".into(),
+            address: ([127, 0, 0, 1], 1).into(),
+            is_suspected,
+        };
+        let settings = Settings { node: "a".into(), id: "1".into(), datacenter: "dc1".into(), from: None };
+        let known = move || vec![server(1, false), server(2, true)];
+        let shared =
+            Rc::new(Shared::new(settings, Arc::new(known), Arc::new(Counts::default()), Box::new(|| {})));
+        let lines = [1, 2, 3].map(|number| Line::new(server(number, false), Arc::default()));
+        for line in &lines {
+            line.retire();
+            shared.replaced.borrow_mut().push(Rc::downgrade(line));
+        }
+        shared.look(1);
+        let asked = lines.each_ref().map(|line| line.is_asked());
+        assert_eq!(asked, [false, true, true], "the suspected and the unknown one");
+        drop(lines);
+        shared.look(1);
+        assert!(shared.replaced.borrow().is_empty());
+    }
 }

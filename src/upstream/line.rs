@@ -138,6 +138,12 @@ impl Line {
         self.kick();
     }
 
+    /// Whether a sign of life is waited for.
+    #[cfg(test)]
+    pub fn is_asked(&self) -> bool {
+        self.probe.get().is_some_and(|probe| probe.pinged)
+    }
+
     /// Whether the server was heard lately, or is when it is asked.
     pub async fn confirm(&self, patience: Duration) -> bool {
         if time::now().saturating_duration_since(self.heard.get()) < QUIET {
