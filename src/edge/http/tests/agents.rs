@@ -166,7 +166,7 @@ fn writes_of_agents_are_checked_and_told_one_by_one() {
         assert_eq!(text(&upstream, Ask::get("/v1/kv/c?raw")).await, (200, "v".into()));
         // About the longest there may be arrives, and more beside it.
         let set = |key: &str, length: usize| {
-            let entry = KvEntry { key: key.into(), value: vec![0; length].into(), ..KvEntry::default() };
+            let entry = KvEntry { key: key.into(), value: vec![0; length], ..KvEntry::default() };
             consensus::Encoded::of(&Command::Kv(KvOp::Set(entry)))
         };
         let writes = [set("d", consensus::COMMAND_LENGTH_MAX - (1 << 10)), set("e", 2 << 10)];
