@@ -11,13 +11,11 @@ use crate::runtime::publish::Published;
 use crate::runtime::time;
 use crate::store::State;
 use crate::store::command::{Applied, Command};
-use crate::upstream::parcels::{self, Holding};
+use crate::upstream::parcels::{self, Holding, REQUEST_LENGTH_MAX};
 use crate::upstream::{Ask, Upstream};
 
 /// How long one write may take before its waiters are answered without it; reads too.
-const TIMEOUT: Duration = Duration::from_secs(7);
-/// Bytes of writes in one request to a server.
-const REQUEST_LENGTH_MAX: usize = 2 << 20;
+pub const TIMEOUT: Duration = Duration::from_secs(7);
 /// Bytes of what a server says the catalog holds of a node.
 const HOLDING_LENGTH_MAX: usize = 64 << 20;
 
@@ -126,13 +124,7 @@ async fn send(upstream: &Upstream, commands: &[Command]) -> Result<Vec<Applied>,
     let mut all = Vec::with_capacity(encoded.len());
     let mut rest = &encoded[..];
     while !rest.is_empty() {
-        let mut length = 0;
-        let fits = rest.iter().take(parcels::WRITES_MAX).take_while(|write| {
-            let room = length < REQUEST_LENGTH_MAX;
-            length += write.bytes().len();
-            room
-        });
-        let (part, later) = rest.split_at(fits.count());
+        let (part, later) = rest.split_at(fitting(rest.iter().map(|write| write.bytes().len())));
         rest = later;
         let answer = upstream.request(Ask::put(parcels::PROPOSE, parcels::put_writes(part))).await;
         let answer = answer.map_err(|error| error.to_string())?;
@@ -149,6 +141,17 @@ async fn send(upstream: &Upstream, commands: &[Command]) -> Result<Vec<Applied>,
         all.append(&mut outcomes.map_err(|why| why.to_string())?);
     }
     Ok(all)
+}
+
+/// How many writes of these lengths go into one request: one at least, however long it is.
+fn fitting(lengths: impl Iterator<Item = usize>) -> usize {
+    let mut sum = 0;
+    let fits = lengths.take(parcels::WRITES_MAX).take_while(|length| {
+        let is_first = sum == 0;
+        sum += length;
+        is_first || sum <= REQUEST_LENGTH_MAX
+    });
+    fits.count()
 }
 
 async fn ask(upstream: &Upstream, path: &str, node: &str, max: usize) -> Result<bytes::Bytes, String> {
@@ -170,4 +173,19 @@ async fn ask(upstream: &Upstream, path: &str, node: &str, max: usize) -> Result<
         }
     };
     time::timeout(TIMEOUT, asking).await.unwrap_or_else(|| Err(format!("no answer within {TIMEOUT:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_write_goes_alone() {
+        const LONG: usize = crate::consensus::COMMAND_LENGTH_MAX;
+        let of = |lengths: &[usize]| fitting(lengths.iter().copied());
+        assert_eq!(of(&[LONG, 1]), 1);
+        assert_eq!(of(&[1, LONG, 1]), 1);
+        assert_eq!(of(&[1, REQUEST_LENGTH_MAX - 1, 1]), 2);
+        assert_eq!(of(&[1; 2 * parcels::WRITES_MAX]), parcels::WRITES_MAX);
+    }
 }

@@ -184,7 +184,14 @@ fn begin(line: &Rc<Line>, head: &[u8], body: &Payload) -> Result<Stream, Failure
         }
         _ => (head, false),
     };
-    let (stream, taken) = line.open(bytes, end).ok_or(Failure::Told(UpstreamError::TooBusy))?;
+    let Some((stream, taken)) = line.open(bytes, end) else {
+        if line.is_used_up() {
+            // Nothing was sent, and a new connection has new numbers.
+            line.retire();
+            return Err(Broke::Retired.into());
+        }
+        return Err(Failure::Told(UpstreamError::TooBusy));
+    };
     Ok(Stream { stream, unsent: bytes[taken..].to_vec(), end })
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
@@ -153,6 +153,8 @@ pub(super) struct Shared {
     servers: Servers,
     counts: Arc<Counts>,
     current: RefCell<Option<Current>>,
+    /// Lines that were replaced, and may carry requests yet.
+    replaced: RefCell<Vec<Weak<Line>>>,
     /// One makes a connection, the others wait for it.
     dialling: Turns,
     /// When an attempt at all servers failed last, and how.
@@ -184,6 +186,7 @@ impl Shared {
             servers,
             counts,
             current: RefCell::default(),
+            replaced: RefCell::default(),
             dialling: Turns::default(),
             failed: RefCell::default(),
             grudges: RefCell::default(),
@@ -291,6 +294,7 @@ impl Shared {
         let before = self.current.replace(Some(Current { line: line.clone(), until, _driver: driver }));
         if let Some(Current { line, _driver: driver, .. }) = before {
             line.retire();
+            self.replaced.borrow_mut().push(Rc::downgrade(&line));
             driver.detach();
         }
         line
@@ -306,13 +310,20 @@ impl Shared {
     /// Looks at the connection, and whether it is time for another.
     fn look(self: &Rc<Shared>, members: usize) {
         self.members.set(members);
+        let servers = (self.servers)();
+        let watch = |line: &Line| {
+            let known = servers.iter().find(|server| server.id == line.server.id);
+            if known.is_none_or(|server| server.is_suspected) && line.fate() != Fate::Dead {
+                line.ask(self.patience(line));
+            }
+        };
+        self.replaced.borrow_mut().retain(|line| {
+            let line = line.upgrade().filter(|line| line.fate() != Fate::Dead);
+            line.inspect(|line| watch(line)).is_some()
+        });
         let mut current = self.current.borrow_mut();
         let Some(Current { line, until, .. }) = current.as_mut() else { return };
-        let servers = (self.servers)();
-        let known = servers.iter().find(|server| server.id == line.server.id);
-        if known.is_none_or(|server| server.is_suspected) && line.fate() == Fate::Open {
-            line.ask(self.patience(line));
-        }
+        watch(line);
         let due = time::now() >= *until || (line.fate() == Fate::Retired && line.has_streams());
         let others = servers.iter().any(|server| server.id != line.server.id);
         if due && others && self.rebalancing.borrow().as_ref().is_none_or(Task::is_done) {
@@ -361,5 +372,30 @@ mod tests {
         assert!((0..1000).all(|_| bucket.allows(none, start)));
         let closed = Rate { per_second: Some(0.0), burst: 0 };
         assert!(!Bucket::default().allows(closed, start));
+    }
+
+    #[test]
+    fn replaced_connections_are_watched_while_they_live() {
+        let server = |number, is_suspected| ServerAddress {
+            id: ServerId([number; 16]),
+            name: "s".into(),
+            address: ([127, 0, 0, 1], 1).into(),
+            is_suspected,
+        };
+        let settings = Settings { node: "a".into(), id: "1".into(), datacenter: "dc1".into(), from: None };
+        let known = move || vec![server(1, false), server(2, true)];
+        let shared =
+            Rc::new(Shared::new(settings, Arc::new(known), Arc::new(Counts::default()), Box::new(|| {})));
+        let lines = [1, 2, 3].map(|number| Line::new(server(number, false), Arc::default()));
+        for line in &lines {
+            line.retire();
+            shared.replaced.borrow_mut().push(Rc::downgrade(line));
+        }
+        shared.look(1);
+        let asked = lines.each_ref().map(|line| line.is_asked());
+        assert_eq!(asked, [false, true, true], "the suspected and the unknown one");
+        drop(lines);
+        shared.look(1);
+        assert!(shared.replaced.borrow().is_empty());
     }
 }

@@ -99,6 +99,11 @@ impl Line {
         self.mux.borrow().streams() > 0
     }
 
+    /// Whether it can carry no new request ever again.
+    pub fn is_used_up(&self) -> bool {
+        self.mux.borrow().is_used_up()
+    }
+
     /// Ends by itself once nothing is under way on it.
     pub fn retire(&self) {
         if self.fate() == Fate::Open {
@@ -131,6 +136,12 @@ impl Line {
         self.mux.borrow_mut().ping(1);
         self.probe.set(Some(Probe { due: time::now() + patience, patience, pinged: true }));
         self.kick();
+    }
+
+    /// Whether a sign of life is waited for.
+    #[cfg(test)]
+    pub fn is_asked(&self) -> bool {
+        self.probe.get().is_some_and(|probe| probe.pinged)
     }
 
     /// Whether the server was heard lately, or is when it is asked.

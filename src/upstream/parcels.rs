@@ -14,6 +14,9 @@ use crate::store::topic::Topic;
 /// Writes in one request.
 pub const WRITES_MAX: usize = 1024;
 
+/// Bytes of writes in one request; a single one may be longer.
+pub const REQUEST_LENGTH_MAX: usize = 2 << 20;
+
 /// Path of the route that proposes writes.
 pub const PROPOSE: &str = "/v1/internal/rpc/propose";
 /// Path of the route that tells when what the catalog holds of a node has changed last; `?node=`.

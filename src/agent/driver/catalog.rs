@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Inner;
-use crate::agent::catalog::Catalog;
+use crate::agent::catalog::{Catalog, TIMEOUT};
 use crate::agent::registry::{Batch, Repair};
 use crate::agent::sync::Held;
 use crate::runtime::{cores, random, time};
@@ -22,6 +22,8 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 const RETRY_MIN: Duration = Duration::from_millis(250);
 /// Within this time what is in doubt is compared: many agents come to doubt at the same time.
 const DOUBT_SPREAD: Duration = Duration::from_secs(3);
+/// Within this time a write of unknown outcome has been applied, or never is.
+const LATE_MAX: Duration = TIMEOUT.saturating_add(Duration::from_secs(1));
 /// How often an agent that knows no server looks for one.
 const SERVERS_INTERVAL: Duration = Duration::from_millis(200);
 /// Nodes up to which everything is compared at the plain interval.
@@ -38,6 +40,8 @@ pub(super) async fn run(inner: Rc<Inner>) {
     let mut compare_at = time::now();
     let mut last_write: Option<Instant> = None;
     let mut pause = RETRY_MIN;
+    // A write may be applied yet, behind newer ones.
+    let mut is_unknown = false;
     // An agent that has just started is not to wait long for servers that were too busy for its first question.
     let mut unseen = RETRY_MIN;
     loop {
@@ -82,11 +86,16 @@ pub(super) async fn run(inner: Rc<Inner>) {
         match inner.write(batch).await {
             Ok(more) => {
                 pause = RETRY_MIN;
+                if std::mem::take(&mut is_unknown) {
+                    let spread = DOUBT_SPREAD.mul_f64(random::Rng::seeded().fraction());
+                    compare_at = compare_at.min(time::now() + LATE_MAX + spread);
+                }
                 if !more {
                     inner.answer_waiters(upto);
                 }
             }
             Err(why) => {
+                is_unknown = true;
                 tracing::warn!(
                     "the catalog does not know the latest of this agent's services and checks: {why}; \
                      trying again in {pause:?}"

@@ -7,14 +7,14 @@ use muster_protocol::http::Method;
 use super::Edge;
 use super::exchange::{Handled, Outcome, Read, Request, Response};
 use super::query;
-use super::router::Route;
+use super::router::{BodyLimit, Route};
 use crate::store::State;
 use crate::store::topic::Topic;
 use crate::upstream::parcels::{self, Holding};
 
 /// The area's routes.
 pub const ROUTES: &[Route] = &[
-    Route::new(parcels::PROPOSE, &[Method::Put], propose),
+    Route::new(parcels::PROPOSE, &[Method::Put], propose).body(BodyLimit::Writes),
     Route::new(parcels::STAMP, &[Method::Get], stamp),
     Route::new(parcels::NODE, &[Method::Get], node),
 ];

@@ -5,11 +5,17 @@ use std::time::Duration;
 
 use muster_protocol::http::HeadLimits;
 
+use crate::consensus::COMMAND_LENGTH_MAX;
+use crate::upstream::parcels;
+
 /// Request heads: beyond it 431 and the connection closes. Bytes are Consul's; its fields have no bound but that.
 pub const HEAD: HeadLimits = HeadLimits { bytes: 1 << 20, fields: 4096 };
 
 /// Bytes of a request body on routes without a limit of their own: beyond it 413.
 pub const BODY_MAX: usize = 8 << 20;
+
+/// Bytes of agents' writes in one request: room for the longest one, and for what goes around it.
+pub const WRITES_MAX: usize = COMMAND_LENGTH_MAX + parcels::REQUEST_LENGTH_MAX;
 
 /// Bytes of all request bodies that a core is receiving: beyond it the request that asks for more gets 503 and its
 /// connection closes. Room for 256 values of the largest size at once.

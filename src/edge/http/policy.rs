@@ -6,7 +6,7 @@ use bytes::Bytes;
 use muster_protocol::http::{Framing, Head, Method, Target, clean_path, escape_path};
 
 use super::exchange::{Peer, Request, Response};
-use super::limits::{ARCHIVE_IN_MEMORY_MAX, ARCHIVE_MAX, BODY_MAX};
+use super::limits::{ARCHIVE_IN_MEMORY_MAX, ARCHIVE_MAX, BODY_MAX, WRITES_MAX};
 use super::query::Query;
 use super::router::{BodyLimit, Found, Route, Router, Scope};
 use crate::config::Config;
@@ -174,6 +174,7 @@ impl Policy {
             BodyLimit::Transaction => (limits.txn_max_req_len, Some("txn_max_req_len")),
             BodyLimit::Archive if self.config.data_dir.is_some() => (ARCHIVE_MAX, None),
             BodyLimit::Archive => (ARCHIVE_IN_MEMORY_MAX, None),
+            BodyLimit::Writes => (WRITES_MAX, None),
         }
     }
 }

@@ -15,6 +15,8 @@ pub enum BodyLimit {
     Transaction,
     /// [`super::limits::ARCHIVE_MAX`].
     Archive,
+    /// [`super::limits::WRITES_MAX`].
+    Writes,
 }
 
 /// Who answers a route, and to whom.

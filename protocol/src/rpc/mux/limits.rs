@@ -11,8 +11,13 @@ pub const STREAM_WINDOW: u32 = 256 << 10;
 /// Streams that are open at once; one more is refused as too busy.
 pub const STREAMS_MAX: usize = 8192;
 
-/// Bytes of all streams that have come and are not yet read; the stream that brings more is refused as too busy.
+/// Bytes of all streams that have come and are not yet read, past which a stream that brings more is given up if it holds more
+/// than [`INPUT_SPARED`] itself: by a server as too busy, by an agent as broken.
 pub const INPUT_MAX: usize = 16 << 20;
+
+/// Bytes that a stream may hold unread however much the others hold: those whose readers are stuck are given up, not those
+/// that bring little.
+pub const INPUT_SPARED: usize = 32 << 10;
 
 /// Bytes that wait to be written, past which streams wait until the other side has taken some.
 pub const OUTPUT_MAX: usize = 256 << 10;

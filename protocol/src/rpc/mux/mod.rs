@@ -16,7 +16,9 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 
 pub use frame::{Departure, MuxFrame, ResetReason};
-use limits::{CONTROL_MAX, DATA_LENGTH_MAX, FRAME_LENGTH_MAX, INPUT_MAX, OUTPUT_MAX, STREAMS_MAX};
+use limits::{
+    CONTROL_MAX, DATA_LENGTH_MAX, FRAME_LENGTH_MAX, INPUT_MAX, INPUT_SPARED, OUTPUT_MAX, STREAMS_MAX,
+};
 use stream::Stream;
 
 use crate::wire::{FRAME_ALIGNMENT, WireError, split_frame};
@@ -102,6 +104,11 @@ impl Mux {
     /// How many streams are open.
     pub fn streams(&self) -> usize {
         self.streams.len()
+    }
+
+    /// Whether no stream can be opened any more: all numbers are used up.
+    pub fn is_used_up(&self) -> bool {
+        self.next == u32::MAX
     }
 
     /// Opens a stream that begins with these bytes, of which it takes as many as [`Mux::write`] would. `None` at the limit of
@@ -330,15 +337,17 @@ impl Mux {
             return Ok(());
         }
         let unread = self.unread;
+        // An agent has asked already, and something may have been done.
+        let reason = if self.side == Side::Agent { ResetReason::Broken } else { ResetReason::TooBusy };
         let Some(stream) = self.known(id)? else { return Ok(()) };
         stream.take(bytes, end)?;
         let held = stream.holds_input();
-        if held && unread + bytes.len() > INPUT_MAX {
-            // Its owner is told as if the other side had given it up, and the other side that nothing was done.
+        if held && unread + bytes.len() > INPUT_MAX && stream.unread() > INPUT_SPARED {
+            // Its owner is told as if the other side had given it up.
             let reset = stream.reset();
             self.unread -= reset - bytes.len();
-            MuxFrame::Reset { stream: id, reason: ResetReason::TooBusy }.encode(&mut self.out);
-            events.push(MuxEvent::Reset(id, ResetReason::TooBusy));
+            MuxFrame::Reset { stream: id, reason }.encode(&mut self.out);
+            events.push(MuxEvent::Reset(id, reason));
         } else if held {
             self.unread += bytes.len();
             events.push(MuxEvent::Input(id));

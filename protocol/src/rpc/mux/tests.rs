@@ -179,10 +179,40 @@ fn past_the_limits_streams_are_refused_and_the_connection_lives() {
         pair.settle();
         last = pair.told(SERVER);
     }
-    assert!(pair.sides[SERVER].unread <= INPUT_MAX);
-    let busy = pair.told(AGENT);
-    assert!(busy.iter().any(|event| matches!(event, MuxEvent::Reset(_, ResetReason::TooBusy))));
+    assert!(pair.sides[SERVER].unread <= INPUT_MAX + STREAMS_MAX, "a byte of each that is spared");
+    let is_reset = |event: &MuxEvent| matches!(event, MuxEvent::Reset(_, ResetReason::TooBusy));
+    let reset: Vec<_> = pair.told(AGENT).into_iter().filter(is_reset).collect();
+    let long = |id: &u32| (id - ids[0]).is_multiple_of(100);
+    assert!(!reset.is_empty());
+    assert!(
+        reset.iter().all(|event| matches!(event, MuxEvent::Reset(id, _) if long(id))),
+        "short ones stay: {reset:?}"
+    );
     assert!(!last.is_empty());
+}
+
+#[test]
+fn stuck_readers_of_an_agent_cost_no_other_stream_and_what_they_lose_is_broken_off() {
+    let mut pair = Pair::new();
+    let ids: Vec<u32> = (0..=INPUT_MAX / STREAM_WINDOW as usize).map(|_| pair.open()).collect();
+    let short = pair.open();
+    pair.settle();
+    for id in &ids {
+        pair.sides[SERVER].write(*id, &[0; STREAM_WINDOW as usize], true);
+        pair.settle();
+    }
+    let told = pair.told(AGENT);
+    let resets: Vec<_> = told.iter().filter(|event| matches!(event, MuxEvent::Reset(..))).collect();
+    assert_eq!(resets, [&MuxEvent::Reset(ids[ids.len() - 1], ResetReason::Broken)]);
+    // What is full stays full, and a short answer is heard.
+    let (fill, _) = pair.sides[AGENT].open(b"", true).expect("room");
+    pair.settle();
+    pair.sides[SERVER].write(fill, &[0; INPUT_SPARED], true);
+    pair.sides[SERVER].write(short, b"answer", true);
+    pair.settle();
+    assert!(pair.sides[AGENT].unread > INPUT_MAX);
+    assert_eq!(read_all(&mut pair.sides[AGENT], short), (b"answer".to_vec(), Input::End));
+    assert_eq!(read_all(&mut pair.sides[AGENT], fill).0.len(), INPUT_SPARED);
 }
 
 #[test]
@@ -202,6 +232,18 @@ fn whoever_leaves_takes_no_new_streams_and_ends_those_it_has() {
             MuxEvent::Reset(new, ResetReason::Leaving)
         ]
     );
+}
+
+#[test]
+fn when_the_numbers_are_used_up_it_says_so() {
+    let mut pair = Pair::new();
+    pair.sides[AGENT].next = u32::MAX - 1;
+    assert!(!pair.sides[AGENT].is_used_up());
+    let last = pair.open();
+    pair.settle();
+    assert_eq!(pair.told(SERVER), [MuxEvent::Opened(last), MuxEvent::Input(last)]);
+    assert_eq!(pair.sides[AGENT].open(b"", true), None);
+    assert!(pair.sides[AGENT].is_used_up());
 }
 
 #[test]

@@ -164,6 +164,13 @@ fn writes_of_agents_are_checked_and_told_one_by_one() {
         let body = answer.expect("an answer").body.whole(1000).await.expect("whole");
         assert_eq!(parcels::take_outcomes(&body).expect("sound").len(), 3);
         assert_eq!(text(&upstream, Ask::get("/v1/kv/c?raw")).await, (200, "v".into()));
+        // About the longest there may be arrives, and more beside it.
+        let set = |key: &str, length: usize| {
+            let entry = KvEntry { key: key.into(), value: vec![0; length], ..KvEntry::default() };
+            consensus::Encoded::of(&Command::Kv(KvOp::Set(entry)))
+        };
+        let writes = [set("d", consensus::COMMAND_LENGTH_MAX - (1 << 10)), set("e", 2 << 10)];
+        assert_eq!(text(&upstream, Ask::put(parcels::PROPOSE, parcels::put_writes(&writes))).await.0, 200);
         let bad = Ask::put(parcels::PROPOSE, Bytes::from_static(b"\x01\0\0\0\x02\0\0\0xx"));
         assert_eq!(text(&upstream, bad).await.0, 400);
         let node = upstream.request(Ask::get(format!("{}?node=n", parcels::NODE))).await.expect("an answer");
