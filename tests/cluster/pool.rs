@@ -1,5 +1,7 @@
 //! The pool of servers and clients: who joins, dies, leaves, comes back; keys and events.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::harness::{Cluster, SOON};
@@ -213,13 +215,20 @@ fn an_event_is_not_told_again_after_a_restart() {
         cluster.servers[client].start();
         let name = cluster.servers[client].name.clone();
         await_status(&cluster, 0, &name, 1);
+        // What is written of the member that came is written by then.
+        std::thread::sleep(Duration::from_secs(4));
         let fired = ask(&cluster, 0, "PUT", "/v1/event/fire/deploy", "");
         assert_eq!(fired.status, 200);
         wait::until_true("the event", SOON, || {
             cluster.servers[client].ask("/v1/event/list").as_array().is_some_and(|all| all.len() == 1)
         });
         if killed {
-            std::thread::sleep(std::time::Duration::from_secs(2));
+            let heard = cluster.servers[client].ask("/v1/event/list")[0]["LTime"].clone();
+            let snapshot = cluster.servers[client].data_folder().join("serf/local.snapshot");
+            wait::until_true("its time in the file", Duration::from_secs(10), || {
+                let line = format!("\nevent-clock: {heard}\n");
+                std::fs::read_to_string(&snapshot).is_ok_and(|text| text.contains(&line))
+            });
             cluster.servers[client].kill();
         } else {
             cluster.servers[client].signal(2);
@@ -227,7 +236,7 @@ fn an_event_is_not_told_again_after_a_restart() {
         }
         cluster.servers[client].start();
         await_status(&cluster, client, "s0", 1);
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        std::thread::sleep(Duration::from_secs(2));
         assert_eq!(cluster.servers[client].ask("/v1/event/list"), json!([]), "killed: {killed}");
     }
 }
