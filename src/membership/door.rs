@@ -175,16 +175,18 @@ impl Door {
     pub async fn next_event(&self, seen: u64) -> bool {
         let (reply, answer) = mesh::oneshot();
         let request = Request::NextEvent { seen, reply };
-        let told = match self.requests.as_ref().map(|requests| requests.try_send(request)) {
-            Some(Ok(())) => answer.await,
-            Some(Err(Full::Full(_))) => Some(false),
-            Some(Err(Full::Closed(_))) | None => None,
-        };
-        match told {
-            Some(told) => told,
-            // Nobody will tell any more.
-            None => std::future::pending().await,
+        if let Some(requests) = &self.requests {
+            let told = match requests.try_send(request) {
+                Ok(()) => answer.await,
+                Err(Full::Full(_)) => Some(false),
+                Err(Full::Closed(_)) => None,
+            };
+            if let Some(told) = told {
+                return told;
+            }
         }
+        // Nobody will tell any more.
+        std::future::pending().await
     }
 
     async fn ask<T: Send>(&self, request: impl FnOnce(OneSender<T>) -> Request) -> Result<T, String> {
