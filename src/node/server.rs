@@ -15,6 +15,7 @@ use crate::agent::LocalFuture;
 use crate::config::Config;
 use crate::consensus::{Opening, Proposals, Setup};
 use crate::membership::{Cluster, Founder, Membership, Settings};
+use crate::runtime::bell::Bell;
 use crate::runtime::net::Listener;
 use crate::runtime::task::Task;
 use crate::runtime::{mesh, task};
@@ -83,13 +84,18 @@ pub(super) async fn start(
     let founder = Founder { cluster, proposals: proposals.clone(), alone: config.dev_mode };
     let settings = Settings { heed: heed(plan), ..Settings::of(&config, id) };
     let (sockets, roster, doorway) = (pool.sockets, plan.roster.clone(), pool.doorway);
-    let learn = move |roster: &_| learning.learn(roster);
+    let members_changed = Rc::<Bell>::default();
+    let ring = members_changed.clone();
+    let learn = move |roster: &_| {
+        learning.learn(roster);
+        ring.ring();
+    };
     let membership = Membership::open(settings, sockets, Some(founder), roster, doorway, learn).await?;
     let running = membership.clone();
     let mut joining = task::spawn(async move { running.run().await });
 
     let (state, roster, members) = (plan.state.clone(), plan.roster.clone(), plan.members.clone());
-    let duties = Duties::new(config.clone(), state, roster, members, proposals.clone());
+    let duties = Duties::new(config.clone(), state, roster, members, members_changed, proposals.clone());
     let duties = task::spawn(duties.run());
     let mut consensus = consensus;
     let faulted = Box::pin(async move {
