@@ -46,6 +46,7 @@ pub(super) struct ServerRole {
     /// Ends with the reason why the server cannot go on.
     faulted: Option<LocalFuture<String>>,
     _duties: Task<()>,
+    _watching: Task<()>,
 }
 
 /// Starts it: cluster, consensus, links, membership, leader duties.
@@ -74,6 +75,8 @@ pub(super) async fn start(
         Host { name: config.node_name.clone(), id: id.to_string(), datacenter: config.datacenter.clone() };
     let reception = Rc::new(Reception::new(host, plan.config.clone(), seat.guests));
     links.receive_agents(reception.clone());
+    let (watched, standing) = (reception.clone(), plan.proposals.clone());
+    let watching = task::spawn(async move { watched.watch(move || standing.contact()).await });
     links.listen(seat.links);
     if let Some(recovery) = recovery {
         let proposals = plan.proposals.clone();
@@ -111,7 +114,7 @@ pub(super) async fn start(
         .await
     });
     let drain = config.performance.leave_drain_time;
-    Ok(ServerRole { drain, proposals, membership, links, reception, faulted: Some(faulted), _duties: duties })
+    Ok(ServerRole { drain, proposals, membership, links, reception, faulted: Some(faulted), _duties: duties, _watching: watching })
 }
 
 impl ServerRole {
