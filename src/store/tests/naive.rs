@@ -18,12 +18,6 @@ pub(super) struct Naive {
 
 impl Naive {
     pub(super) fn apply(&mut self, index: u64, command: &Command) -> Applied {
-        let applied = self.write(index, command);
-        self.invalidate(index);
-        applied
-    }
-
-    fn write(&mut self, index: u64, command: &Command) -> Applied {
         match command {
             Command::Kv(op) => self.kv(index, op),
             Command::Catalog(op) => self.catalog(index, op),
@@ -268,6 +262,7 @@ impl Naive {
                 } else {
                     self.drop_node(&node);
                 }
+                self.invalidate(index);
                 Applied::Done
             }
         }
@@ -297,6 +292,7 @@ impl Naive {
             let create = renamed.as_ref().map(|(create, _)| *create).or(current.map(|row| row.create_index));
             if let Some((_, old)) = renamed {
                 self.drop_node(&old);
+                self.invalidate(index);
             }
             let row =
                 Node { create_index: create.unwrap_or(index), modify_index: index, ..register.node.clone() };
@@ -307,6 +303,7 @@ impl Naive {
         }
         for check in &register.checks {
             self.put_check(index, &name, check.clone());
+            self.invalidate(index);
         }
         Ok(())
     }
