@@ -15,7 +15,7 @@ use super::graveyard::Graveyard;
 use super::limits::NAME_GRAVES_MAX;
 use super::model::{Behavior, Session, Status};
 use super::state::State;
-use super::topic::fold;
+use super::topic::{Topic, fold};
 use super::touched::Touched;
 
 /// The tables. All names and IDs in keys are folded.
@@ -249,6 +249,11 @@ impl State {
         self.sessions.delays.iter().map(|(key, delay)| (&**key, *delay))
     }
 
+    /// Index at which a restore last replaced all tables; 0: never.
+    pub fn restored_at(&self) -> u64 {
+        self.restored_at
+    }
+
     /// What the table of sessions changed by last: whoever follows the sessions looks again when it has moved.
     pub fn sessions_index(&self) -> u64 {
         self.sessions.changed.max(self.restored_at)
@@ -279,7 +284,7 @@ impl State {
                 Applied::Condition(counts)
             }
             ArchivedSessionOp::EndDelays(ended) => {
-                self.end_delays(ended);
+                self.end_delays(ended, touched);
                 Applied::Done
             }
         }
@@ -350,11 +355,12 @@ impl State {
         here.iter().for_each(|id| self.session_destroy(index, id, touched));
     }
 
-    fn end_delays(&mut self, ended: &[ArchivedDelayEnd]) {
+    fn end_delays(&mut self, ended: &[ArchivedDelayEnd], touched: &mut Touched) {
         for end in ended {
             let key = &end.key[..];
             if self.sessions.delays.get(key).is_some_and(|delay| delay.since == end.since.to_native()) {
                 self.sessions.delays.remove(key);
+                touched.add(Topic::LockDelay(key.into()));
             }
         }
     }

@@ -155,9 +155,11 @@ impl State {
             }
             Topic::Services => self.at.service_names.max(self.at.node_check_removals),
             Topic::Sessions | Topic::Session(_) | Topic::NodeSessions(_) => self.sessions.changed,
-            Topic::Nodes | Topic::Catalog | Topic::Coordinates | Topic::LocalService(_) => {
-                self.last_change(topic)
-            }
+            Topic::Nodes
+            | Topic::Catalog
+            | Topic::Coordinates
+            | Topic::LocalService(_)
+            | Topic::LockDelay(_) => self.last_change(topic),
         };
         index.max(self.restored_at).max(1)
     }
@@ -196,7 +198,7 @@ impl State {
             Topic::Sessions => self.sessions.changed,
             Topic::Session(id) => self.sessions.changed_at(&fold(id)),
             Topic::NodeSessions(name) => self.sessions.changed_on(&fold(name)),
-            Topic::LocalService(_) => return 0,
+            Topic::LocalService(_) | Topic::LockDelay(_) => return 0,
         };
         index.max(self.restored_at)
     }

@@ -39,6 +39,8 @@ pub enum Topic {
     Session(Box<str>),
     /// The sessions of one node (`/v1/session/node/N`).
     NodeSessions(Box<str>),
+    /// The end of the lock-delay of a key. No read shows it, so it has no index.
+    LockDelay(Box<[u8]>),
 }
 
 impl Topic {

@@ -183,7 +183,7 @@ fn answer(state: &State, topic: &Topic) -> String {
                 .collect();
             format!("{services:?} {:?}", state.checks().collect::<Vec<_>>())
         }
-        Topic::LocalService(_) => String::new(),
+        Topic::LocalService(_) | Topic::LockDelay(_) => String::new(),
     }
 }
 
