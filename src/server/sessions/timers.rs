@@ -161,3 +161,134 @@ fn life_of(session: &Session) -> Option<Duration> {
     let ttl = u64::try_from(session.ttl_ns).ok().filter(|ns| *ns > 0).map(Duration::from_nanos)?;
     Some(ttl + (ttl / GRACE_FRACTION).clamp(GRACE_MIN, GRACE_MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::Encoded;
+    use crate::runtime::time;
+    use crate::store::Touched;
+    use crate::store::command::{CatalogOp, Command, KvOp, Register, SessionOp};
+    use crate::store::model::{KvEntry, Node};
+
+    const TTL: Duration = Duration::from_secs(10);
+    const TICK: Duration = Duration::from_millis(250);
+
+    struct Bench {
+        state: State,
+        timers: Timers,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let now = time::now();
+            let mut bench = Bench { state: State::new(), timers: Timers::begin(now), now };
+            let node = Node { node: "n".into(), address: "a".into(), ..Node::default() };
+            bench.apply(&Command::Catalog(CatalogOp::Register(Box::new(Register { node, ..Register::default() }))));
+            bench
+        }
+
+        fn apply(&mut self, command: &Command) {
+            let index = self.state.log_index() + 1;
+            self.state.apply(index, Encoded::of(command).command(), &mut Touched::new());
+        }
+
+        fn session(&mut self, id: &str, ttl: Duration) {
+            let session = Session {
+                id: id.into(),
+                node: "n".into(),
+                ttl_ns: ttl.as_nanos() as i64,
+                lock_delay_ns: 3_000_000_000,
+                ..Session::default()
+            };
+            self.apply(&Command::Session(SessionOp::Create(Box::new(session))));
+        }
+
+        /// Looks at the clock every so often.
+        fn run(&mut self, time: Duration) {
+            for _ in 0..time.as_nanos() / TICK.as_nanos() {
+                self.now += TICK;
+                self.timers.pass(self.now);
+                self.timers.follow(&self.state);
+            }
+        }
+
+        fn renew(&mut self, id: &str) {
+            let session = self.state.session(id).expect("it is there").clone();
+            self.timers.renew(&session, self.now);
+        }
+
+        fn due(&self) -> Vec<String> {
+            self.timers.due(9)
+        }
+    }
+
+    #[test]
+    fn a_session_is_due_shortly_after_its_ttl_unless_it_was_renewed() {
+        let mut bench = Bench::new();
+        bench.session("a", TTL);
+        bench.session("b", TTL);
+        bench.session("for-ever", Duration::ZERO);
+        bench.run(TTL);
+        assert!(bench.due().is_empty());
+        bench.renew("b");
+        bench.run(Duration::from_secs(1));
+        assert_eq!(bench.due(), ["a"]);
+        bench.apply(&Command::Session(SessionOp::Destroy { id: "a".into() }));
+        bench.run(TTL - Duration::from_secs(1));
+        assert!(bench.due().is_empty());
+        bench.run(Duration::from_secs(1));
+        assert_eq!(bench.due(), ["b"]);
+        assert!(!bench.timers.is_doomed("b"));
+        bench.timers.doom(&bench.due());
+        assert!(bench.timers.is_doomed("b"));
+        assert_eq!(bench.due(), ["b"], "its end may have been lost");
+    }
+
+    #[test]
+    fn a_renewal_before_the_first_look_counts_from_then() {
+        let mut bench = Bench::new();
+        bench.session("a", TTL);
+        bench.renew("a");
+        bench.run(TTL);
+        assert!(bench.due().is_empty());
+        bench.run(Duration::from_secs(1));
+        assert_eq!(bench.due(), ["a"]);
+    }
+
+    /// The process stood still: renewals of that time lie in the buffers of its sockets.
+    #[test]
+    fn a_pause_counts_for_nothing() {
+        let mut bench = Bench::new();
+        bench.session("a", TTL);
+        bench.run(TTL);
+        bench.now += Duration::from_secs(3600);
+        bench.timers.pass(bench.now);
+        bench.timers.follow(&bench.state);
+        assert!(bench.due().is_empty());
+        bench.renew("a");
+        bench.run(TTL);
+        assert!(bench.due().is_empty());
+        bench.run(Duration::from_secs(1));
+        assert_eq!(bench.due(), ["a"]);
+    }
+
+    #[test]
+    fn a_lock_delay_ends_when_all_of_it_has_passed() {
+        let mut bench = Bench::new();
+        bench.session("a", Duration::ZERO);
+        let entry = KvEntry { key: "k".into(), session: "a".into(), ..KvEntry::default() };
+        bench.apply(&Command::Kv(KvOp::Acquire(entry)));
+        bench.apply(&Command::Session(SessionOp::Destroy { id: "a".into() }));
+        bench.run(TICK);
+        bench.run(Duration::from_secs(3) - TICK);
+        assert!(bench.timers.ended(9).is_empty() && !bench.timers.is_empty());
+        bench.run(TICK);
+        let ended = bench.timers.ended(9);
+        assert_eq!(ended, [DelayEnd { key: "k".into(), since: bench.state.index() }]);
+        bench.apply(&Command::Session(SessionOp::EndDelays(ended)));
+        bench.run(TICK);
+        assert!(bench.timers.ended(9).is_empty() && bench.timers.is_empty());
+    }
+}

@@ -8,6 +8,7 @@ mod mirror_rules;
 mod naive;
 mod restore_rules;
 mod section_rules;
+mod session_rules;
 mod watch_rules;
 
 use rkyv::rancor;
