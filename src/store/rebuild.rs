@@ -79,6 +79,7 @@ pub struct StateBuilder {
     service_indexes: Vector<(Name, u64, u64)>,
     service_check_indexes: Vector<(Name, u64)>,
     session_head: Option<SessionHead>,
+    session_indexes: u64,
     broken: bool,
 }
 
@@ -208,10 +209,10 @@ impl StateBuilder {
             return Err(damaged(SectionKind::Head, format!("of {:?} only {kept:?} differ", head.counts)));
         }
         let announced = self.session_head.unwrap_or_default();
-        let mut yards = state.sessions.graveyards_mut().into_iter().zip(announced.grave_floors);
-        let sessions = yards.all(|(graves, floor)| graves.set_floor(floor, head.index))
+        let yards = state.sessions.graveyards_mut().into_iter().zip(announced.grave_floors);
+        let sessions = yards.fold(true, |fine, (graves, floor)| graves.set_floor(floor, head.index) && fine)
             && state.sessions.are_sane(head.index);
-        let kept = state.session_head();
+        let kept = SessionHead { indexes: self.session_indexes, ..state.session_head() };
         if announced != kept {
             return Err(incomplete(&format!("of sessions {announced:?} were announced, {kept:?} came")));
         }
@@ -236,7 +237,7 @@ impl StateBuilder {
         self.state.fingerprint().hash(hasher);
         self.came.hash(hasher);
         (&self.service_indexes, &self.service_check_indexes, self.broken).hash(hasher);
-        self.session_head.hash(hasher);
+        (self.session_head, self.session_indexes).hash(hasher);
     }
 
     fn put_head(&mut self, rows: &ArchivedVec<ArchivedHead>) -> Result<(), SectionError> {
@@ -402,6 +403,7 @@ impl StateBuilder {
         &mut self,
         rows: &ArchivedVec<ArchivedSessionIndexRow>,
     ) -> Result<(), SectionError> {
+        self.session_indexes += rows.len() as u64;
         for row in rows.iter() {
             if !self.state.sessions.set_node_index(&row.node, row.changed.to_native()) {
                 return Err(unknown_name(&row.node));
@@ -421,8 +423,7 @@ impl StateBuilder {
 
     fn put_delays(&mut self, rows: &ArchivedVec<ArchivedDelayRow>) -> Result<(), SectionError> {
         for row in rows.iter() {
-            let delay =
-                LockDelay { length_ns: row.length_ns.to_native(), since: row.since.to_native() };
+            let delay = LockDelay { length_ns: row.length_ns.to_native(), since: row.since.to_native() };
             self.state.sessions.delays.insert(row.key[..].into(), delay);
         }
         Ok(())
