@@ -1,0 +1,9 @@
+//! Watches: questions that are followed, and what is done when their answers change.
+//!
+//! The pure part is shared with the command (`muster watch`): [`plan`] reads parameters and makes the question,
+//! [`course`] decides which answers are told, [`news`] says in which shape.
+
+pub mod course;
+pub mod gotext;
+pub mod news;
+pub mod plan;
