@@ -14,4 +14,3 @@ mod operator;
 mod pool;
 mod relay;
 mod snapshot;
-mod watches;
