@@ -96,7 +96,9 @@ fn each_type_tells_its_changes_once() {
         told(&file("checks")).last().is_some_and(|(_, checks)| *checks == json!([]))
     });
     wait::until_true("both services are told", SOON, || {
-        told(&file("services")).last().is_some_and(|(_, list)| list["web"] == json!(["x", "y"]) && list["other"] == json!([]))
+        told(&file("services"))
+            .last()
+            .is_some_and(|(_, list)| list["web"] == json!(["x", "y"]) && list["other"] == json!([]))
     });
 
     for payload in ["one", "two"] {
@@ -104,10 +106,12 @@ fn each_type_tells_its_changes_once() {
         http::put(agent.ports.http, "/v1/event/fire/else", payload.to_owned()).expect("an answer");
         wait::until_true("the event is told", SOON, || {
             told(&file("event")).last().is_some_and(|(_, events)| {
-                events.as_array().is_some_and(|events| events.last().is_some_and(|event| {
-                    use base64::Engine;
-                    event["Payload"] == base64::engine::general_purpose::STANDARD.encode(payload)
-                }))
+                events.as_array().is_some_and(|events| {
+                    events.last().is_some_and(|event| {
+                        use base64::Engine;
+                        event["Payload"] == base64::engine::general_purpose::STANDARD.encode(payload)
+                    })
+                })
             })
         });
     }
@@ -116,8 +120,10 @@ fn each_type_tells_its_changes_once() {
         let lines = told(&file(name));
         assert!(lines.windows(2).all(|pair| pair[0].1 != pair[1].1), "{name}: {lines:?}");
     }
-    let events: Vec<Value> =
-        told(&file("event")).into_iter().flat_map(|(_, list)| list.as_array().cloned().unwrap_or_default()).collect();
+    let events: Vec<Value> = told(&file("event"))
+        .into_iter()
+        .flat_map(|(_, list)| list.as_array().cloned().unwrap_or_default())
+        .collect();
     assert_eq!(events.len(), 2, "{events:?}");
     assert_eq!(told(&file("key")).len(), 4);
     assert_eq!(told(&file("nodes")).len(), 1, "{:?}", told(&file("nodes")));
@@ -226,7 +232,10 @@ fn a_url_is_told_with_its_headers() {
 #[test]
 fn an_agent_with_a_watch_that_is_wrong_does_not_start() {
     for (watch, text) in [
-        (json!({"type": "connect_roots", "args": ["a"]}), "Watch type connect_roots is not allowed in agent config"),
+        (
+            json!({"type": "connect_roots", "args": ["a"]}),
+            "Watch type connect_roots is not allowed in agent config",
+        ),
         (json!({"type": "nodes"}), "Must define a watch handler"),
         (json!({"type": "nodes", "handler": "a", "args": ["a"]}), "Only one watch handler allowed"),
     ] {
