@@ -130,7 +130,8 @@ impl Fate {
             end = match deadline {
                 None => self.ended.wait(end).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
-                    let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+                    let left =
+                        deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
                     self.ended.wait_timeout(end, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };

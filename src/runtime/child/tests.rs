@@ -203,5 +203,8 @@ fn signals_have_names_and_numbers() {
         assert_eq!(signal::number(text), Some(signal::TERM), "{text}");
     }
     assert_eq!((signal::number("SIGNO"), signal::number("0"), signal::number("65")), (None, None, None));
-    assert_eq!((signal::name(signal::HUP), signal::described(signal::HUP)), ("SIGHUP".into(), "hangup".into()));
+    assert_eq!(
+        (signal::name(signal::HUP), signal::described(signal::HUP)),
+        ("SIGHUP".into(), "hangup".into())
+    );
 }
