@@ -114,7 +114,16 @@ pub(super) async fn start(
         .await
     });
     let drain = config.performance.leave_drain_time;
-    Ok(ServerRole { drain, proposals, membership, links, reception, faulted: Some(faulted), _duties: duties, _watching: watching })
+    Ok(ServerRole {
+        drain,
+        proposals,
+        membership,
+        links,
+        reception,
+        faulted: Some(faulted),
+        _duties: duties,
+        _watching: watching,
+    })
 }
 
 impl ServerRole {

@@ -439,7 +439,11 @@ async fn follow(shared: Rc<Shared>, view: View) {
         match answer {
             Ok(told) if told.status == 200 => {
                 // What a server says that follows no leader is better than nothing, and as old as its leader's last word.
-                if told.is_current { shared.found() } else { shared.lost("the server follows no leader now") }
+                if told.is_current {
+                    shared.found()
+                } else {
+                    shared.lost("the server follows no leader now")
+                }
                 after_loss = !told.is_current;
                 let put = shared.put(&view, &told);
                 if put == Put::Again && everything {
