@@ -154,7 +154,7 @@ fn a_reload_adds_and_removes_watches_and_leaves_the_rest_alone() {
     agent.define("w.json", &json!({"watches": [{"type": "key", "args": ["true"]}]}));
     agent.process.signal(libc::SIGHUP);
     wait::until_true("the log says why", SOON, || {
-        agent.process.log().contains("Failed reloading watches: Failed to parse watch (map[string]interface {}{\"args\":[]interface {}{\"true\"}}): Must specify a single key to watch")
+        agent.process.log().contains("Failed reloading watches: Failed to parse watch (map[string]interface {}{\"args\":\"true\"}): Must specify a single key to watch")
     });
     put_key(&agent, "k", "y");
     await_told(&file("kept"), 3);
