@@ -17,4 +17,5 @@ pub mod node;
 pub mod runtime;
 pub mod server;
 pub mod store;
+pub mod template;
 pub mod upstream;
