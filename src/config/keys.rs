@@ -212,7 +212,7 @@ pub const KEYS: &[Key] = &[
     here("services", Services),
     here("check", Checks),
     here("checks", Checks),
-    later("watches", Objects),
+    here("watches", Objects),
     here("enable_script_checks", Bool).flag("enable-script-checks"),
     here("enable_local_script_checks", Bool).flag("enable-local-script-checks"),
     later("enable_agent_tls_for_checks", Bool),
@@ -238,7 +238,7 @@ pub const KEYS: &[Key] = &[
     here("performance.rpc_hold_timeout", Duration),
     later("performance.grpc_keepalive_interval", Duration),
     later("performance.grpc_keepalive_timeout", Duration),
-    later("session_ttl_min", Duration),
+    here("session_ttl_min", Duration),
 
     // Logs and metrics.
     here("log_level", Text).flag("log-level"),
