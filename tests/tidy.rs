@@ -152,8 +152,14 @@ const ROOMS: &[&[&str]] = &[
     &["store"],
 ];
 /// Rooms that stand beside: every room but `store` may use them. They use one another and what is named with them.
-const BESIDE: &[(&str, &[&str])] =
-    &[("config", &["store"]), ("runtime", &[]), ("metrics", &[]), ("logs", &[]), ("limits", &[]), ("template", &[])];
+const BESIDE: &[(&str, &[&str])] = &[
+    ("config", &["store"]),
+    ("runtime", &[]),
+    ("metrics", &[]),
+    ("logs", &[]),
+    ("limits", &[]),
+    ("template", &[]),
+];
 
 /// A file of the project, as its path from the root and its code without comments, strings and tests.
 struct Source {

@@ -152,13 +152,14 @@ struct Parts<'t>(Captures<'t>);
 impl<'t> Parts<'t> {
     /// `kind` names the function in errors.
     fn of(pattern: &Regex, kind: &str, text: &'t str) -> Result<Parts<'t>, String> {
-        let parts =
-            Parts(pattern.captures(text).ok_or_else(|| format!("{kind}: invalid format: {text:?}"))?);
+        let parts = Parts(pattern.captures(text).ok_or_else(|| format!("{kind}: invalid format: {text:?}"))?);
         for pair in parts.get("query").split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
                 Some(("ns" | "partition", "default" | "")) => {}
                 Some((name @ ("ns" | "partition" | "peer" | "sameness-group"), value)) => {
-                    return Err(format!("{kind}: {name}={value} is not supported: there is only the default"));
+                    return Err(format!(
+                        "{kind}: {name}={value} is not supported: there is only the default"
+                    ));
                 }
                 _ => return Err(format!("{kind}: invalid query parameter {pair:?} in {text:?}")),
             }
@@ -277,8 +278,8 @@ impl Dependency {
                 _ => Value::Nil,
             });
         };
-        let json: Json =
-            serde_json::from_slice(body).map_err(|why| format!("{self}: not the answer of an agent: {why}"))?;
+        let json: Json = serde_json::from_slice(body)
+            .map_err(|why| format!("{self}: not the answer of an agent: {why}"))?;
         let rows = json.as_array().map_or(&[][..], Vec::as_slice);
         Ok(match self {
             Dependency::File(_) => Value::Nil,

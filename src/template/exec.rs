@@ -307,9 +307,7 @@ impl<'t> Machine<'t, '_, '_> {
                 let value = self.chained(dot, inner)?;
                 self.fields(dot, value, names, &first.span, args, last)
             }
-            ExprKind::Nil if !has_args => {
-                Err(self.failure(&first.span, "nil is not a command".to_owned()))
-            }
+            ExprKind::Nil if !has_args => Err(self.failure(&first.span, "nil is not a command".to_owned())),
             _ if has_args => {
                 let word = &self.template.text[first.span.clone()];
                 Err(self.failure(&first.span, format!("can't give argument to non-function {word}")))
@@ -454,8 +452,8 @@ impl<'t> Machine<'t, '_, '_> {
 
     fn call(&mut self, function: &Function, span: &Range<usize>, args: &[Value]) -> Result<Value, Failure> {
         let result = (function.run)(&mut Call { args, run: self.run });
-        let value = result
-            .map_err(|text| self.failure(span, format!("error calling {}: {text}", function.name)))?;
+        let value =
+            result.map_err(|text| self.failure(span, format!("error calling {}: {text}", function.name)))?;
         let size = match &value {
             Value::Text(text) => text.len(),
             Value::List(list) => list.items.len() * 16,

@@ -26,11 +26,8 @@ fn general(number: f64, form: char, precision: Option<usize>) -> String {
         Some(precision) => format!("{number:.*e}", precision.max(1) - 1),
     };
     let (mantissa, power) = parts(&scientific);
-    let mantissa = if mantissa.contains('.') {
-        mantissa.trim_end_matches('0').trim_end_matches('.')
-    } else {
-        mantissa
-    };
+    let mantissa =
+        if mantissa.contains('.') { mantissa.trim_end_matches('0').trim_end_matches('.') } else { mantissa };
     let digits = mantissa.bytes().filter(u8::is_ascii_digit).count() as i32;
     // Go's threshold: the precision, or the digits there are if those are all whole; 6 when no precision is given.
     let threshold = match precision {
@@ -53,7 +50,8 @@ pub fn with_point(text: &str, digits: usize) -> String {
     let at = text.find(['e', 'E']).unwrap_or(text.len());
     let (mantissa, power) = text.split_at(at);
     let plain = mantissa.trim_start_matches(['-', '+']);
-    let significant = plain.chars().skip_while(|c| matches!(c, '0' | '.')).filter(char::is_ascii_digit).count();
+    let significant =
+        plain.chars().skip_while(|c| matches!(c, '0' | '.')).filter(char::is_ascii_digit).count();
     // A zero in front counts when there is nothing else.
     let counted = if plain == "0" { 1 } else { significant };
     let point = if mantissa.contains('.') { "" } else { "." };
@@ -85,7 +83,11 @@ fn hexadecimal(number: f64, precision: Option<usize>) -> String {
             let kept = (lead << 52 | mantissa) / unit;
             let kept = if rest > half || rest == half && kept % 2 == 1 { kept + 1 } else { kept };
             lead = kept >> (4 * count);
-            digits = if count == 0 { String::new() } else { format!("{:0count$x}", kept & ((1 << (4 * count)) - 1)) };
+            digits = if count == 0 {
+                String::new()
+            } else {
+                format!("{:0count$x}", kept & ((1 << (4 * count)) - 1))
+            };
             if lead == 2 {
                 (lead, exponent) = (1, exponent + 1);
             }
@@ -118,7 +120,8 @@ fn parts(scientific: &str) -> (&str, i32) {
 pub fn parse(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let is_word = ["inf", "infinity", "nan"].iter().any(|word| unsigned.eq_ignore_ascii_case(word));
-    let is_number = unsigned.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
+    let is_number =
+        unsigned.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
     if !is_word && !is_number {
         return None;
     }

@@ -174,9 +174,7 @@ impl<'s> Lexer<'s, '_> {
                     self.push(TokenKind::Raw, end + 2);
                 }
                 '$' => self.name(TokenKind::Variable)?,
-                '.' if !rest[1..].starts_with(|c: char| c.is_ascii_digit()) => {
-                    self.name(TokenKind::Field)?
-                }
+                '.' if !rest[1..].starts_with(|c: char| c.is_ascii_digit()) => self.name(TokenKind::Field)?,
                 '.' | '+' | '-' | '0'..='9' => self.number()?,
                 first if is_name(first) => self.name(TokenKind::Ident)?,
                 first => {

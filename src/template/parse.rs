@@ -262,7 +262,8 @@ impl<'s> Parser<'s> {
     /// A pipeline up to a token.
     fn pipe(&mut self, context: &str, end: TokenKind) -> Result<Pipe, Mistake> {
         let start = self.peek_word().at;
-        let mut pipe = Pipe { span: start..start, variables: Vec::new(), assigns: false, commands: Vec::new() };
+        let mut pipe =
+            Pipe { span: start..start, variables: Vec::new(), assigns: false, commands: Vec::new() };
         while self.peek_word().kind == TokenKind::Variable {
             let before = self.at;
             let variable = self.next_word();
@@ -414,12 +415,10 @@ impl<'s> Parser<'s> {
             }
             TokenKind::Field => ExprKind::Field(vec![token.text[1..].to_owned()]),
             TokenKind::Bool => ExprKind::Bool(token.text == "true"),
-            TokenKind::Number => {
-                literal::number(token.text).map_err(|text| Mistake::at(token.at, text))?
-            }
-            TokenKind::Rune => literal::rune(token.text)
-                .map(ExprKind::Int)
-                .ok_or_else(|| Mistake::at(token.at, format!("malformed character constant: {}", token.text)))?,
+            TokenKind::Number => literal::number(token.text).map_err(|text| Mistake::at(token.at, text))?,
+            TokenKind::Rune => literal::rune(token.text).map(ExprKind::Int).ok_or_else(|| {
+                Mistake::at(token.at, format!("malformed character constant: {}", token.text))
+            })?,
             TokenKind::Quoted | TokenKind::Raw => ExprKind::Text(unquoted(&token)?),
             TokenKind::Open => {
                 self.enter(token.at)?;
@@ -512,4 +511,3 @@ fn unexpected(token: &Token<'_>, context: &str) -> Mistake {
     };
     Mistake::at(token.at, format!("unexpected {shown} in {context}"))
 }
-

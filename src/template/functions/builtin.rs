@@ -20,9 +20,7 @@ pub const ALL: &[Function] = &[
     open("urlquery", &[], Param::Any, urlquery),
     open("call", &[Param::Any], Param::Any, call),
     open("eq", &[Param::Any], Param::Any, eq),
-    fixed("ne", &[Param::Any, Param::Any], |call| {
-        Ok(Value::Bool(!equal(&call.args[0], &call.args[1])?))
-    }),
+    fixed("ne", &[Param::Any, Param::Any], |call| Ok(Value::Bool(!equal(&call.args[0], &call.args[1])?))),
     fixed("lt", &[Param::Any, Param::Any], |call| compared(call, Ordering::is_lt)),
     fixed("le", &[Param::Any, Param::Any], |call| compared(call, Ordering::is_le)),
     fixed("gt", &[Param::Any, Param::Any], |call| compared(call, Ordering::is_gt)),

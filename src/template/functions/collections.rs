@@ -9,9 +9,7 @@ use crate::template::value::{Key, Keys, Kind, Map, Text, Value};
 /// All of them.
 pub const ALL: &[Function] = &[
     fixed("scratch", &[], |call| Ok(Value::Scratch(Rc::clone(&call.run.scratch)))),
-    fixed("in", &[Param::Any, Param::Any], |call| {
-        Ok(Value::Bool(contains(&call.args[0], &call.args[1])))
-    }),
+    fixed("in", &[Param::Any, Param::Any], |call| Ok(Value::Bool(contains(&call.args[0], &call.args[1])))),
     fixed("contains", &[Param::Any, Param::Any], |call| {
         Ok(Value::Bool(contains(&call.args[1], &call.args[0])))
     }),
@@ -37,9 +35,8 @@ pub const ALL: &[Function] = &[
 ];
 
 /// The methods of lists: those of tags.
-pub const LIST: &[Function] = &[fixed("Contains", &[Param::Text], |call| {
-    Ok(Value::Bool(contains(&call.args[0], &call.args[1])))
-})];
+pub const LIST: &[Function] =
+    &[fixed("Contains", &[Param::Text], |call| Ok(Value::Bool(contains(&call.args[0], &call.args[1]))))];
 
 /// The methods of the scratchpad, which is their first argument.
 pub const SCRATCH: &[Function] = &[
@@ -130,10 +127,7 @@ fn contains(all: &Value, wanted: &Value) -> bool {
 fn has_part(text: &Text, part: &Text) -> bool {
     match (std::str::from_utf8(text.as_bytes()), std::str::from_utf8(part.as_bytes())) {
         (Ok(text), Ok(part)) => text.contains(part),
-        _ => {
-            part.is_empty()
-                || text.as_bytes().windows(part.len()).any(|window| window == part.as_bytes())
-        }
+        _ => part.is_empty() || text.as_bytes().windows(part.len()).any(|window| window == part.as_bytes()),
     }
 }
 

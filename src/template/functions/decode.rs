@@ -43,9 +43,9 @@ fn value_of(json: &serde_json::Value) -> Value {
         serde_json::Value::Number(number) => Value::Float(number.as_f64().unwrap_or(0.0)),
         serde_json::Value::String(text) => Value::text(text.as_str()),
         serde_json::Value::Array(items) => Value::list(items.iter().map(value_of).collect()),
-        serde_json::Value::Object(entries) => {
-            Value::map(entries.iter().map(|(key, value)| (Key::from(key.as_str()), value_of(value))).collect())
-        }
+        serde_json::Value::Object(entries) => Value::map(
+            entries.iter().map(|(key, value)| (Key::from(key.as_str()), value_of(value))).collect(),
+        ),
     }
 }
 

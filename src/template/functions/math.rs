@@ -11,10 +11,14 @@ pub const ALL: &[Function] = &[
         calculate("add", &call.args[1], &call.args[0], i64::wrapping_add, u64::wrapping_add, |a, b| a + b)
     }),
     fixed("subtract", &[Param::Any, Param::Any], |call| {
-        calculate("subtract", &call.args[1], &call.args[0], i64::wrapping_sub, u64::wrapping_sub, |a, b| a - b)
+        calculate("subtract", &call.args[1], &call.args[0], i64::wrapping_sub, u64::wrapping_sub, |a, b| {
+            a - b
+        })
     }),
     fixed("multiply", &[Param::Any, Param::Any], |call| {
-        calculate("multiply", &call.args[1], &call.args[0], i64::wrapping_mul, u64::wrapping_mul, |a, b| a * b)
+        calculate("multiply", &call.args[1], &call.args[0], i64::wrapping_mul, u64::wrapping_mul, |a, b| {
+            a * b
+        })
     }),
     fixed("divide", &[Param::Any, Param::Any], |call| {
         let (a, b) = (&call.args[1], &call.args[0]);

@@ -138,9 +138,7 @@ impl Function {
             (Param::Texts | Param::List, Value::Nil) => Ok(Value::list(Vec::new())),
             (Param::Map, Value::Nil) => Ok(Value::map(BTreeMap::new())),
             (_, Value::Nil) => Err(format!("invalid value; expected {}", param.name())),
-            _ => {
-                Err(format!("wrong type for value; expected {}; got {}", param.name(), value.type_name()))
-            }
+            _ => Err(format!("wrong type for value; expected {}; got {}", param.name(), value.type_name())),
         }
     }
 }

@@ -13,7 +13,9 @@ pub const ALL: &[Function] = &[
     open("sprig_tuple", &[], Param::Any, |call| Ok(Value::list(call.args.to_vec()))),
     fixed("sprig_first", &[Param::Any], |call| Ok(items(call, 0)?.first().cloned().unwrap_or_default())),
     fixed("sprig_last", &[Param::Any], |call| Ok(items(call, 0)?.last().cloned().unwrap_or_default())),
-    fixed("sprig_rest", &[Param::Any], |call| Ok(Value::list(items(call, 0)?.iter().skip(1).cloned().collect()))),
+    fixed("sprig_rest", &[Param::Any], |call| {
+        Ok(Value::list(items(call, 0)?.iter().skip(1).cloned().collect()))
+    }),
     fixed("sprig_initial", &[Param::Any], |call| {
         let all = items(call, 0)?;
         Ok(Value::list(all[..all.len().saturating_sub(1)].to_vec()))
@@ -55,7 +57,8 @@ pub const ALL: &[Function] = &[
     }),
     open("sprig_slice", &[Param::Any], Param::Any, |call| {
         let all = items(call, 0)?;
-        let bound = |at: usize, or: usize| call.args.get(at).map_or(Ok(or), |value| usize::try_from(to_int(value)));
+        let bound =
+            |at: usize, or: usize| call.args.get(at).map_or(Ok(or), |value| usize::try_from(to_int(value)));
         let bounds = bound(1, 0).and_then(|from| bound(2, all.len()).map(|to| from..to));
         let part = bounds.ok().and_then(|bounds| all.get(bounds));
         part.map(|part| Value::list(part.to_vec())).ok_or_else(|| "slice bounds out of range".to_owned())
@@ -196,7 +199,9 @@ fn merge(call: &mut Call<'_, '_, '_>, overrides: bool) -> Outcome {
 
 /// A value deep in a map: keys, then what stands for it when it is not there, then the map.
 fn dig(call: &mut Call<'_, '_, '_>) -> Outcome {
-    let [keys @ .., default, map] = call.args else { return Err("dig needs at least three arguments".to_owned()) };
+    let [keys @ .., default, map] = call.args else {
+        return Err("dig needs at least three arguments".to_owned());
+    };
     if keys.is_empty() {
         return Err("dig needs at least three arguments".to_owned());
     }
@@ -264,4 +269,3 @@ fn copied(call: &mut Call<'_, '_, '_>, value: &Value, depth: usize) -> Outcome {
         other => other.clone(),
     })
 }
-

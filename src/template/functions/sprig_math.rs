@@ -17,9 +17,7 @@ pub const ALL: &[Function] = &[
     open("sprig_max", &[Param::Any], Param::Any, |call| folded(call, i64::MIN, i64::max)),
     open("sprig_biggest", &[Param::Any], Param::Any, |call| folded(call, i64::MIN, i64::max)),
     open("sprig_min", &[Param::Any], Param::Any, |call| folded(call, i64::MAX, i64::min)),
-    open("sprig_addf", &[], Param::Any, |call| {
-        Ok(Value::Float(call.args.iter().map(to_float).sum()))
-    }),
+    open("sprig_addf", &[], Param::Any, |call| Ok(Value::Float(call.args.iter().map(to_float).sum()))),
     open("sprig_mulf", &[Param::Any], Param::Any, |call| {
         Ok(Value::Float(call.args.iter().map(to_float).product()))
     }),

@@ -47,7 +47,9 @@ pub const ALL: &[Function] = &[
     plain!("sprig_regexQuoteMeta", |text| regex::escape(text).replace("\\-", "-").replace("\\#", "#")),
     fixed("sprig_isAbs", &[Param::Text], |call| Ok(Value::Bool(call.str(0).starts_with('/')))),
     fixed("sprig_b64dec", &[Param::Text], |call| {
-        Ok(STANDARD.decode(call.text(0).as_bytes()).map_or_else(|why| Value::text(why.to_string()), Value::text))
+        Ok(STANDARD
+            .decode(call.text(0).as_bytes())
+            .map_or_else(|why| Value::text(why.to_string()), Value::text))
     }),
     fixed("sprig_trimAll", &[Param::Text, Param::Text], |call| {
         let set = call.str(0).into_owned();
@@ -88,9 +90,7 @@ pub const ALL: &[Function] = &[
         Ok(Value::text(text.chars().take(width - 3).collect::<String>() + "..."))
     }),
     fixed("sprig_wrap", &[Param::Int, Param::Text], |call| wrapped(call, 1, "\n")),
-    fixed("sprig_wrapWith", &[Param::Int, Param::Text, Param::Text], |call| {
-        wrapped(call, 2, &call.str(1))
-    }),
+    fixed("sprig_wrapWith", &[Param::Int, Param::Text, Param::Text], |call| wrapped(call, 2, &call.str(1))),
     fixed("sprig_plural", &[Param::Text, Param::Text, Param::Int], |call| {
         Ok(call.args[usize::from(call.int(2) != 1)].clone())
     }),

@@ -252,9 +252,7 @@ fn timestamp(call: &mut Call<'_, '_, '_>) -> Outcome {
         0 => Ok(Value::text(time::format(now, "2006-01-02T15:04:05Z07:00"))),
         1 if call.str(0) == "unix" => Ok(Value::text((now.div_euclid(1_000_000_000)).to_string())),
         1 => Ok(Value::text(time::format(now, &call.str(0)))),
-        count => {
-            Err(format!("timestamp: wrong number of arguments, expected 0 or 1, but got {count}"))
-        }
+        count => Err(format!("timestamp: wrong number of arguments, expected 0 or 1, but got {count}")),
     }
 }
 
@@ -296,7 +294,9 @@ fn write_to_file(call: &mut Call<'_, '_, '_>) -> Outcome {
     let (flags, content) = match call.args.len() {
         5 => (Cow::Borrowed(""), call.text(4)),
         6 => (call.str(4), call.text(5)),
-        count => return Err(format!("writeToFile: wrong number of arguments, expected 5 or 6, but got {count}")),
+        count => {
+            return Err(format!("writeToFile: wrong number of arguments, expected 5 or 6, but got {count}"));
+        }
     };
     let permissions = call.str(3);
     let mode = u32::from_str_radix(&permissions, 8)

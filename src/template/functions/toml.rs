@@ -87,7 +87,8 @@ fn table(out: &mut Sink, value: &Value, path: &[String]) -> Result<(), String> {
 }
 
 fn key_name(key: &str) -> String {
-    let is_bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    let is_bare =
+        !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     if is_bare { key.to_owned() } else { quoted(key) }
 }
 

@@ -203,7 +203,8 @@ fn resolved(text: &str) -> Value {
     if let Some(number) = whole(&plain) {
         return number;
     }
-    let is_number = plain.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
+    let is_number =
+        plain.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
     match plain.parse::<f64>() {
         Ok(number) if is_number && number.is_finite() => Value::Float(number),
         _ => Value::text(text),
@@ -450,8 +451,7 @@ fn looks_like_time(text: &str) -> bool {
 fn is_plain(text: &str) -> bool {
     let first = text.chars().next().unwrap_or(' ');
     let starts_odd = "#,[]{}&*!|>'\"%@`".contains(first)
-        || matches!(first, '-' | '?' | ':')
-            && text[1..].chars().next().is_none_or(|c| c.is_whitespace());
+        || matches!(first, '-' | '?' | ':') && text[1..].chars().next().is_none_or(|c| c.is_whitespace());
     let has_odd = text.contains(": ") || text.contains(" #") || text.ends_with(':');
     let marker = text.starts_with("---") || text.starts_with("...");
     let is_edged = text.starts_with([' ', '\t']) || text.ends_with([' ', '\t']);
