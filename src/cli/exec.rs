@@ -57,7 +57,10 @@ pub const EXEC: Program = Program {
         value("tag", "Regular expression for tags of these services. Only with -service."),
         switch("verbose", "Show what is done on the way."),
         value("wait", "How long to wait without a word from any node before it ends; 2s when not given."),
-        value("wait-repl", "How long to wait before agents are told, so that all servers have the job; 200ms when not given."),
+        value(
+            "wait-repl",
+            "How long to wait before agents are told, so that all servers have the job; 200ms when not given.",
+        ),
     ],
     run: exec,
 };
@@ -123,7 +126,8 @@ fn exec(flags: &Parsed) -> Outcome {
 /// A length of time of a flag.
 fn length(flags: &Parsed, name: &str, default: Duration) -> Result<Duration, String> {
     let Some(text) = flags.value(name) else { return Ok(default) };
-    let ns = duration::parse(text).map_err(|_| format!("invalid value {text:?} for flag -{name}: parse error"))?;
+    let ns =
+        duration::parse(text).map_err(|_| format!("invalid value {text:?} for flag -{name}: parse error"))?;
     Ok(Duration::from_nanos(u64::try_from(ns).unwrap_or(0)))
 }
 
@@ -187,10 +191,20 @@ fn is_stopped(signals: &Caught, wait: Duration) -> Result<bool, String> {
 /// What a node says.
 #[derive(Debug, PartialEq, Eq)]
 enum Word {
-    Acknowledged { node: String },
-    Heartbeat { node: String },
-    Output { node: String, bytes: Vec<u8> },
-    Exit { node: String, code: i64 },
+    Acknowledged {
+        node: String,
+    },
+    Heartbeat {
+        node: String,
+    },
+    Output {
+        node: String,
+        bytes: Vec<u8>,
+    },
+    Exit {
+        node: String,
+        code: i64,
+    },
     /// Nothing can be read any more.
     Failed,
 }
@@ -271,7 +285,9 @@ fn stream(client: &Arc<Client>, folder: &str, wait: Duration, words: &SyncSender
     let (mut seen, mut failures) = (BTreeSet::new(), 0);
     loop {
         let keys: Vec<String> = match follower.next() {
-            Event::Changed(answer) if answer.status == 200 => serde_json::from_slice(&answer.body).unwrap_or_default(),
+            Event::Changed(answer) if answer.status == 200 => {
+                serde_json::from_slice(&answer.body).unwrap_or_default()
+            }
             Event::Changed(_) => Vec::new(),
             Event::Failed(failure) => {
                 failures += 1;
@@ -409,8 +425,14 @@ mod tests {
     #[test]
     fn filters_must_be_regular_expressions() {
         let of = |flags: Vec<(&'static str, String)>| filters(&Parsed { flags, args: Vec::new() });
-        assert_eq!(of(vec![("tag", "a".to_owned())]), Err("Cannot provide tag filter without service filter.".to_owned()));
-        assert!(of(vec![("node", "(".to_owned())]).is_err_and(|why| why.starts_with("Failed to compile node filter regexp: ")));
+        assert_eq!(
+            of(vec![("tag", "a".to_owned())]),
+            Err("Cannot provide tag filter without service filter.".to_owned())
+        );
+        assert!(
+            of(vec![("node", "(".to_owned())])
+                .is_err_and(|why| why.starts_with("Failed to compile node filter regexp: "))
+        );
         let good = vec![("node", "a".to_owned()), ("service", "b".to_owned())];
         assert_eq!(of(good.clone()), Ok(good));
     }

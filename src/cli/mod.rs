@@ -178,7 +178,13 @@ fn overview() -> String {
     let mut all: Vec<(&str, &str)> = vec![(agent::COMMAND.name, agent::COMMAND.summary)];
     all.extend(GROUPS.iter().map(|group| (group.name, group.summary)));
     all.push((operator::REALM.name, operator::REALM.summary));
-    all.extend(OF_THE_AGENT.iter().chain(&OF_A_DATACENTER).chain(&LOCAL).map(|p| (p.command.name, p.command.summary)));
+    all.extend(
+        OF_THE_AGENT
+            .iter()
+            .chain(&OF_A_DATACENTER)
+            .chain(&LOCAL)
+            .map(|p| (p.command.name, p.command.summary)),
+    );
     all.sort_unstable();
     format!(
         "Usage: {} [--version] [--help] <command> [<args>]\n\nAvailable commands are:\n{}\n",

@@ -14,8 +14,8 @@ use super::usage::Command;
 use super::{Outcome, Program, gossip, list, value};
 use crate::config::duration;
 use crate::config::flags::{Parsed, go_bool};
-use crate::runtime::child::{self, Child, Setup, Stdin};
 use crate::logs::timestamp;
+use crate::runtime::child::{self, Child, Setup, Stdin};
 use crate::runtime::signal::{self, Caught};
 use crate::runtime::time;
 use crate::watch::news::{News, Reader};
@@ -35,9 +35,15 @@ pub const WATCH: Program = Program {
         value("passingonly", "Only instances whose checks all pass: true or false. Only for type service."),
         value("prefix", "The prefix of keys. Only for type keyprefix."),
         value("service", "The service. For types service and checks."),
-        super::switch("shell", "Run the child by a shell, that of the variable SHELL or /bin/sh. On unless set to false."),
+        super::switch(
+            "shell",
+            "Run the child by a shell, that of the variable SHELL or /bin/sh. On unless set to false.",
+        ),
         value("state", "The state of checks. Only for type checks."),
-        list("tag", "Only instances with this tag; may be given several times, and all are needed then. Only for type service."),
+        list(
+            "tag",
+            "Only instances with this tag; may be given several times, and all are needed then. Only for type service.",
+        ),
         value("type", "What is watched: key, keyprefix, services, nodes, service, checks or event."),
     ],
     run: watch,
@@ -111,9 +117,8 @@ fn plan(flags: &Parsed) -> Result<Option<Plan>, String> {
         params.insert("stale".to_owned(), true.into());
     }
     if let Some(text) = flags.value("passingonly").filter(|text| !text.is_empty()) {
-        let wrong = format!(
-            "Failed to parse passingonly flag: strconv.ParseBool: parsing {text:?}: invalid syntax"
-        );
+        let wrong =
+            format!("Failed to parse passingonly flag: strconv.ParseBool: parsing {text:?}: invalid syntax");
         params.insert("passingonly".to_owned(), go_bool(text).ok_or(wrong)?.into());
     }
     Plan::parse(&mut params, &[]).map(Some)
@@ -193,7 +198,10 @@ impl Watching {
     fn complain(&self, failure: &Failure) {
         let rest = duration::format(i64::try_from(failure.rest.as_nanos()).unwrap_or(i64::MAX));
         let now = timestamp(time::unix_now(), 3);
-        eprintln!("{now} [ERROR] watch.watch: Watch errored: type={} error={:?} retry={rest}", self.kind, failure.why);
+        eprintln!(
+            "{now} [ERROR] watch.watch: Watch errored: type={} error={:?} retry={rest}",
+            self.kind, failure.why
+        );
     }
 }
 
@@ -235,13 +243,15 @@ mod tests {
     fn flags_make_a_plan() {
         assert_eq!(of(&[("key", "a")]), Ok(None));
         assert_eq!(of(&[("type", "nodes"), ("key", "a")]), Err("Invalid parameters: [key]".to_owned()));
-        let plan = of(&[("type", "service"), ("service", "web"), ("tag", "a"), ("tag", "b"), ("passingonly", "1")]);
+        let plan =
+            of(&[("type", "service"), ("service", "web"), ("tag", "a"), ("tag", "b"), ("passingonly", "1")]);
         let subject = plan.expect("valid").expect("a type").subject;
         let tags = vec!["a".to_owned(), "b".to_owned()];
         assert_eq!(subject, Subject::Service { name: "web".into(), tags, passing_only: true });
         assert_eq!(
             of(&[("type", "service"), ("service", "web"), ("passingonly", "x")]),
-            Err("Failed to parse passingonly flag: strconv.ParseBool: parsing \"x\": invalid syntax".to_owned())
+            Err("Failed to parse passingonly flag: strconv.ParseBool: parsing \"x\": invalid syntax"
+                .to_owned())
         );
     }
 }

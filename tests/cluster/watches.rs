@@ -54,9 +54,12 @@ fn each_change_is_told_once_while_leaders_die() {
     let by_client = folder.path().join("by-client");
     let mut cluster = Cluster::start(3);
     let script = format!("cat >> {}", by_client.display());
-    let client = client(&mut cluster, &json!({
-        "watches": [{"type": "key", "key": "k", "args": ["/bin/sh", "-c", script]}],
-    }));
+    let client = client(
+        &mut cluster,
+        &json!({
+            "watches": [{"type": "key", "key": "k", "args": ["/bin/sh", "-c", script]}],
+        }),
+    );
     let (_at_client, first) = command(folder.path(), "first", cluster.servers[client].http);
     let (_at_server, second) = command(folder.path(), "second", cluster.servers[0].http);
     let files = [by_client, first, second];
@@ -134,7 +137,8 @@ fn a_command_runs_on_all_nodes_that_allow_it() {
     let script = "-shell=false";
     let (code, out, err) = run(0, &["-node=^s3$", "-wait=4s", script, "/bin/sh", "-c", "seq 1 5000; exit 3"]);
     assert_eq!(code, Some(2), "{out}{err}");
-    let numbers: Vec<u32> = out.lines().filter_map(|line| line.strip_prefix("    s3: ")?.parse().ok()).collect();
+    let numbers: Vec<u32> =
+        out.lines().filter_map(|line| line.strip_prefix("    s3: ")?.parse().ok()).collect();
     assert!(numbers.len() > 4900 && out.contains("==> s3: finished with exit code 3"), "{}", numbers.len());
 
     // It leaves nothing behind, and its events are nobody else's.
