@@ -13,7 +13,7 @@ use super::transport::{self, Head, Outgoing, Reader, Socket, error_text};
 use crate::config::duration;
 use crate::runtime::random::Rng;
 pub use crate::watch::course::{Answer, Indexes};
-use crate::watch::course::{Course, Next};
+use crate::watch::course::{Course, Mark, Next};
 
 /// How long a server waits when nothing else is asked for (Consul: `defaultQueryTime`).
 const WAIT_DEFAULT: Duration = Duration::from_secs(300);
@@ -129,7 +129,7 @@ impl Follower {
             let began = Instant::now();
             match self.ask() {
                 Ok((head, body)) => {
-                    match self.course.answered(head.index, head.status, &body, began.elapsed()) {
+                    match self.course.answered(Mark::Index(head.index.unwrap_or(0)), head.status, &body, began.elapsed()) {
                         Next::Tell(answer) => return Event::Changed(answer),
                         Next::Ask(rest) => self.rest = rest,
                     }
@@ -148,11 +148,11 @@ impl Follower {
     fn ask(&mut self) -> Result<(Head, Vec<u8>), (String, Option<u16>)> {
         let wait = self.question.wait.unwrap_or(WAIT_DEFAULT);
         let wait_text = duration::format(i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX));
-        let index = self.course.index().to_string();
+        let mark = self.course.parameter();
         let mut query: Vec<(&str, &str)> =
             self.question.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        if self.course.index() > 0 {
-            query.push(("index", &index));
+        if let Some((name, value)) = &mark {
+            query.push((name, value));
             query.push(("wait", &wait_text));
         }
         let (path, url) = self.client.address(&self.question.path, &query);
