@@ -148,7 +148,7 @@ impl Watching {
         let mut follower = Follower::new(self.client.clone(), question);
         let mut reader = Reader::new(self.plan.subject.clone());
         loop {
-            let answer = match follower.next() {
+            let answer = match follower.wait() {
                 Event::Changed(answer) => answer,
                 Event::Failed(failure) => {
                     self.complain(&failure);

@@ -37,7 +37,7 @@ pub enum News {
     /// Events that are new.
     Events(Vec<Event>),
     /// A service of the agent itself.
-    Own(Service),
+    Own(Box<Service>),
 }
 
 impl Reader {
@@ -67,7 +67,7 @@ impl Reader {
                 Some(events) => News::Events(events),
                 None => return Ok(None),
             },
-            Subject::AgentService(_) => News::Own(decoded(body)?),
+            Subject::AgentService(_) => News::Own(Box::new(decoded(body)?)),
             Subject::Mesh(kind) => return Err(format!("watches of type {kind} are not available")),
         }))
     }

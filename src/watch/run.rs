@@ -102,11 +102,7 @@ impl Following {
         }
     }
 
-    async fn ask(
-        &self,
-        line: &mut Option<Line>,
-        mark: Option<(&str, String)>,
-    ) -> Result<Answered, String> {
+    async fn ask(&self, line: &mut Option<Line>, mark: Option<(&str, String)>) -> Result<Answered, String> {
         let joint = if self.target.contains('?') { '&' } else { '?' };
         let target = match mark {
             None => self.target.clone(),

@@ -262,7 +262,8 @@ fn watches_ask_over_tls_when_there_is_nothing_else() {
         "watches": [{"type": "services", "args": note(&path)}],
     });
     agent::write_config(folder.path(), ports, config);
-    let process = Process::agent(folder.path(), &agent::arguments(folder.path(), &["-dev"])).expect("starting it");
+    let process =
+        Process::agent(folder.path(), &agent::arguments(folder.path(), &["-dev"])).expect("starting it");
     wait::until(&format!("an answer\n{}", process.log_tail()), START_LIMIT, || {
         told(&path).last().filter(|(_, list)| list["consul"] == json!([])).map(drop)
     });
