@@ -14,7 +14,6 @@
 use super::child::{Exit, Fate, Setup};
 use super::{signal, sys, time};
 use libc::{c_char, c_int};
-use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -269,7 +268,7 @@ impl Words {
 }
 
 /// The guard, from its fork to its end. Nothing here may allocate, lock or panic.
-fn watch(words: &Words, socket: RawFd, lease: Lease) -> Infallible {
+fn watch(words: &Words, socket: RawFd, lease: Lease) -> c_int {
     // SAFETY: plain system calls on numbers and on memory that was made before the fork; this process has one thread.
     unsafe {
         libc::setpgid(0, 0);
@@ -278,11 +277,11 @@ fn watch(words: &Words, socket: RawFd, lease: Lease) -> Infallible {
         let guard = libc::getpid();
         let mut news = [-1; 2];
         if libc::pipe2(news.as_mut_ptr(), libc::O_CLOEXEC) != 0 {
-            refuse(socket);
+            return refuse(socket);
         }
         let child = libc::fork();
         if child < 0 {
-            refuse(socket);
+            return refuse(socket);
         }
         if child == 0 {
             become_child(words, guard, news[1]);
@@ -300,7 +299,7 @@ fn watch(words: &Words, socket: RawFd, lease: Lease) -> Infallible {
         if failed {
             libc::waitpid(child, std::ptr::null_mut(), 0);
             tell(socket, FAILED, c_int::from_ne_bytes(why));
-            libc::_exit(1);
+            return 1;
         }
         let socket = keep_only(socket);
         tell(socket, STARTED, child);
@@ -312,7 +311,7 @@ fn watch(words: &Words, socket: RawFd, lease: Lease) -> Infallible {
             libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
             libc::execve(c"/proc/self/exe".as_ptr(), testament.list.as_ptr(), words.envp.list.as_ptr());
         }
-        libc::_exit(0)
+        0
     }
 }
 
@@ -343,12 +342,9 @@ unsafe fn become_child(words: &Words, guard: libc::pid_t, news: RawFd) -> ! {
 }
 
 /// The guard could not even begin.
-unsafe fn refuse(socket: RawFd) -> ! {
-    // SAFETY: plain system calls.
-    unsafe {
-        tell(socket, FAILED, errno());
-        libc::_exit(1)
-    }
+fn refuse(socket: RawFd) -> c_int {
+    tell(socket, FAILED, errno());
+    1
 }
 
 /// Closes all descriptors but the socket, which gets the number 3: the guard must not hold anybody's connection or pipe open.

@@ -155,6 +155,12 @@ pub fn described(number: i32) -> String {
     named.map_or_else(|| format!("signal {number}"), |(.., words)| (*words).to_owned())
 }
 
+/// Whether a signal ends a process that does nothing about it.
+pub fn ends(number: i32) -> bool {
+    const HARMLESS: [libc::c_int; 4] = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
+    !HARMLESS.contains(&number)
+}
+
 /// The signals of a command, which it takes when it likes: SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH.
 pub struct Caught {
     fd: OwnedFd,

@@ -196,9 +196,9 @@ pub(super) fn kill(pid: u32, signal: libc::c_int) {
     unsafe { libc::kill(pid, signal) };
 }
 
-/// Forks. The new process runs `child` on the calling thread's copy, alone: if this process has more threads, `child` may
-/// allocate nothing and take no lock. All signals are blocked there.
-pub(super) fn fork(child: impl FnOnce() -> std::convert::Infallible) -> io::Result<u32> {
+/// Forks. The new process runs `child` on the calling thread's copy, alone, and ends with its code: if this process has more
+/// threads, `child` may allocate nothing and take no lock. All signals are blocked there.
+pub(super) fn fork(child: impl FnOnce() -> libc::c_int) -> io::Result<u32> {
     let mut all = std::mem::MaybeUninit::uninit();
     let mut before = std::mem::MaybeUninit::uninit();
     // SAFETY: both sets live through the calls and are written by them before they are read. The forked process has a copy of
@@ -208,7 +208,7 @@ pub(super) fn fork(child: impl FnOnce() -> std::convert::Infallible) -> io::Resu
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
         let pid = libc::fork();
         if pid == 0 {
-            match child() {}
+            libc::_exit(child());
         }
         let error = io::Error::last_os_error();
         libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
