@@ -130,7 +130,8 @@ impl Fate {
             end = match deadline {
                 None => self.ended.wait(end).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
-                    let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+                    let left =
+                        deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
                     self.ended.wait_timeout(end, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
@@ -231,26 +232,37 @@ impl Child {
             warden.stop(signal, grace);
             return self.wait(None).unwrap_or_default();
         }
+        // Who is left behind by its parent comes to us: process 1 of a container may reap nobody, and what waits to be reaped
+        // is in the group still.
+        sys::adopt_orphans(true);
         let deadline = Instant::now() + grace;
         self.signal(signal);
         // What was stopped could not obey.
         self.signal(signal::CONT);
         let mut exit = self.wait(Some(grace));
         // A shell dies before what it runs: that has the rest of the grace.
-        while exit.is_some() && sys::is_group(self.pid) && Instant::now() < deadline {
-            thread::sleep(GROUP_POLL);
-        }
-        if exit.is_none() || sys::is_group(self.pid) {
+        if exit.is_none() || !self.is_gone_by(deadline) {
             sys::kill_group(self.pid);
+            let patience = Instant::now() + KILL_PATIENCE;
+            exit = exit.or_else(|| self.wait(Some(KILL_PATIENCE)));
+            self.is_gone_by(patience);
         }
-        let patience = Instant::now() + KILL_PATIENCE;
-        if exit.is_none() {
-            exit = self.wait(Some(KILL_PATIENCE));
-        }
-        while sys::is_group(self.pid) && Instant::now() < patience {
+        sys::adopt_orphans(false);
+        exit.unwrap_or(Exit { code: None, signal: Some(signal::KILL) })
+    }
+
+    /// Waits until nothing of the group is left, whose leader has ended. False: something is, at the deadline.
+    fn is_gone_by(&self, deadline: Instant) -> bool {
+        loop {
+            while sys::reap_of_group(self.pid).is_some() {}
+            if !sys::is_group(self.pid) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
             thread::sleep(GROUP_POLL);
         }
-        exit.unwrap_or(Exit { code: None, signal: Some(signal::KILL) })
     }
 }
 

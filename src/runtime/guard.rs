@@ -83,7 +83,7 @@ struct Line {
 pub(super) fn start(plan: &Plan<'_>, fate: Arc<Fate>) -> io::Result<(u32, Warden)> {
     let words = Words::of(plan)?;
     let (ours, theirs) = sys::packet_pair()?;
-    sys::adopt_orphans();
+    sys::adopt_orphans(true);
     let guard = sys::fork(|| watch(&words, theirs.as_raw_fd(), plan.lease))?;
     drop(theirs);
     let mut report = [0; REPORT];
@@ -248,7 +248,8 @@ impl Words {
         let mut variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         variables.retain(|(name, _)| !setup.env.iter().any(|(ours, _)| ours == name));
         variables.extend(setup.env.iter().cloned());
-        let assignments = variables.iter().map(|(name, value)| [&bytes(name), &b"="[..], &bytes(value)].concat());
+        let assignments =
+            variables.iter().map(|(name, value)| [&bytes(name), &b"="[..], &bytes(value)].concat());
         let cwd = setup.cwd.as_ref().map(|path| CString::new(path.as_os_str().as_bytes())).transpose()?;
         let testament = (!plan.testament.is_empty())
             .then(|| Pointers::of(plan.testament.iter().map(|word| bytes(word))))
@@ -455,7 +456,9 @@ impl Watch {
                 self.end(libc::SIGTERM, self.lease.kill_at);
             }
             let soon = match (self.killed, self.status, self.stopping) {
-                (Some(at), _, _) if now > at.saturating_add(GROUP_POLL_FOR) => now.saturating_add(GROUP_POLL_SLOW),
+                (Some(at), _, _) if now > at.saturating_add(GROUP_POLL_FOR) => {
+                    now.saturating_add(GROUP_POLL_SLOW)
+                }
                 (Some(_), _, _) => now.saturating_add(GROUP_POLL),
                 (None, Some(_), Some(kill_at)) => now.saturating_add(GROUP_POLL).min(kill_at),
                 (None, None, Some(kill_at)) => kill_at,

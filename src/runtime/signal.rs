@@ -93,15 +93,8 @@ pub const TERM: i32 = libc::SIGTERM;
 pub const CONT: i32 = libc::SIGCONT;
 
 /// What a command gets and may have to hand on.
-const CAUGHT: [libc::c_int; 7] = [
-    libc::SIGHUP,
-    libc::SIGINT,
-    libc::SIGQUIT,
-    libc::SIGTERM,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-    libc::SIGWINCH,
-];
+const CAUGHT: [libc::c_int; 7] =
+    [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH];
 
 /// Names, and Go's words for what they did to a process.
 const NAMES: [(&str, libc::c_int, &str); 29] = [

@@ -220,10 +220,10 @@ pub(super) fn fork(child: impl FnOnce() -> libc::c_int) -> io::Result<u32> {
     Ok(pid.unsigned_abs())
 }
 
-/// Makes this process the parent of what its children leave behind, in the place of process 1.
-pub(super) fn adopt_orphans() {
+/// Makes this process the parent of what its children leave behind, in the place of process 1; or no longer.
+pub(super) fn adopt_orphans(adopt: bool) {
     // SAFETY: takes no pointer.
-    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, libc::c_ulong::from(adopt)) };
 }
 
 /// Waits until a child has exited, and leaves it to be reaped.

@@ -1,7 +1,7 @@
 //! The only clock, and sleeping by it.
 
-use super::{reactor, sys};
 use super::timers::TimerKey;
+use super::{reactor, sys};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};

@@ -80,7 +80,11 @@ fn the_setup_is_kept() {
         stdin: Stdin::Bytes(b"input".to_vec()),
         ..sh("test \"$MUSTER_CHILD\" = here && cat > told")
     };
-    for child in [Child::start(&setup), Child::start_guarded(&setup, lease(60_000, 0), &[])] {
+    for guarded in [false, true] {
+        let child = match guarded {
+            false => Child::start(&setup),
+            true => Child::start_guarded(&setup, lease(60_000, 0), &[]),
+        };
         assert!(child.expect("started").wait(Some(LONG)).expect("ended").is_success());
         let told = dir.path().join("told");
         assert_eq!(fs::read(&told).expect("written"), b"input");
@@ -199,5 +203,8 @@ fn signals_have_names_and_numbers() {
         assert_eq!(signal::number(text), Some(signal::TERM), "{text}");
     }
     assert_eq!((signal::number("SIGNO"), signal::number("0"), signal::number("65")), (None, None, None));
-    assert_eq!((signal::name(signal::HUP), signal::described(signal::HUP)), ("SIGHUP".into(), "hangup".into()));
+    assert_eq!(
+        (signal::name(signal::HUP), signal::described(signal::HUP)),
+        ("SIGHUP".into(), "hangup".into())
+    );
 }
