@@ -84,6 +84,8 @@ pub enum Sample {
     FsmRestore,
     /// Applied writes of coordinates.
     FsmCoordinates,
+    /// One write to the sessions applied.
+    FsmSession,
     /// One run of a check.
     CheckRun,
     /// One question about our domain answered over DNS.
@@ -130,6 +132,7 @@ const SAMPLES: [&str; Sample::RaftTurn as usize + 1] = [
     "fsm.autopilot",
     "fsm.restore",
     "fsm.coordinate.batch-update",
+    "fsm.session",
     "agent.check.run",
     "dns.domain_query",
     "dns.ptr_query",

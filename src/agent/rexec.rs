@@ -90,7 +90,9 @@ impl RemoteExec {
             }
         };
         let Some(own) = Own::of(&config) else {
-            tracing::error!("a remote exec event is passed over: the agent serves no HTTP, over which it would write");
+            tracing::error!(
+                "a remote exec event is passed over: the agent serves no HTTP, over which it would write"
+            );
             return;
         };
         if self.running.get() >= JOBS_MAX {
@@ -339,9 +341,12 @@ mod tests {
 
     #[test]
     fn jobs_are_read_as_consul_writes_them() {
-        let job: Job = serde_json::from_str(r#"{"Command":"uptime","Args":null,"Script":null,"Wait":2000000000}"#).unwrap();
+        let job: Job =
+            serde_json::from_str(r#"{"Command":"uptime","Args":null,"Script":null,"Wait":2000000000}"#)
+                .unwrap();
         assert_eq!(job, Job { command: "uptime".into(), wait: 2_000_000_000, ..Job::default() });
-        let job: Job = serde_json::from_str(r#"{"Command":"","Args":["a","b"],"Script":"eA==","Wait":1}"#).unwrap();
+        let job: Job =
+            serde_json::from_str(r#"{"Command":"","Args":["a","b"],"Script":"eA==","Wait":1}"#).unwrap();
         assert_eq!(job.args.as_deref(), Some(&["a".to_owned(), "b".to_owned()][..]));
     }
 }

@@ -146,8 +146,8 @@ impl Client {
     ) -> Result<(Incoming, String), String> {
         let (path, url) = self.address(path, query);
         let request = Outgoing { method, path: &path, headers: &self.headers, body };
-        let incoming = transport::send(&self.target, self.tls(), &request)
-            .map_err(|why| failed(method, &url, &why))?;
+        let incoming =
+            transport::send(&self.target, self.tls(), &request).map_err(|why| failed(method, &url, &why))?;
         Ok((incoming, url))
     }
 

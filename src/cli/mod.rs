@@ -9,8 +9,7 @@ mod catalog;
 mod client;
 mod cluster;
 mod debug;
-mod exec;
-mod follow;
+pub mod follow;
 mod gossip;
 mod kv;
 mod local;
@@ -21,7 +20,6 @@ mod snapshot;
 mod table;
 mod transport;
 mod usage;
-mod watch;
 
 use std::process::ExitCode;
 
@@ -78,7 +76,7 @@ const OF_THE_AGENT: [Program; 12] = [
 ];
 
 /// Commands of one word whose shared flags include those about a datacenter.
-const OF_A_DATACENTER: [Program; 3] = [exec::EXEC, lock::LOCK, watch::WATCH];
+const OF_A_DATACENTER: [Program; 1] = [lock::LOCK];
 
 /// The commands that speak to nobody.
 const LOCAL: [Program; 3] = [local::KEYGEN, local::VALIDATE, local::VERSION];

@@ -76,7 +76,8 @@ fn watch(block: &Value) -> Result<Watch, String> {
             return Err(format!("Handler type '{shown}' not recognized"));
         }
     }
-    if let Some(kind) = params.get("type").and_then(Value::as_str).filter(|kind| kind.starts_with("connect_")) {
+    if let Some(kind) = params.get("type").and_then(Value::as_str).filter(|kind| kind.starts_with("connect_"))
+    {
         return Err(format!("Watch type {kind} is not allowed in agent config"));
     }
     let plan = Plan::parse(&mut params, &["handler", "args"]).map_err(|why| unreadable(&params, &why))?;
@@ -94,7 +95,8 @@ fn handler(plan: &Plan) -> Result<Handler, String> {
     let args = match args {
         None => None,
         Some(Value::Array(items)) => {
-            let texts: Option<Vec<String>> = items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
+            let texts: Option<Vec<String>> =
+                items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
             Some(texts.ok_or("Watch args must be a list of strings")?)
         }
         Some(_) => return Err("Watch args must be a list of strings".to_owned()),
@@ -122,7 +124,8 @@ mod tests {
         assert_eq!(handler(json!({"type": "nodes", "handler": "a b"})), Handler::Shell("a b".into()));
         let program = Handler::Program(vec!["a".into(), "b".into()]);
         assert_eq!(handler(json!({"type": "nodes", "handler_type": "script", "args": ["a", "b"]})), program);
-        let http = json!({"type": "nodes", "handler_type": "http", "http_handler_config": {"path": "http://h/"}});
+        let http =
+            json!({"type": "nodes", "handler_type": "http", "http_handler_config": {"path": "http://h/"}});
         assert!(matches!(handler(http), Handler::Http(_)));
     }
 
@@ -135,7 +138,10 @@ mod tests {
             (json!({"type": "nodes", "args": "a"}), "Watch args must be a list of strings"),
             (json!({"type": "nodes", "args": [1]}), "Watch args must be a list of strings"),
             (json!({"type": "nodes", "handler_type": "mail"}), "Handler type 'mail' not recognized"),
-            (json!({"type": "connect_roots", "handler": "a"}), "Watch type connect_roots is not allowed in agent config"),
+            (
+                json!({"type": "connect_roots", "handler": "a"}),
+                "Watch type connect_roots is not allowed in agent config",
+            ),
             (
                 json!({"type": "key", "args": ["a"]}),
                 "Failed to parse watch (map[string]interface {}{\"args\":[]interface {}{\"a\"}}): \

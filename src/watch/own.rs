@@ -150,10 +150,8 @@ impl Request<'_> {
             "GET" => String::new(),
             _ => format!("Content-Length: {}\r\n", self.body.len()),
         };
-        let head = format!(
-            "{} {} HTTP/1.1\r\nHost: localhost\r\n{token}{length}\r\n",
-            self.method, self.target
-        );
+        let head =
+            format!("{} {} HTTP/1.1\r\nHost: localhost\r\n{token}{length}\r\n", self.method, self.target);
         Ok([head.as_bytes(), self.body].concat())
     }
 }

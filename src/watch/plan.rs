@@ -115,7 +115,8 @@ impl Plan {
             _ => None,
         };
         let (subject, stale) = Subject::parse(&kind, params)?;
-        let kept: Vec<(String, Value)> = exempt.iter().filter_map(|name| params.shift_remove_entry(*name)).collect();
+        let kept: Vec<(String, Value)> =
+            exempt.iter().filter_map(|name| params.shift_remove_entry(*name)).collect();
         if !params.is_empty() {
             let mut names: Vec<&str> = params.keys().map(String::as_str).collect();
             names.sort_unstable();
@@ -149,7 +150,10 @@ impl Plan {
             Subject::ChecksOfService(service) => ask(format!("/v1/health/checks/{service}"), Vec::new()),
             Subject::Event(name) => {
                 let named = Some(name).filter(|name| !name.is_empty());
-                ask("/v1/event/list".to_owned(), named.map(|name| ("name", name.clone())).into_iter().collect())
+                ask(
+                    "/v1/event/list".to_owned(),
+                    named.map(|name| ("name", name.clone())).into_iter().collect(),
+                )
             }
             Subject::Apart(_) => ask("/v1/agent/self".to_owned(), Vec::new()),
         }
@@ -224,7 +228,8 @@ impl HttpHandler {
                 "timeout" => match weak_text("timeout", value)?.as_str() {
                     "" => {}
                     given => {
-                        let ns = duration::parse(given).map_err(|why| format!("Failed to parse timeout: {why}"))?;
+                        let ns = duration::parse(given)
+                            .map_err(|why| format!("Failed to parse timeout: {why}"))?;
                         out.timeout = Duration::from_nanos(u64::try_from(ns).unwrap_or(0));
                     }
                 },
@@ -398,7 +403,8 @@ mod tests {
         ] {
             assert_eq!(target(params.clone()), expected, "{params}");
         }
-        let plan = parse(json!({"type": "nodes", "stale": true, "datacenter": "dc2", "token": "t", "args": ["x"]}));
+        let plan =
+            parse(json!({"type": "nodes", "stale": true, "datacenter": "dc2", "token": "t", "args": ["x"]}));
         let plan = plan.expect("valid");
         assert!(plan.stale && plan.datacenter == "dc2" && plan.token == "t");
         assert_eq!(plan.exempt["args"], json!(["x"]));
@@ -414,7 +420,10 @@ mod tests {
             (json!({"type": "keyprefix"}), "Must specify a single prefix to watch"),
             (json!({"type": "service"}), "Must specify a single service to watch"),
             (json!({"type": "service", "service": "a", "tag": [1]}), "Index 0 of tag expected to be string"),
-            (json!({"type": "service", "service": "a", "tag": 1}), "Expecting tag to be a string or []string"),
+            (
+                json!({"type": "service", "service": "a", "tag": 1}),
+                "Expecting tag to be a string or []string",
+            ),
             (json!({"type": "nodes", "stale": "yes"}), "Expecting stale to be a boolean"),
             (json!({"type": "checks", "service": "a", "state": "b"}), "Cannot specify service and state"),
             (json!({"type": "nodes", "key": "a", "b": 1}), "Invalid parameters: [b key]"),
@@ -446,7 +455,8 @@ mod tests {
             assert_eq!((http.timeout, http.tls_skip_verify), (Duration::from_secs(3), true));
             assert_eq!(http.header["x-a"], ["1", "2"]);
         }
-        let least = json!({"type": "nodes", "handler_type": "http", "http_handler_config": {"path": "http://h/"}});
+        let least =
+            json!({"type": "nodes", "handler_type": "http", "http_handler_config": {"path": "http://h/"}});
         let http = parse(least).expect("valid").http.expect("a handler");
         assert_eq!((http.method.as_str(), http.timeout), ("POST", HTTP_TIMEOUT));
     }

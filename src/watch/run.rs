@@ -49,7 +49,9 @@ impl Watches {
                 continue;
             }
             if matches!(watch.handler, Handler::Shell(_)) {
-                tracing::warn!("The 'handler' field in watches has been deprecated and replaced with the 'args' field. See https://www.consul.io/docs/agent/watches.html");
+                tracing::warn!(
+                    "The 'handler' field in watches has been deprecated and replaced with the 'args' field. See https://www.consul.io/docs/agent/watches.html"
+                );
             }
             let following = Following::new(own.clone(), watch.clone(), self.configs.clone());
             self.running.push((watch, task::spawn(following.run())));
@@ -171,14 +173,8 @@ async fn run_handler(handler: &Handler, index: u64, line: Vec<u8>, configs: &Tls
         (_, None) => {}
         (_, Some(argv)) => {
             let env = vec![("CONSUL_INDEX".into(), index.to_string().into())];
-            let spec = process::Spec {
-                argv,
-                env,
-                cwd: None,
-                stdin: line,
-                timeout: None,
-                output_max: OUTPUT_MAX,
-            };
+            let spec =
+                process::Spec { argv, env, cwd: None, stdin: line, timeout: None, output_max: OUTPUT_MAX };
             match process::run(spec).await {
                 Ok(exit) => {
                     if exit.code != Some(0) {
@@ -221,7 +217,8 @@ async fn tell_over_http(http: &HttpHandler, index: u64, line: &[u8], configs: &T
         disable_redirects: false,
         tls: TlsProbe { skip_verify: http.tls_skip_verify, server_name: String::new() },
     };
-    let asked = time::timeout(http.timeout, http_client::ask(&probe, configs, http.timeout, OUTPUT_MAX)).await;
+    let asked =
+        time::timeout(http.timeout, http_client::ask(&probe, configs, http.timeout, OUTPUT_MAX)).await;
     let answer = match asked.unwrap_or_else(|| Err("context deadline exceeded".to_owned())) {
         Ok(answer) => answer,
         Err(why) => {

@@ -57,8 +57,11 @@ fn serve(
         asked.send(head[0].split(' ').nth(1).unwrap_or_default().to_owned()).ok()?;
         match acts.next()? {
             Act::Answer(status, index, body) => {
-                let head = format!("HTTP/1.1 {status} X\r\nX-Consul-Index: {index}\r\nTransfer-Encoding: chunked\r\n\r\n");
-                let chunk = if body.is_empty() { String::new() } else { format!("{:x}\r\n{body}\r\n", body.len()) };
+                let head = format!(
+                    "HTTP/1.1 {status} X\r\nX-Consul-Index: {index}\r\nTransfer-Encoding: chunked\r\n\r\n"
+                );
+                let chunk =
+                    if body.is_empty() { String::new() } else { format!("{:x}\r\n{body}\r\n", body.len()) };
                 stream.write_all(format!("{head}{chunk}0\r\n\r\n").as_bytes()).ok()?;
             }
             Act::Close => return Some(()),
@@ -124,7 +127,8 @@ fn it_is_stopped_while_it_waits_and_while_it_rests() {
     let flags = Parsed { flags: vec![("http-addr", nobody.clone())], args: Vec::new() };
     let mut resting = follower(&Arc::new(Client::new(&flags).expect("a client")));
     let Event::Failed(failure) = resting.next() else { panic!("no failure") };
-    let why = format!("Get \"http://{nobody}/v1/kv/a?recurse=\": dial tcp {nobody}: connect: connection refused");
+    let why =
+        format!("Get \"http://{nobody}/v1/kv/a?recurse=\": dial tcp {nobody}: connect: connection refused");
     assert_eq!((failure.why, failure.status), (why, None));
     resting.stopper().stop();
     assert!(matches!(resting.next(), Event::Stopped));

@@ -146,6 +146,10 @@ impl Kinds {
                 self.coordinates += 1;
                 return;
             }
+            ArchivedCommand::Session(_) => {
+                self.sessions += 1;
+                return;
+            }
         };
         match op {
             Some(ArchivedCatalogOp::Deregister(_)) => self.deregister += 1,

@@ -174,6 +174,19 @@ impl<'v> Spot<'v> {
         }
     }
 
+    /// A length of time in nanoseconds as Consul reads those that it takes in several forms: Go's text, or a number; 0 for
+    /// anything else.
+    ///
+    /// # Errors
+    /// When it is text of another kind.
+    pub fn lenient_duration(&self) -> Result<i64, String> {
+        match self.value {
+            Value::String(text) => duration::parse(text),
+            Value::Number(number) => Ok(number.as_f64().unwrap_or_default() as i64),
+            _ => Ok(0),
+        }
+    }
+
     /// A length of time in nanoseconds: Go's text (`10s`), or a number of nanoseconds.
     ///
     /// # Errors
