@@ -25,7 +25,7 @@ use crate::config::flags::{Flag, FlagKind, Parsed};
 use crate::runtime::child::{self, Child, Exit, Setup, Stdin};
 use crate::runtime::signal::{self, Caught};
 use crate::runtime::time::boot_now;
-use ask::{Agent, PATIENCE};
+use ask::{Agent, PATIENCE, Trouble};
 use keeper::{Behavior, GRACE, Keeper};
 use slot::{Cleanup, Slot, Taken, Waiting};
 
@@ -35,6 +35,12 @@ const MONITOR_REST: Duration = Duration::from_secs(1);
 const MONITOR_RETRY: i64 = 3;
 /// Events that wait for the first thread; those who tell more wait.
 const EVENTS_MAX: usize = 16;
+/// Between attempts to make another session, and to give the lock back; and how long that is tried.
+const SESSION_REST: Duration = Duration::from_secs(1);
+const RELEASE_REST: Duration = Duration::from_millis(250);
+const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+/// What is said when the wait was in vain.
+const NOT_ACQUIRED: &str = "Shutdown triggered or timeout during lock acquisition";
 /// What `-child-exit-code` makes of a child that failed.
 const CHILD_FAILED: u8 = 2;
 
@@ -74,14 +80,14 @@ pub const LOCK: Program = Program {
     run: lock,
 };
 
-/// What the first thread is told.
+/// What the first thread is told. Sessions come and go while the lock is waited for: what another one tells comes late.
 enum Event {
     /// A signal came.
     Signal(i32),
     /// The wait for the lock is over.
-    Taken(Result<Option<Taken>, String>),
-    /// The lock is, or may be, another's from now on.
-    Lost(String),
+    Taken { session: String, taken: Result<Option<Taken>, Trouble> },
+    /// The lock is, or may be, another's from now on; or the session has ended while it was waited for.
+    Lost { session: String, why: String },
     /// The child has ended.
     Ended(Exit),
 }
@@ -214,13 +220,40 @@ fn lock(flags: &Parsed) -> Outcome {
         }
     });
     voice.say("Attempting lock acquisition");
-    let keeper = Keeper::begin(agent.apart(), &wish.name, behavior, sender.clone());
-    let keeper =
-        keeper.map_err(|why| format!("Lock acquisition failed: failed to create session: {}", why.why))?;
-    let work = Work { wish, flags, agent, slot, keeper, voice, sender, events };
-    let outcome = work.run();
-    work.keeper.end();
-    outcome
+    let deadline = wish.timeout.and_then(|limit| Instant::now().checked_add(limit));
+    let work = Work { wish, flags, agent, slot, behavior, voice, deadline, sender, events };
+    let keeper = work.session();
+    let mut keeper = keeper.map_err(|why| format!("Lock acquisition failed: {}", why.why))?;
+    let mut troubled = false;
+    loop {
+        match work.wait(&keeper) {
+            Ok(Some(taken)) => {
+                let outcome = work.run(&keeper, &taken);
+                keeper.end();
+                return outcome;
+            }
+            // The session is gone, and nothing is held: with another one it goes on, behind the others.
+            Err(why) if why.passes => {
+                if !std::mem::replace(&mut troubled, true) {
+                    eprintln!("Lock acquisition is in trouble and goes on: {}", why.why);
+                }
+                keeper.end();
+                match work.another_session() {
+                    Some(another) => keeper = another,
+                    None => return Err(NOT_ACQUIRED.to_owned()),
+                }
+            }
+            other => {
+                // It may have been taken just now: given back, it is not closed to others.
+                let _ = work.slot.release(&work.agent, &keeper.id);
+                keeper.end();
+                return Err(match other {
+                    Err(why) => format!("Lock acquisition failed: {}", why.why),
+                    Ok(_) => NOT_ACQUIRED.to_owned(),
+                });
+            }
+        }
+    }
 }
 
 /// One lock, from the wait for it to its end.
@@ -229,76 +262,102 @@ struct Work<'a> {
     flags: &'a Parsed,
     agent: Agent,
     slot: Arc<dyn Slot>,
-    keeper: Arc<Keeper>,
+    behavior: Behavior,
     voice: Voice,
+    /// Until when the lock is waited for.
+    deadline: Option<Instant>,
     sender: SyncSender<Event>,
     events: Receiver<Event>,
 }
 
 impl Work<'_> {
-    fn run(&self) -> Outcome {
-        let taken = match self.wait() {
-            Ok(Some(taken)) => taken,
-            other => {
-                // It may have been taken just now: given back, it is not closed to others.
-                let _ = self.slot.release(&self.agent, &self.keeper.id);
-                return match other {
-                    Err(why) => Err(format!("Lock acquisition failed: {why}")),
-                    _ => Err("Shutdown triggered or timeout during lock acquisition".to_owned()),
-                };
+    /// A session, which is kept alive.
+    fn session(&self) -> Result<Arc<Keeper>, Trouble> {
+        let keeper =
+            Keeper::begin(self.agent.apart(), &self.wish.name, self.behavior, self.sender.clone());
+        keeper.map_err(Trouble::of("failed to create session"))
+    }
+
+    /// A session as soon as there can be one. `None`: the time is over, or nobody wants it any more.
+    fn another_session(&self) -> Option<Arc<Keeper>> {
+        loop {
+            if let Ok(keeper) = self.session() {
+                return Some(keeper);
             }
-        };
-        self.keeper.hold();
-        self.monitor();
-        let code = self.hold(&taken)?;
-        let released = self.slot.release(&self.agent, &self.keeper.id);
-        released.map_err(|why| format!("Lock release failed: {why}"))?;
+            let rest = Instant::now() + SESSION_REST;
+            while let Some(left) = rest.checked_duration_since(Instant::now()) {
+                match self.events.recv_timeout(left) {
+                    Ok(Event::Signal(signal::INT | signal::TERM)) => return None,
+                    _ if self.deadline.is_some_and(|at| Instant::now() >= at) => return None,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn run(&self, keeper: &Arc<Keeper>, taken: &Taken) -> Outcome {
+        keeper.hold();
+        self.monitor(keeper);
+        let code = self.hold(keeper, taken);
+        self.release(keeper).map_err(|why| format!("Lock release failed: {}", why.why))?;
         match self.slot.cleanup(&self.agent) {
             Ok(()) => self.voice.say("Cleanup succeeded"),
             Err(Cleanup::InUse) => self.voice.say("Cleanup aborted, lock in use"),
-            Err(Cleanup::Failed(why)) => return Err(format!("Lock cleanup failed: {why}")),
+            Err(Cleanup::Failed(why)) => return Err(format!("Lock cleanup failed: {}", why.why)),
         }
         Ok(if self.wish.child_code { ExitCode::from(code) } else { ExitCode::SUCCESS })
     }
 
+    /// Gives the lock back; again while that fails for a moment only: else it stays closed until the session ends.
+    fn release(&self, keeper: &Keeper) -> Result<(), Trouble> {
+        let deadline = Instant::now() + RELEASE_PATIENCE;
+        loop {
+            match self.slot.release(&self.agent, &keeper.id) {
+                Err(trouble) if trouble.passes && Instant::now() < deadline => {
+                    self.agent.rests(RELEASE_REST);
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// Waits for the lock. `None`: the time is over, or nobody wants it any more.
-    fn wait(&self) -> Result<Option<Taken>, String> {
+    fn wait(&self, keeper: &Arc<Keeper>) -> Result<Option<Taken>, Trouble> {
         let agent = Arc::new(self.agent.apart());
-        let (asking, slot, keeper) = (agent.clone(), self.slot.clone(), self.keeper.clone());
-        let deadline = self.wish.timeout.and_then(|limit| Instant::now().checked_add(limit));
-        let (sender, voice) = (self.sender.clone(), self.voice);
+        let (asking, slot, waited) = (agent.clone(), self.slot.clone(), keeper.clone());
+        let (sender, voice, deadline) = (self.sender.clone(), self.voice, self.deadline);
         thread::spawn(move || {
             let told = Mutex::new(Vec::new());
             let waiting = Waiting {
                 agent: &asking,
-                session: &keeper.id,
+                session: &waited.id,
                 deadline,
-                may_live: &|| keeper.may_live(),
+                may_live: &|| waited.may_live(),
                 held_by: &|holders| tell_holders(voice, &asking, &told, holders),
             };
             let taken = slot.take(&waiting);
             // Nobody listens if the program is about to end.
-            let _ = sender.send(Event::Taken(taken));
+            let _ = sender.send(Event::Taken { session: waited.id.clone(), taken });
         });
         loop {
             match self.next() {
-                Event::Taken(taken) => return taken,
+                Event::Taken { session, taken } if session == keeper.id => return taken,
                 Event::Signal(signal::INT | signal::TERM) => {
                     agent.halt();
                     return Ok(None);
                 }
-                Event::Lost(why) => {
+                Event::Lost { session, why } if session == keeper.id => {
                     agent.halt();
-                    return Err(why);
+                    return Err(Trouble { why, passes: true });
                 }
-                Event::Signal(_) | Event::Ended(_) => {}
+                _ => {}
             }
         }
     }
 
     /// Tells when the lock is lost.
-    fn monitor(&self) {
-        let (agent, slot, id) = (self.agent.apart(), self.slot.clone(), self.keeper.id.clone());
+    fn monitor(&self, keeper: &Keeper) {
+        let (agent, slot, id) = (self.agent.apart(), self.slot.clone(), keeper.id.clone());
         let (sender, retries) = (self.sender.clone(), self.wish.retries);
         thread::spawn(move || {
             let (mut since, mut left) = (0, retries);
@@ -318,25 +377,25 @@ impl Work<'_> {
                     }
                 }
             };
-            let _ = sender.send(Event::Lost(why));
+            let _ = sender.send(Event::Lost { session: id, why });
         });
     }
 
     /// Runs the child until it ends or has to. The code that `-child-exit-code` wants.
-    fn hold(&self, taken: &Taken) -> Result<u8, String> {
+    fn hold(&self, keeper: &Keeper, taken: &Taken) -> u8 {
         self.voice.say("Starting handler");
         if self.wish.pass_stdin {
             self.voice.say("Stdin passed to handler process");
         }
-        let child = match self.start(taken) {
+        let child = match self.start(keeper, taken) {
             Ok(child) => Arc::new(child),
             Err(why) => {
                 eprintln!("Error starting handler: {why}");
                 self.voice.say("Child terminated, releasing lock");
-                return Ok(CHILD_FAILED);
+                return CHILD_FAILED;
             }
         };
-        self.keeper.keep(child.clone());
+        keeper.keep(child.clone());
         self.voice.tell(&format!("The lock is ours: process {} runs", child.id()));
         let (sender, watched) = (self.sender.clone(), child.clone());
         thread::spawn(move || {
@@ -353,34 +412,35 @@ impl Work<'_> {
                         child.signal(number);
                     }
                     self.end(&child);
-                    return Ok(0);
+                    return 0;
                 }
                 Event::Signal(number) => child.signal(number),
-                Event::Lost(why) => {
+                Event::Lost { session, .. } if session != keeper.id => {}
+                Event::Lost { why, .. } => {
                     self.voice.say("Lock lost, killing child");
                     self.voice.tell(&format!("The lock is lost: {why}"));
                     self.end(&child);
-                    return Ok(0);
+                    return 0;
                 }
                 Event::Ended(exit) => {
                     if !exit.is_success() {
                         eprintln!("Error running handler: {exit}");
                     }
-                    if boot_now() >= self.keeper.lease().stop_at {
+                    if boot_now() >= keeper.lease().stop_at {
                         self.voice.say("Lock lost, killing child");
                         self.voice.tell("The lock is lost: it could not be renewed in time");
-                        return Ok(0);
+                        return 0;
                     }
                     self.voice.say("Child terminated, releasing lock");
-                    return Ok(if exit.is_success() { 0 } else { CHILD_FAILED });
+                    return if exit.is_success() { 0 } else { CHILD_FAILED };
                 }
-                Event::Taken(_) => {}
+                Event::Taken { .. } => {}
             }
         }
     }
 
-    fn start(&self, taken: &Taken) -> std::io::Result<Child> {
-        let (words, key) = self.slot.testament(&self.keeper.id);
+    fn start(&self, keeper: &Keeper, taken: &Taken) -> std::io::Result<Child> {
+        let (words, key) = self.slot.testament(&keeper.id);
         let shared: Vec<String> = super::client::FLAGS
             .iter()
             .filter_map(|flag| Some(format!("-{}={}", flag.name, self.flags.value(flag.name)?)))
@@ -388,7 +448,7 @@ impl Work<'_> {
             .collect();
         let testament: Vec<_> =
             [program()].into_iter().chain(words).chain(shared).chain([key]).map(Into::into).collect();
-        Child::start_guarded(&self.wish.setup(taken), self.keeper.lease(), &testament)
+        Child::start_guarded(&self.wish.setup(taken), keeper.lease(), &testament)
     }
 
     /// Ends the child, as Consul's words tell it.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::harness::{Cluster, SOON};
+use super::harness::{Cluster, SOON, Server};
 use super::support::http;
 use super::support::process::{Process, binary};
 use super::support::wait;
@@ -39,6 +39,16 @@ fn uptime() -> f64 {
     text.split(' ').next().and_then(|word| word.parse().ok()).expect("seconds")
 }
 
+/// Servers that are in the catalog: sessions belong to a node.
+fn registered(count: usize) -> Cluster {
+    let cluster = Cluster::start(count);
+    wait::until_true("all nodes in the catalog", SOON, || {
+        let nodes = |server: &Server| server.get("/v1/catalog/nodes")?.json().as_array().map(Vec::len);
+        cluster.servers.iter().all(|server| nodes(server) == Some(count))
+    });
+    cluster
+}
+
 /// A life of a child: its first and its last word.
 #[derive(Clone, Copy, PartialEq, PartialOrd, Debug)]
 struct Life {
@@ -57,7 +67,7 @@ impl Stage {
     fn new(servers: usize) -> Stage {
         let folder = tempfile::Builder::new().prefix("locks-").tempdir().expect("a folder");
         fs::create_dir(folder.path().join("lives")).expect("a folder");
-        Stage { cluster: Cluster::start(servers), copies: Vec::new(), folder }
+        Stage { cluster: registered(servers), copies: Vec::new(), folder }
     }
 
     fn out(&self) -> PathBuf {
@@ -97,8 +107,12 @@ impl Stage {
     }
 
     /// Waits until so many have lived.
-    fn await_lives(&self, count: usize) -> Vec<Life> {
+    fn await_lives(&mut self, count: usize) -> Vec<Life> {
         wait::until(&format!("{count} children, one after another"), LONG, || {
+            for place in 0..self.copies.len() {
+                let failed = self.copies[place].ended().is_some_and(|status| status.code() == Some(1));
+                assert!(!failed, "copy{place} has given up:\n{}", self.logs());
+            }
             Some(self.lives()).filter(|lives| lives.len() >= count)
         })
     }
@@ -132,6 +146,9 @@ fn fails_over(script: &str, happens: impl FnOnce(&mut Stage, usize), limit: f64)
     stage.await_lives(1);
     stage.join(script);
     stage.join(script);
+    wait::until_true("three sessions", SOON, || {
+        stage.cluster.servers[0].ask("/v1/session/list").as_array().is_some_and(|all| all.len() == 3)
+    });
     let holder = stage.holder();
     assert_eq!(holder, 0);
     let begun = uptime();
@@ -233,7 +250,7 @@ struct One {
 
 impl One {
     fn new() -> One {
-        One { cluster: Cluster::start(1), folder: tempfile::tempdir().expect("a folder") }
+        One { cluster: registered(1), folder: tempfile::tempdir().expect("a folder") }
     }
 
     fn command(&self, args: &[&str]) -> Command {

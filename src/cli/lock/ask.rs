@@ -39,6 +39,18 @@ pub struct Trouble {
     pub passes: bool,
 }
 
+impl Trouble {
+    /// Trouble with something, in Consul's words.
+    pub fn of(what: &str) -> impl Fn(Trouble) -> Trouble + '_ {
+        move |trouble| Trouble { why: format!("{what}: {}", trouble.why), ..trouble }
+    }
+
+    /// Trouble that stays.
+    pub fn lasting(why: impl Into<String>) -> Trouble {
+        Trouble { why: why.into(), passes: false }
+    }
+}
+
 /// Ends what an [`Agent`] is asked, from another thread.
 #[derive(Default)]
 struct Halt {
@@ -175,8 +187,8 @@ impl Agent {
             return Ok((Vec::new(), answer.index));
         }
         let answer = answer.ok()?;
-        let rows = serde_json::from_slice(&answer.body)
-            .map_err(|why| Trouble { why: why.to_string(), passes: false })?;
+        let rows =
+            serde_json::from_slice(&answer.body).map_err(|why| Trouble::lasting(why.to_string()))?;
         Ok((rows, answer.index))
     }
 }

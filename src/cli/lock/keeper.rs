@@ -99,7 +99,7 @@ impl Keeper {
         let body = wish.to_string();
         let answer = agent.ask("PUT", "/v1/session/create", &[], body.as_bytes(), PATIENCE)?.ok()?;
         let made: Made = serde_json::from_slice(&answer.body)
-            .map_err(|why| Trouble { why: why.to_string(), passes: false })?;
+            .map_err(|why| Trouble::lasting(why.to_string()))?;
         let keeper = Arc::new(Keeper {
             agent,
             id: made.id,
@@ -208,6 +208,6 @@ impl Keeper {
 
     fn tell(&self, why: &str) {
         // Nobody listens any more when the lock has been given back.
-        let _ = self.events.send(Event::Lost(why.to_owned()));
+        let _ = self.events.send(Event::Lost { session: self.id.clone(), why: why.to_owned() });
     }
 }

@@ -26,7 +26,7 @@ impl Mutex {
 }
 
 impl Slot for Mutex {
-    fn take(&self, waiting: &Waiting<'_>) -> Result<Option<Taken>, String> {
+    fn take(&self, waiting: &Waiting<'_>) -> Result<Option<Taken>, Trouble> {
         let (agent, session) = (waiting.agent, waiting.session);
         // Whether the server wakes whoever is next; until it has said so, both ways are tried.
         let mut waits = None;
@@ -36,11 +36,10 @@ impl Slot for Mutex {
                 let wait = (since > 0).then_some((since, waiting.turn().unwrap_or(turn)));
                 agent.rows(&self.key, &[], wait)
             });
-            let reading = |trouble: Trouble| format!("failed to read lock: {}", trouble.why);
-            let Some((rows, index)) = seen.map_err(reading)? else { break };
+            let Some((rows, index)) = seen.map_err(Trouble::of("failed to read lock"))? else { break };
             let row = rows.into_iter().next();
             let holder = match row {
-                Some(row) if row.flags != FLAGS => return Err(CONFLICT.to_owned()),
+                Some(row) if row.flags != FLAGS => return Err(Trouble::lasting(CONFLICT)),
                 Some(row) if row.session == session => {
                     return Ok(Some(Taken { fence: Some(row.modify_index) }));
                 }
@@ -57,8 +56,8 @@ impl Slot for Mutex {
             since = 0;
             let wait = (waits != Some(false)).then_some(turn);
             let taken = waiting.insist(|| acquire(agent, &self.key, session, FLAGS, wait));
-            let acquiring = |trouble: Trouble| format!("failed to acquire lock: {}", trouble.why);
-            let Some((is_taken, knows)) = taken.map_err(acquiring)? else { break };
+            let taken = taken.map_err(Trouble::of("failed to acquire lock"))?;
+            let Some((is_taken, knows)) = taken else { break };
             waits = Some(knows);
             if is_taken {
                 // Read once more, for the number of this acquisition.
@@ -77,18 +76,18 @@ impl Slot for Mutex {
         Ok(rows.first().is_some_and(|row| row.session == session).then_some(index))
     }
 
-    fn release(&self, agent: &Agent, session: &str) -> Result<(), String> {
+    fn release(&self, agent: &Agent, session: &str) -> Result<(), Trouble> {
         let flags = FLAGS.to_string();
         let query = [("release", session), ("flags", flags.as_str())];
         let released = agent.is_done("PUT", &format!("/v1/kv/{}", self.key), &query, &[]);
-        released.map(drop).map_err(|trouble| format!("failed to release lock: {}", trouble.why))
+        released.map(drop).map_err(Trouble::of("failed to release lock"))
     }
 
     fn cleanup(&self, agent: &Agent) -> Result<(), Cleanup> {
-        let rows = agent.rows(&self.key, &[], None).map_err(Cleanup::failed("failed to read lock"))?.0;
+        let rows = agent.rows(&self.key, &[], None).map_err(Trouble::of("failed to read lock"))?.0;
         let Some(row) = rows.first() else { return Ok(()) };
         if row.flags != FLAGS {
-            return Err(Cleanup::Failed(CONFLICT.to_owned()));
+            return Err(Trouble::lasting(CONFLICT).into());
         }
         if !row.session.is_empty() {
             return Err(Cleanup::InUse);
@@ -96,7 +95,7 @@ impl Slot for Mutex {
         let index = row.modify_index.to_string();
         let path = format!("/v1/kv/{}", self.key);
         let removed = agent.is_done("DELETE", &path, &[("cas", &index)], &[]);
-        match removed.map_err(Cleanup::failed("failed to remove lock"))? {
+        match removed.map_err(Trouble::of("failed to remove lock"))? {
             true => Ok(()),
             false => Err(Cleanup::InUse),
         }

@@ -51,12 +51,12 @@ impl Semaphore {
     }
 
     /// Reads the list in a row.
-    fn list(&self, row: Option<&Row>) -> Result<Seen, String> {
+    fn list(&self, row: Option<&Row>) -> Result<Seen, Trouble> {
         let mut seen = Seen { written: 0, flags: FLAGS, limit: self.limit, holders: BTreeMap::new() };
         let Some(row) = row else { return Ok(seen) };
         (seen.written, seen.flags) = (row.modify_index, row.flags);
         let Some(value) = row.value.as_deref().filter(|value| !value.is_empty()) else { return Ok(seen) };
-        let undecoded = |why: String| format!("lock decoding failed: {why}");
+        let undecoded = |why: String| Trouble::lasting(format!("lock decoding failed: {why}"));
         let bytes = STANDARD.decode(value).map_err(|why| undecoded(why.to_string()))?;
         let list: List = serde_json::from_slice(&bytes).map_err(|why| undecoded(why.to_string()))?;
         seen.limit = list.limit;
@@ -65,7 +65,7 @@ impl Semaphore {
     }
 
     /// Reads all rows under the prefix: the list, without those whose session has ended.
-    fn seen(&self, rows: &[Row]) -> Result<Seen, String> {
+    fn seen(&self, rows: &[Row]) -> Result<Seen, Trouble> {
         let key = self.list_key();
         let mut seen = self.list(rows.iter().find(|row| row.key == key))?;
         seen.holders.retain(|holder, _| rows.iter().any(|row| row.session == *holder));
@@ -75,7 +75,7 @@ impl Semaphore {
     /// Replaces the list, if nobody else has meanwhile.
     fn write(&self, agent: &Agent, seen: &Seen) -> Result<bool, Trouble> {
         let list = List { limit: seen.limit, holders: Some(seen.holders.clone()) };
-        let body = serde_json::to_vec(&list).map_err(|why| Trouble { why: why.to_string(), passes: false })?;
+        let body = serde_json::to_vec(&list).map_err(|why| Trouble::lasting(why.to_string()))?;
         let (index, flags) = (seen.written.to_string(), FLAGS.to_string());
         let query = [("cas", index.as_str()), ("flags", flags.as_str())];
         agent.is_done("PUT", &format!("/v1/kv/{}", self.list_key()), &query, &body)
@@ -83,13 +83,14 @@ impl Semaphore {
 }
 
 impl Slot for Semaphore {
-    fn take(&self, waiting: &Waiting<'_>) -> Result<Option<Taken>, String> {
+    fn take(&self, waiting: &Waiting<'_>) -> Result<Option<Taken>, Trouble> {
         let (agent, session) = (waiting.agent, waiting.session);
         let contender = join(&self.prefix, session);
         let made = waiting.insist(|| acquire(agent, &contender, session, FLAGS, None));
-        match made.map_err(|trouble| format!("failed to make contender entry: {}", trouble.why))? {
+        let making = "failed to make contender entry";
+        match made.map_err(Trouble::of(making))? {
             Some((true, _)) => {}
-            Some((false, _)) => return Err("failed to make contender entry: <nil>".to_owned()),
+            Some((false, _)) => return Err(Trouble::lasting(format!("{making}: <nil>"))),
             None => return Ok(None),
         }
         let mut since = 0;
@@ -98,17 +99,14 @@ impl Slot for Semaphore {
                 let wait = (since > 0).then_some((since, waiting.turn().unwrap_or(turn)));
                 agent.rows(&self.prefix, &[("recurse", "")], wait)
             });
-            let reading = |trouble: Trouble| format!("failed to read prefix: {}", trouble.why);
-            let Some((rows, index)) = rows.map_err(reading)? else { break };
+            let Some((rows, index)) = rows.map_err(Trouble::of("failed to read prefix"))? else { break };
             let mut seen = self.seen(&rows)?;
             if seen.flags != FLAGS {
-                return Err(CONFLICT.to_owned());
+                return Err(Trouble::lasting(CONFLICT));
             }
             if seen.limit != self.limit {
-                return Err(format!(
-                    "semaphore limit conflict (lock: {}, local: {})",
-                    seen.limit, self.limit
-                ));
+                let limits = format!("(lock: {}, local: {})", seen.limit, self.limit);
+                return Err(Trouble::lasting(format!("semaphore limit conflict {limits}")));
             }
             // An attempt whose answer was lost may have succeeded.
             if seen.holders.contains_key(session) {
@@ -122,8 +120,7 @@ impl Slot for Semaphore {
             since = 0;
             seen.holders.insert(session.to_owned(), true);
             let written = waiting.insist(|| self.write(agent, &seen));
-            let updating = |trouble: Trouble| format!("failed to update lock: {}", trouble.why);
-            match written.map_err(updating)? {
+            match written.map_err(Trouble::of("failed to update lock"))? {
                 Some(true) => return Ok(Some(Taken { fence: None })),
                 // Somebody was faster: look again.
                 Some(false) => {}
@@ -135,42 +132,41 @@ impl Slot for Semaphore {
 
     fn look(&self, agent: &Agent, session: &str, since: u64) -> Result<Option<u64>, Trouble> {
         let (rows, index) = monitored(agent, &self.prefix, true, since)?;
-        let seen = self.seen(&rows).map_err(|why| Trouble { why, passes: false })?;
+        let seen = self.seen(&rows)?;
         Ok(seen.holders.contains_key(session).then_some(index))
     }
 
-    fn release(&self, agent: &Agent, session: &str) -> Result<(), String> {
+    fn release(&self, agent: &Agent, session: &str) -> Result<(), Trouble> {
         loop {
-            let (rows, _) = agent.rows(&self.list_key(), &[], None).map_err(|trouble| trouble.why)?;
+            let (rows, _) = agent.rows(&self.list_key(), &[], None)?;
             let mut seen = self.list(rows.first())?;
             if seen.holders.remove(session).is_none() {
                 break;
             }
-            let updating = |trouble: Trouble| format!("failed to update lock: {}", trouble.why);
-            if self.write(agent, &seen).map_err(updating)? {
+            if self.write(agent, &seen).map_err(Trouble::of("failed to update lock"))? {
                 break;
             }
         }
         let contender = format!("/v1/kv/{}", join(&self.prefix, session));
-        agent.is_done("DELETE", &contender, &[], &[]).map(drop).map_err(|trouble| trouble.why)
+        agent.is_done("DELETE", &contender, &[], &[]).map(drop)
     }
 
     fn cleanup(&self, agent: &Agent) -> Result<(), Cleanup> {
         let rows = agent.rows(&self.prefix, &[("recurse", "")], None);
-        let (rows, _) = rows.map_err(Cleanup::failed("failed to read prefix"))?;
-        let seen = self.seen(&rows).map_err(Cleanup::Failed)?;
+        let (rows, _) = rows.map_err(Trouble::of("failed to read prefix"))?;
+        let seen = self.seen(&rows)?;
         if seen.written == 0 {
             return Ok(());
         }
         if seen.flags != FLAGS {
-            return Err(Cleanup::Failed(CONFLICT.to_owned()));
+            return Err(Trouble::lasting(CONFLICT).into());
         }
         if !seen.holders.is_empty() {
             return Err(Cleanup::InUse);
         }
         let path = format!("/v1/kv/{}", self.list_key());
         let removed = agent.is_done("DELETE", &path, &[("cas", &seen.written.to_string())], &[]);
-        match removed.map_err(Cleanup::failed("failed to remove semaphore"))? {
+        match removed.map_err(Trouble::of("failed to remove semaphore"))? {
             true => Ok(()),
             false => Err(Cleanup::InUse),
         }

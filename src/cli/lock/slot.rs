@@ -29,13 +29,12 @@ pub enum Cleanup {
     /// Somebody uses it.
     InUse,
     /// It failed.
-    Failed(String),
+    Failed(Trouble),
 }
 
-impl Cleanup {
-    /// A failure, in Consul's words.
-    pub fn failed(what: &str) -> impl Fn(Trouble) -> Cleanup + '_ {
-        move |trouble| Cleanup::Failed(format!("{what}: {}", trouble.why))
+impl From<Trouble> for Cleanup {
+    fn from(trouble: Trouble) -> Cleanup {
+        Cleanup::Failed(trouble)
     }
 }
 
@@ -94,14 +93,14 @@ impl Waiting<'_> {
 
 /// Something that a session can take.
 pub trait Slot: Send + Sync {
-    /// Takes it, as soon as that is possible; `None` when the wait is over.
-    fn take(&self, waiting: &Waiting<'_>) -> Result<Option<Taken>, String>;
+    /// Takes it, as soon as that is possible; `None` when the wait is over. Trouble that passes has outlasted the session.
+    fn take(&self, waiting: &Waiting<'_>) -> Result<Option<Taken>, Trouble>;
 
     /// Whether the session still has it, and the index of this answer; waits for an answer with another index.
     fn look(&self, agent: &Agent, session: &str, since: u64) -> Result<Option<u64>, Trouble>;
 
     /// Gives it back.
-    fn release(&self, agent: &Agent, session: &str) -> Result<(), String>;
+    fn release(&self, agent: &Agent, session: &str) -> Result<(), Trouble>;
 
     /// Removes its key if nobody uses it.
     fn cleanup(&self, agent: &Agent) -> Result<(), Cleanup>;
