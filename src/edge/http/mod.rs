@@ -57,6 +57,8 @@ mod tags;
 mod tests;
 pub mod tls;
 mod trunk;
+pub mod txn;
+mod txn_body;
 pub mod ui;
 pub mod view;
 
@@ -193,6 +195,7 @@ pub fn routes() -> Router {
         services::ROUTES,
         snapshot::ROUTES,
         status::ROUTES,
+        txn::ROUTES,
     ];
     let internal = [internal::ROUTES, view::ROUTES];
     local.into_iter().for_each(|area| router.add(area, Scope::Local));

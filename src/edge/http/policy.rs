@@ -171,7 +171,10 @@ impl Policy {
         match limit {
             BodyLimit::General => (BODY_MAX, None),
             BodyLimit::KvValue => (limits.kv_max_value_size, Some("kv_max_value_size")),
-            BodyLimit::Transaction => (limits.txn_max_req_len, Some("txn_max_req_len")),
+            // The older key counts where it allows more.
+            BodyLimit::Transaction => {
+                (limits.txn_max_req_len.max(limits.kv_max_value_size), Some("txn_max_req_len"))
+            }
             BodyLimit::Archive if self.config.data_dir.is_some() => (ARCHIVE_MAX, None),
             BodyLimit::Archive => (ARCHIVE_IN_MEMORY_MAX, None),
             BodyLimit::Writes => (WRITES_MAX, None),
