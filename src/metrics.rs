@@ -84,6 +84,10 @@ pub enum Sample {
     FsmRestore,
     /// Applied writes of coordinates.
     FsmCoordinates,
+    /// One write to the sessions applied.
+    FsmSession,
+    /// One transaction applied.
+    FsmTxn,
     /// One run of a check.
     CheckRun,
     /// One question about our domain answered over DNS.
@@ -130,6 +134,8 @@ const SAMPLES: [&str; Sample::RaftTurn as usize + 1] = [
     "fsm.autopilot",
     "fsm.restore",
     "fsm.coordinate.batch-update",
+    "fsm.session",
+    "fsm.txn",
     "agent.check.run",
     "dns.domain_query",
     "dns.ptr_query",

@@ -238,7 +238,7 @@ pub const KEYS: &[Key] = &[
     here("performance.rpc_hold_timeout", Duration),
     later("performance.grpc_keepalive_interval", Duration),
     later("performance.grpc_keepalive_timeout", Duration),
-    later("session_ttl_min", Duration),
+    here("session_ttl_min", Duration),
 
     // Logs and metrics.
     here("log_level", Text).flag("log-level"),

@@ -10,14 +10,19 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
 use super::health::ClusterHealth;
+use super::sessions::{Sessions, Unrenewed};
 use crate::consensus::{AdminError, AdminOp, Asked, Proposals, ProposeError, Standing};
 use crate::runtime::mesh::Receiver;
 use crate::runtime::{task, time};
+use crate::store::model::Session;
 
 /// How long an operator's change waits for another one to be committed.
 const PENDING_LIMIT: Duration = Duration::from_secs(5);
 /// How often it is tried.
 const PENDING_PAUSE: Duration = Duration::from_millis(20);
+
+/// Told to whoever renews a session whose end is under way and does not get decided.
+const UNDECIDED: &str = "the session is about to expire, and its end is not committed yet: do not count on it";
 
 /// A question.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub enum Question {
     RemoveAddress(String),
     /// Hand the lead to the server with this ID, or to any.
     Transfer(Option<String>),
+    /// Renew the session with this ID.
+    Renew(String),
 }
 
 /// An answer.
@@ -41,6 +48,8 @@ pub enum Answer {
     Done,
     /// It is not, and why: Consul's words where it has some.
     Refused(String),
+    /// To [`Question::Renew`]: the session, if it is there.
+    Session(Option<Box<Session>>),
 }
 
 /// Asks the leader, whoever that is.
@@ -48,7 +57,7 @@ pub enum Answer {
 /// # Errors
 /// See [`Proposals::ask`].
 pub async fn ask(proposals: &Proposals, question: &Question) -> Result<Answer, ProposeError> {
-    let repeatable = *question == Question::Health;
+    let repeatable = matches!(question, Question::Health | Question::Renew(_));
     let bytes = encoded(rkyv::to_bytes::<rancor::Error>(question));
     let answer = proposals.ask(bytes, repeatable).await?;
     let read = rkyv::from_bytes::<Answer, rancor::Error>(&aligned(&answer));
@@ -63,14 +72,15 @@ pub async fn ask(proposals: &Proposals, question: &Question) -> Result<Answer, P
 pub async fn serve(
     mut asked: Receiver<Asked>,
     proposals: Proposals,
+    sessions: Sessions,
     health: impl Fn() -> ClusterHealth + 'static,
 ) {
     let health = Rc::new(health);
     while let Some(asked) = asked.recv().await {
-        let (proposals, health) = (proposals.clone(), health.clone());
+        let (proposals, sessions, health) = (proposals.clone(), sessions.clone(), health.clone());
         // A change takes its time; what comes after it need not wait.
         task::spawn(async move {
-            if let Some(answer) = answer(&asked.question, &proposals, &*health).await {
+            if let Some(answer) = answer(&asked.question, &proposals, &sessions, &*health).await {
                 asked.answer(encoded(rkyv::to_bytes::<rancor::Error>(&answer)));
             }
         })
@@ -82,6 +92,7 @@ pub async fn serve(
 async fn answer(
     question: &Bytes,
     proposals: &Proposals,
+    sessions: &Sessions,
     health: &impl Fn() -> ClusterHealth,
 ) -> Option<Answer> {
     let standing = proposals.standing();
@@ -96,6 +107,13 @@ async fn answer(
             return Some(Answer::Refused(text));
         }
     };
+    if let Question::Renew(id) = &question {
+        return match sessions.renew(id).await {
+            Ok(session) => Some(Answer::Session(session.map(Box::new))),
+            Err(Unrenewed::NotLeader) => None,
+            Err(Unrenewed::Undecided) => Some(Answer::Refused(UNDECIDED.to_owned())),
+        };
+    }
     let op = match operation(&question, &standing) {
         Ok(Some(op)) => op,
         Ok(None) => return Some(Answer::Health(health())),
@@ -112,7 +130,7 @@ async fn answer(
 fn operation(question: &Question, standing: &Standing) -> Result<Option<AdminOp>, String> {
     let servers = &standing.configuration.servers;
     match question {
-        Question::Health => Ok(None),
+        Question::Health | Question::Renew(_) => Ok(None),
         Question::RemoveId(id) => {
             let server = ServerId::parse(id).and_then(|id| standing.configuration.server(id));
             let server =

@@ -15,6 +15,7 @@ use super::desk;
 use super::health::ClusterHealth;
 use super::members::{self, Facts};
 use super::rest::Rest;
+use super::sessions::Sessions;
 use super::witness::Witness;
 use crate::config::Config;
 use crate::consensus::{AdminError, AdminOp, Consistency, Proposals, ProposeError, Standing};
@@ -92,10 +93,14 @@ impl Duties {
 
     /// Does them whenever this server leads, for as long as it is polled.
     pub async fn run(self) {
+        // Ends with this function.
+        let mut _sessions = None;
         if let Some(asked) = self.0.proposals.open_desk() {
             let duties = self.clone();
             let health = move || duties.0.health.borrow().clone();
-            task::spawn(desk::serve(asked, self.0.proposals.clone(), health)).detach();
+            let sessions = Sessions::new(self.0.state.clone(), self.0.proposals.clone());
+            task::spawn(desk::serve(asked, self.0.proposals.clone(), sessions.clone(), health)).detach();
+            _sessions = Some(task::spawn(sessions.run()));
         }
         loop {
             self.0.witness.borrow_mut().look(&self.0.roster.load_full());

@@ -11,6 +11,7 @@ pub mod recovery;
 mod rest;
 pub mod restore;
 pub mod rpc;
+pub mod sessions;
 mod witness;
 
 #[cfg(test)]

@@ -36,15 +36,17 @@ impl State {
             ArchivedCommand::Autopilot(op) => self.apply_autopilot(index, op),
             ArchivedCommand::Restore(op) => self.apply_restore(log_index, op, touched),
             ArchivedCommand::Coordinates(places) => self.apply_coordinates(index, places, touched),
+            ArchivedCommand::Session(op) => self.apply_session(index, op, touched),
             ArchivedCommand::Txn(ops) => Applied::Txn(self.apply_txn(index, ops, touched)),
         }
     }
 
     /// A new leader's first entry, at its index in the log: a restore that the old one had under way is over, as
-    /// whoever sent its parts was told that the outcome is unknown.
+    /// whoever sent its parts was told that the outcome is unknown. So are the times of sessions that the old one measured.
     pub fn new_term(&mut self, log_index: u64) {
-        self.advance(log_index);
+        let index = self.advance(log_index);
         self.staged = None;
+        self.sessions.led_anew(index);
     }
 
     /// The index as clients see it of the entry at `log_index`, from now on the newest.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::coordinates::PARTS;
-use super::model::{AutopilotConfig, Check, KvEntry, Node, Service};
+use super::model::{AutopilotConfig, Check, KvEntry, Node, Service, Session};
 
 /// A write to the replicated state.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -23,9 +23,17 @@ pub enum Command {
     Restore(RestoreOp),
     /// Where some nodes are (`PUT /v1/coordinate/update`), many at once.
     Coordinates(Vec<Place>),
+    /// A write to the sessions.
+    Session(SessionOp),
     /// Operations that all take place, or none (`PUT /v1/txn`).
     Txn(Vec<TxnOp>),
 }
+
+/// Length of an archived command, which lies at the end of its bytes: those of old logs are found by it, so no variant may
+/// outgrow it (box what is large), nor ask for more than the alignment.
+const ARCHIVED_LENGTH: usize = 104;
+const _: [(); ARCHIVED_LENGTH] = [(); size_of::<ArchivedCommand>()];
+const _: [(); 8] = [(); align_of::<ArchivedCommand>()];
 
 /// Where a node is.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -100,6 +108,41 @@ pub enum KvOp {
         /// The prefix.
         prefix: Vec<u8>,
     },
+    /// Writes if the session that the entry names can have the key's lock, or has it.
+    Acquire(KvEntry),
+    /// Writes and frees the key if the session that the entry names has its lock.
+    Release(KvEntry),
+}
+
+/// See [`Command::Session`].
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum SessionOp {
+    /// Adds one, under an ID that whoever proposes it has drawn. Its node and checks must be there, the checks not critical.
+    Create(Box<Session>),
+    /// Removes one, at the wish of a client; absent is fine.
+    Destroy {
+        /// Its ID.
+        id: String,
+    },
+    /// Removes those whose time is up, as the leader measures it. Does nothing if another leader has come or the tables
+    /// were replaced since it measured: then it is for the other to measure, from its own beginning.
+    Expire {
+        /// Their IDs.
+        ids: Vec<String>,
+        /// [`super::State::index`] when the leader decided so.
+        seen: u64,
+    },
+    /// Ends the lock-delay of keys, as the leader measures it.
+    EndDelays(Vec<DelayEnd>),
+}
+
+/// The end of one lock-delay.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct DelayEnd {
+    /// The key.
+    pub key: Vec<u8>,
+    /// [`super::LockDelay::since`] of the delay that is over; another one goes on.
+    pub since: u64,
 }
 
 /// One operation of a transaction. The modify index inside a row is the one that its conditional verbs expect.

@@ -21,6 +21,7 @@ impl State {
         self.keys.floor().hash(&mut hasher);
         self.autopilot.hash(&mut hasher);
         self.coordinates.hash_into(&mut hasher);
+        self.sessions.hash_into(&mut hasher);
         if let Some(staged) = &self.staged {
             (staged.id, staged.next).hash(&mut hasher);
             staged.builder.hash_into(&mut hasher);

@@ -24,6 +24,7 @@ mod reads;
 mod rebuild;
 mod restore;
 mod sections;
+mod sessions;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub use limits::{
 pub use mirror::{MirrorError, OwnRows};
 pub use rebuild::{SectionError, StateBuilder};
 pub use sections::Section;
+pub use sessions::LockDelay;
 pub use state::State;
 pub use touched::Touched;
 pub use view::{VIEW_FORMAT, View};

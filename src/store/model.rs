@@ -197,6 +197,91 @@ pub struct KvEntry {
     pub modify_index: u64,
 }
 
+/// What becomes of the keys that a session holds when it goes.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[rkyv(derive(Clone, Copy, PartialEq, Eq))]
+pub enum Behavior {
+    /// They stay, free.
+    #[default]
+    Release,
+    /// They are deleted.
+    Delete,
+}
+
+impl Behavior {
+    /// The word of the HTTP API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Behavior::Release => "release",
+            Behavior::Delete => "delete",
+        }
+    }
+
+    /// Parses the word of the HTTP API.
+    pub fn parse(word: &str) -> Option<Behavior> {
+        match word {
+            "release" => Some(Behavior::Release),
+            "delete" => Some(Behavior::Delete),
+            _ => None,
+        }
+    }
+}
+
+/// A check of a service, as a session names it.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ServiceCheck {
+    /// ID of the check, on the session's node.
+    pub id: String,
+    /// Echoed only.
+    pub namespace: String,
+}
+
+/// A session: who holds locks, and what must stay well for it to go on holding them.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Session {
+    /// UUID, lower case.
+    pub id: String,
+    /// Name for people.
+    pub name: String,
+    /// Name of the node it lives on.
+    pub node: String,
+    /// How long its keys cannot be acquired after it has gone, nanoseconds, as given. See [`Session::delay_ns`].
+    pub lock_delay_ns: i64,
+    /// What becomes of its keys.
+    pub behavior: Behavior,
+    /// How long it lives without being renewed, as given: Go-style text, or empty.
+    pub ttl: String,
+    /// The same, nanoseconds; 0: for ever.
+    pub ttl_ns: i64,
+    /// Checks of the node, by the old name of the field.
+    pub checks: Option<Vec<String>>,
+    /// Checks of the node.
+    pub node_checks: Option<Vec<String>>,
+    /// Checks of services on the node.
+    pub service_checks: Option<Vec<ServiceCheck>>,
+    /// Index of the write that made the row.
+    pub create_index: u64,
+    /// Index of the last write that changed the row.
+    pub modify_index: u64,
+}
+
+impl Session {
+    /// The longest lock-delay that takes effect: Consul's `MaxLockDelay`.
+    pub const DELAY_NS_MAX: i64 = 60_000_000_000;
+
+    /// The lock-delay that takes effect.
+    pub fn delay_ns(&self) -> i64 {
+        self.lock_delay_ns.clamp(0, Session::DELAY_NS_MAX)
+    }
+
+    /// IDs of all checks that must stay well, in the order in which Consul looks at them.
+    pub fn check_ids(&self) -> impl Iterator<Item = &str> {
+        let named = self.checks.iter().flatten().chain(self.node_checks.iter().flatten());
+        let of_services = self.service_checks.iter().flatten().map(|check| &check.id);
+        named.chain(of_services).map(String::as_str)
+    }
+}
+
 /// How servers are promoted and removed (`/v1/operator/autopilot/configuration`). One row for the whole cluster.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AutopilotConfig {

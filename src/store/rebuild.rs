@@ -16,12 +16,14 @@ use super::apply::thaw;
 use super::catalog::{Name, NodeEntry};
 use super::coordinates::{ArchivedLocatedRow, coordinate_of};
 use super::keys::{Grave, OutOfOrder};
-use super::model::{AutopilotConfig, Check, KvEntry, Node, Service};
+use super::model::{AutopilotConfig, Check, KvEntry, Node, Service, Session};
 use super::sections::{
-    ArchivedCheckRow, ArchivedGraveRow, ArchivedHead, ArchivedKeyGraveRow, ArchivedKeyRow, ArchivedNodeRow,
-    ArchivedServiceCheckIndexRow, ArchivedServiceIndexRow, ArchivedServiceRow, Counts, SECTION_VERSION,
-    SectionKind,
+    ArchivedCheckRow, ArchivedDelayRow, ArchivedGraveRow, ArchivedHead, ArchivedKeyGraveRow, ArchivedKeyRow,
+    ArchivedNodeRow, ArchivedServiceCheckIndexRow, ArchivedServiceIndexRow, ArchivedServiceRow,
+    ArchivedSessionHead, ArchivedSessionIndexRow, ArchivedSessionRow, Counts, SECTION_VERSION, SectionKind,
+    SessionHead,
 };
+use super::sessions::LockDelay;
 use super::state::{State, TableIndexes};
 use super::topic::fold;
 use super::touched::Touched;
@@ -76,6 +78,8 @@ pub struct StateBuilder {
     came: Counts,
     service_indexes: Vector<(Name, u64, u64)>,
     service_check_indexes: Vector<(Name, u64)>,
+    session_head: Option<SessionHead>,
+    session_indexes: u64,
     broken: bool,
 }
 
@@ -150,6 +154,11 @@ impl StateBuilder {
             SectionKind::Keys => self.put_keys(rows(number, bytes)?),
             SectionKind::KeyGraves => self.put_key_graves(rows(number, bytes)?),
             SectionKind::Coordinates => self.put_coordinates(rows(number, bytes)?),
+            SectionKind::SessionHead => self.put_session_head(rows(number, bytes)?),
+            SectionKind::Sessions => self.put_sessions(rows(number, bytes)?),
+            SectionKind::SessionIndexes => self.put_session_indexes(rows(number, bytes)?),
+            SectionKind::SessionGraves => self.put_session_graves(rows(number, bytes)?),
+            SectionKind::LockDelays => self.put_delays(rows(number, bytes)?),
         }
     }
 
@@ -173,6 +182,13 @@ impl StateBuilder {
             SectionKind::Keys => rows::<ArchivedKeyRow>(kind, bytes).map(|rows| rows.len()),
             SectionKind::KeyGraves => rows::<ArchivedKeyGraveRow>(kind, bytes).map(|rows| rows.len()),
             SectionKind::Coordinates => rows::<ArchivedLocatedRow>(kind, bytes).map(|rows| rows.len()),
+            SectionKind::SessionHead => rows::<ArchivedSessionHead>(kind, bytes).map(|rows| rows.len()),
+            SectionKind::Sessions => rows::<ArchivedSessionRow>(kind, bytes).map(|rows| rows.len()),
+            SectionKind::SessionIndexes => {
+                rows::<ArchivedSessionIndexRow>(kind, bytes).map(|rows| rows.len())
+            }
+            SectionKind::SessionGraves => rows::<ArchivedGraveRow>(kind, bytes).map(|rows| rows.len()),
+            SectionKind::LockDelays => rows::<ArchivedDelayRow>(kind, bytes).map(|rows| rows.len()),
         }
     }
 
@@ -192,12 +208,20 @@ impl StateBuilder {
         if kept != head.counts {
             return Err(damaged(SectionKind::Head, format!("of {:?} only {kept:?} differ", head.counts)));
         }
+        let announced = self.session_head.unwrap_or_default();
+        let yards = state.sessions.graveyards_mut().into_iter().zip(announced.grave_floors);
+        let sessions = yards.fold(true, |fine, (graves, floor)| graves.set_floor(floor, head.index) && fine)
+            && state.sessions.are_sane(head.index);
+        let kept = SessionHead { indexes: self.session_indexes, ..state.session_head() };
+        if announced != kept {
+            return Err(incomplete(&format!("of sessions {announced:?} were announced, {kept:?} came")));
+        }
         // What the tables take for granted, so that no archive, whoever made it, can stop a server later.
         let graves = state.graveyards_mut().into_iter().zip(head.grave_floors);
         let floors = graves.fold(true, |fine, (graves, floor)| graves.set_floor(floor, head.index) && fine);
         let keys = state.keys.set_floor(head.key_floor, head.index).is_ok();
         let sane = head.index <= INDEX_MAX && head.offset <= head.index && head.restored_at <= head.index;
-        if !(floors && keys && sane) {
+        if !(floors && keys && sane && sessions) {
             return Err(damaged(SectionKind::Head, "its indexes contradict each other".into()));
         }
         state.index = head.index;
@@ -213,6 +237,7 @@ impl StateBuilder {
         self.state.fingerprint().hash(hasher);
         self.came.hash(hasher);
         (&self.service_indexes, &self.service_check_indexes, self.broken).hash(hasher);
+        (self.session_head, self.session_indexes).hash(hasher);
     }
 
     fn put_head(&mut self, rows: &ArchivedVec<ArchivedHead>) -> Result<(), SectionError> {
@@ -307,7 +332,10 @@ impl StateBuilder {
 
     fn put_keys(&mut self, rows: &ArchivedVec<ArchivedKeyRow>) -> Result<(), SectionError> {
         self.came.keys += rows.len() as u64;
-        let rows = rows.iter().map(|row| Arc::new(thaw::<KvEntry>(&row.row))).collect();
+        let rows: Vec<_> = rows.iter().map(|row| Arc::new(thaw::<KvEntry>(&row.row))).collect();
+        for row in &rows {
+            self.state.sessions.moves(&row.key, "", &row.session);
+        }
         let appended = self.state.keys.append(rows);
         appended.map_err(|OutOfOrder| damaged(SectionKind::Keys, "keys out of order".into()))
     }
@@ -339,6 +367,68 @@ impl StateBuilder {
         Ok(())
     }
 
+    fn put_session_head(&mut self, rows: &ArchivedVec<ArchivedSessionHead>) -> Result<(), SectionError> {
+        let [head] = &rows[..] else {
+            return Err(damaged(SectionKind::SessionHead, "there is one".into()));
+        };
+        if self.session_head.is_some() {
+            return Err(incomplete("that of the sessions came twice"));
+        }
+        let table = &mut self.state.sessions;
+        (table.changed, table.led_since) = (head.changed.to_native(), head.led_since.to_native());
+        self.session_head = Some(SessionHead {
+            changed: table.changed,
+            led_since: table.led_since,
+            grave_floors: head.grave_floors.each_ref().map(|floor| floor.to_native()),
+            sessions: head.sessions.to_native(),
+            indexes: head.indexes.to_native(),
+            graves: head.graves.to_native(),
+            delays: head.delays.to_native(),
+        });
+        Ok(())
+    }
+
+    fn put_sessions(&mut self, rows: &ArchivedVec<ArchivedSessionRow>) -> Result<(), SectionError> {
+        for archived in rows.iter() {
+            let row: Session = thaw(&archived.row);
+            if !self.state.nodes.contains_key(&*fold(&row.node)) {
+                return Err(orphan(SectionKind::Sessions, &row.id, &row.node));
+            }
+            self.state.sessions.link(row);
+        }
+        Ok(())
+    }
+
+    fn put_session_indexes(
+        &mut self,
+        rows: &ArchivedVec<ArchivedSessionIndexRow>,
+    ) -> Result<(), SectionError> {
+        self.session_indexes += rows.len() as u64;
+        for row in rows.iter() {
+            if !self.state.sessions.set_node_index(&row.node, row.changed.to_native()) {
+                return Err(unknown_name(&row.node));
+            }
+        }
+        Ok(())
+    }
+
+    fn put_session_graves(&mut self, rows: &ArchivedVec<ArchivedGraveRow>) -> Result<(), SectionError> {
+        let mut yards = self.state.sessions.graveyards_mut();
+        for row in rows.iter() {
+            let graves = yards.get_mut(usize::from(row.yard)).ok_or_else(|| unknown_name(&row.name))?;
+            graves.bury(row.name.as_str().into(), row.index.to_native());
+        }
+        Ok(())
+    }
+
+    fn put_delays(&mut self, rows: &ArchivedVec<ArchivedDelayRow>) -> Result<(), SectionError> {
+        for row in rows.iter() {
+            let delay = LockDelay { length_ns: row.length_ns.to_native(), since: row.since.to_native() };
+            self.state.sessions.delays.insert(row.key[..].into(), delay);
+        }
+        Ok(())
+    }
+
     /// `index` is that of the state: nothing tells when an instance changed last.
     fn gather_instances(&mut self, index: u64) {
         let names: Vec<Name> = self.state.nodes.keys().cloned().collect();
@@ -366,7 +456,7 @@ impl StateBuilder {
 }
 
 fn known(kind: u16, version: u16) -> Result<SectionKind, SectionError> {
-    const KINDS: [SectionKind; 10] = [
+    const KINDS: [SectionKind; 15] = [
         SectionKind::Head,
         SectionKind::Nodes,
         SectionKind::Services,
@@ -377,6 +467,11 @@ fn known(kind: u16, version: u16) -> Result<SectionKind, SectionError> {
         SectionKind::Keys,
         SectionKind::KeyGraves,
         SectionKind::Coordinates,
+        SectionKind::SessionHead,
+        SectionKind::Sessions,
+        SectionKind::SessionIndexes,
+        SectionKind::SessionGraves,
+        SectionKind::LockDelays,
     ];
     let known = KINDS.into_iter().find(|known| *known as u16 == kind && version == SECTION_VERSION);
     known.ok_or(SectionError::Unknown { kind, version })

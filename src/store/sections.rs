@@ -17,7 +17,7 @@ use rkyv::{Archive, Serialize};
 use super::catalog::NodeEntry;
 use super::coordinates::{LocatedRow, PARTS};
 use super::limits::SECTION_LENGTH;
-use super::model::{AutopilotConfig, Check, KvEntry, Node, Service};
+use super::model::{AutopilotConfig, Check, KvEntry, Node, Service, Session};
 use super::state::{State, TableIndexes};
 
 /// Some rows of one table, as bytes.
@@ -34,7 +34,7 @@ pub struct Section {
 impl Section {
     /// Name of the table, for people.
     pub fn table(&self) -> &'static str {
-        const NAMES: [&str; 10] = [
+        const NAMES: [&str; 15] = [
             "Head",
             "Nodes",
             "Services",
@@ -45,6 +45,11 @@ impl Section {
             "KVS",
             "KVSTombstones",
             "Coordinates",
+            "SessionHead",
+            "Sessions",
+            "SessionIndexes",
+            "SessionTombstones",
+            "LockDelays",
         ];
         let place = usize::from(self.kind).checked_sub(SectionKind::Head as usize);
         place.and_then(|place| NAMES.get(place)).copied().unwrap_or("Unknown")
@@ -73,6 +78,14 @@ pub(super) enum SectionKind {
     KeyGraves = 9,
     /// Where nodes are; only if that was ever known.
     Coordinates = 10,
+    /// One [`SessionHead`], before all others of sessions; only if there ever was one.
+    SessionHead = 11,
+    Sessions = 12,
+    /// Newest change of each node's sessions.
+    SessionIndexes = 13,
+    /// Sessions and nodes of sessions that are gone.
+    SessionGraves = 14,
+    LockDelays = 15,
 }
 
 /// What there is once.
@@ -100,6 +113,37 @@ pub(super) struct Counts {
     pub graves: u64,
     pub keys: u64,
     pub key_graves: u64,
+}
+
+/// What there is once of sessions. The counts are of the other sections' rows.
+#[derive(Archive, Serialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct SessionHead {
+    pub changed: u64,
+    pub led_since: u64,
+    pub grave_floors: [u64; 2],
+    pub sessions: u64,
+    pub indexes: u64,
+    pub graves: u64,
+    pub delays: u64,
+}
+
+#[derive(Archive, Serialize)]
+pub(super) struct SessionRow<'a> {
+    #[rkyv(with = Inline)]
+    pub row: &'a Session,
+}
+
+#[derive(Archive, Serialize)]
+pub(super) struct SessionIndexRow {
+    pub node: String,
+    pub changed: u64,
+}
+
+#[derive(Archive, Serialize)]
+pub(super) struct DelayRow {
+    pub key: Vec<u8>,
+    pub length_ns: i64,
+    pub since: u64,
 }
 
 #[derive(Archive, Serialize)]
@@ -167,6 +211,7 @@ impl State {
             .chain(self.name_sections())
             .chain(self.key_sections())
             .chain(self.coordinate_sections())
+            .chain(self.session_sections())
     }
 
     fn head_section(&self) -> impl Iterator<Item = Section> + Send + use<> {
@@ -251,6 +296,47 @@ impl State {
         sections(SectionKind::Coordinates, self.coordinates.archived(), length, archive)
     }
 
+    fn session_sections(&self) -> impl Iterator<Item = Section> + Send + use<> {
+        let table = &self.sessions;
+        let head = (!table.is_untouched()).then(|| self.session_head());
+        let rows = table.rows.clone().into_iter().map(|(_, row)| row);
+        let indexes =
+            table.node_indexes().map(|(node, changed)| SessionIndexRow { node: node.to_string(), changed });
+        let yards = (0u8..).zip(table.graveyards().map(|graves| graves.clone().into_rows()));
+        let graves = yards.flat_map(|(yard, graves)| {
+            graves.map(move |(name, index)| GraveRow { yard, name: name.to_string(), index })
+        });
+        let delays = table.delays.clone().into_iter().map(|(key, delay)| DelayRow {
+            key: key.to_vec(),
+            length_ns: delay.length_ns,
+            since: delay.since,
+        });
+        let rows = sections(
+            SectionKind::Sessions,
+            rows,
+            |row| session_length(row),
+            |rows| archive(&rows.iter().map(|row| SessionRow { row }).collect::<Vec<_>>()),
+        );
+        sections(SectionKind::SessionHead, head.into_iter(), |_| 0, archive)
+            .chain(rows)
+            .chain(sections(SectionKind::SessionIndexes, indexes, |row| row.node.len(), archive))
+            .chain(sections(SectionKind::SessionGraves, graves, |row| row.name.len(), archive))
+            .chain(sections(SectionKind::LockDelays, delays, |row| row.key.len(), archive))
+    }
+
+    pub(super) fn session_head(&self) -> SessionHead {
+        let table = &self.sessions;
+        SessionHead {
+            changed: table.changed,
+            led_since: table.led_since,
+            grave_floors: table.graveyards().map(|yard| yard.floor()),
+            sessions: table.rows.len() as u64,
+            indexes: table.nodes_len() as u64,
+            graves: table.graveyards().map(|yard| yard.len() as u64).iter().sum(),
+            delays: table.delays.len() as u64,
+        }
+    }
+
     pub(super) fn counts(&self) -> Counts {
         let count = |number: usize| number as u64;
         Counts {
@@ -317,4 +403,8 @@ fn check_length(row: &Check) -> usize {
     let tags = row.service_tags.iter().map(|tag| tag.len() + 8).sum::<usize>();
     let definition = row.definition.http.len() + row.definition.body.len();
     row.node.len() + row.name.len() + row.output.len() + row.notes.len() + tags + definition
+}
+
+fn session_length(row: &Session) -> usize {
+    row.id.len() + row.name.len() + row.node.len() + row.check_ids().map(|id| id.len() + 16).sum::<usize>()
 }

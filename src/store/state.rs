@@ -13,6 +13,7 @@ use super::limits::NAME_GRAVES_MAX;
 use super::mirror::Mirrored;
 use super::model::{AutopilotConfig, Check, Status};
 use super::restore::Staged;
+use super::sessions::Sessions;
 use super::topic::{Topic, fold};
 
 /// All tables at one index. A clone shares everything with the original.
@@ -46,6 +47,7 @@ pub struct State {
     pub(super) keys: KeyTree,
     pub(super) autopilot: Option<Arc<AutopilotConfig>>,
     pub(super) coordinates: Coordinates,
+    pub(super) sessions: Sessions,
     /// What a restore has gathered so far. Not part of a snapshot.
     pub(super) staged: Option<Staged>,
     pub(super) at: TableIndexes,
@@ -100,6 +102,7 @@ impl State {
             keys: KeyTree::default(),
             autopilot: None,
             coordinates: Coordinates::default(),
+            sessions: Sessions::new(),
             staged: None,
             at: TableIndexes::default(),
             mirrored: None,
@@ -151,9 +154,12 @@ impl State {
                 self.at.check_writes.max(self.at.service_removals)
             }
             Topic::Services => self.at.service_names.max(self.at.node_check_removals),
-            Topic::Nodes | Topic::Catalog | Topic::Coordinates | Topic::LocalService(_) => {
-                self.last_change(topic)
-            }
+            Topic::Sessions | Topic::Session(_) | Topic::NodeSessions(_) => self.sessions.changed,
+            Topic::Nodes
+            | Topic::Catalog
+            | Topic::Coordinates
+            | Topic::LocalService(_)
+            | Topic::LockDelay(_) => self.last_change(topic),
         };
         index.max(self.restored_at).max(1)
     }
@@ -189,7 +195,10 @@ impl State {
             Topic::CheckState(Some(status)) => self.at.states[*status as usize],
             Topic::Catalog => self.catalog_index(),
             Topic::Coordinates => self.coordinates.changed,
-            Topic::LocalService(_) => return 0,
+            Topic::Sessions => self.sessions.changed,
+            Topic::Session(id) => self.sessions.changed_at(&fold(id)),
+            Topic::NodeSessions(name) => self.sessions.changed_on(&fold(name)),
+            Topic::LocalService(_) | Topic::LockDelay(_) => return 0,
         };
         index.max(self.restored_at)
     }

@@ -33,6 +33,14 @@ pub enum Topic {
     Coordinates,
     /// One service of the local agent by ID (`/v1/agent/service/ID`), woken by its content hash.
     LocalService(Box<str>),
+    /// All sessions (`/v1/session/list`).
+    Sessions,
+    /// One session (`/v1/session/info/ID`).
+    Session(Box<str>),
+    /// The sessions of one node (`/v1/session/node/N`).
+    NodeSessions(Box<str>),
+    /// The end of the lock-delay of a key. No read shows it, so it has no index.
+    LockDelay(Box<[u8]>),
 }
 
 impl Topic {
@@ -44,6 +52,8 @@ impl Topic {
             Topic::ServiceHealth(name) => Topic::ServiceHealth(fold_box(name)),
             Topic::ServiceChecks(name) => Topic::ServiceChecks(fold_box(name)),
             Topic::NodeChecks(name) => Topic::NodeChecks(fold_box(name)),
+            Topic::Session(id) => Topic::Session(fold_box(id)),
+            Topic::NodeSessions(name) => Topic::NodeSessions(fold_box(name)),
             other => other,
         }
     }

@@ -109,6 +109,12 @@ impl Touched {
         self.topics.insert(Topic::Catalog);
     }
 
+    pub(super) fn session(&mut self, id: &str, node: &str) {
+        self.topics.insert(Topic::Session(id.into()));
+        self.topics.insert(Topic::NodeSessions(node.into()));
+        self.topics.insert(Topic::Sessions);
+    }
+
     pub(super) fn state(&mut self, status: Status) {
         self.topics.insert(Topic::CheckState(Some(status)));
     }

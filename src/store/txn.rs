@@ -35,11 +35,26 @@ impl State {
         ops: &ArchivedVec<ArchivedTxnOp>,
         touched: &mut Touched,
     ) -> TxnOutcome {
+        self.refuse_delayed(ops)?;
         let (mut draft, mut marks) = (self.clone(), Touched::new());
         let found = gather(ops.iter().map(|op| draft.apply_txn_op(index, op, &mut marks)))?;
         *self = draft;
         touched.merge(marks);
         Ok(found)
+    }
+
+    /// Consul's leader looks at lock-delays before anything else.
+    fn refuse_delayed(&self, ops: &ArchivedVec<ArchivedTxnOp>) -> Result<(), Vec<Failure>> {
+        let mut failures = Vec::new();
+        for (op, asked) in ops.iter().enumerate() {
+            if let ArchivedTxnOp::Kv(ArchivedKvOp::Acquire(entry)) = asked
+                && self.lock_delay(&entry.key).is_some()
+            {
+                let what = format!("failed to lock key {} due to lock delay", key_text(&entry.key));
+                failures.push(Failure { op, what });
+            }
+        }
+        if failures.is_empty() { Ok(()) } else { Err(failures) }
     }
 
     fn apply_txn_op(
@@ -118,6 +133,16 @@ impl State {
             ArchivedKvOp::DeleteCas { key, .. } => {
                 (key, format!("failed to delete key {}, index is stale", key_text(key)))
             }
+            ArchivedKvOp::Acquire(entry) => {
+                (&entry.key, format!("failed to lock key {}, lock is already held", key_text(&entry.key)))
+            }
+            ArchivedKvOp::Release(entry) => (
+                &entry.key,
+                format!(
+                    "failed to unlock key {}, lock isn't held, or is held by another session",
+                    key_text(&entry.key)
+                ),
+            ),
             ArchivedKvOp::Delete { key } => (key, String::new()),
             ArchivedKvOp::DeleteTree { prefix } => (prefix, String::new()),
         };
@@ -159,6 +184,9 @@ impl State {
         row: Service,
         touched: &mut Touched,
     ) -> Result<Vec<Found>, String> {
+        if row.id.is_empty() {
+            return Err("failed inserting service: object missing primary index".to_owned());
+        }
         let (node, id): (Name, Name) = (fold(&row.node).into(), fold(&row.id).into());
         let there = self.node_service(&row.node, &row.id).map(|row| row.modify_index);
         let named = || format!("service {} on node {}", quoted(&row.id), quoted(&row.node));
@@ -191,6 +219,9 @@ impl State {
             return Ok(Vec::new());
         }
         let Some(entry) = self.nodes.get(&node) else { return Err("Missing node registration".to_owned()) };
+        if row.check_id.is_empty() {
+            return Err("failed inserting check: object missing primary index".to_owned());
+        }
         if !row.service_id.is_empty() && !entry.services.contains_key(&*fold(&row.service_id)) {
             return Err("Missing service registration".to_owned());
         }

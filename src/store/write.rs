@@ -66,6 +66,7 @@ impl State {
             self.take_check(index, key, &id, touched);
         }
         self.drop_coordinates(index, key, touched);
+        self.invalidate_node(index, key, touched);
         let Some(entry) = self.nodes.remove(key) else { return };
         self.unlink_node(key, &entry.row);
         self.gone_nodes.bury(key.clone(), index);

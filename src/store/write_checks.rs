@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::catalog::Name;
-use super::model::Check;
+use super::model::{Check, Status};
 use super::state::State;
 use super::topic::fold;
 use super::touched::Touched;
@@ -46,6 +46,7 @@ impl State {
             return false;
         };
         self.node_mut(node_key).checks.remove(id);
+        self.invalidate_check(index, node_key, id, touched);
         if row.service_id.is_empty() {
             self.at.node_check_removals = index;
         }
@@ -77,6 +78,9 @@ impl State {
                 return false;
             }
             check.modify_index = index;
+        }
+        if check.status == Status::Critical {
+            self.invalidate_check(index, node_key, &id, touched);
         }
         let row = Arc::new(check);
         self.node_mut(node_key).checks.insert(id.clone(), row.clone());

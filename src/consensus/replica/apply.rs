@@ -146,6 +146,14 @@ impl Kinds {
                 self.coordinates += 1;
                 return;
             }
+            ArchivedCommand::Session(_) => {
+                self.sessions += 1;
+                return;
+            }
+            ArchivedCommand::Txn(_) => {
+                self.txn += 1;
+                return;
+            }
         };
         match op {
             Some(ArchivedCatalogOp::Deregister(_)) => self.deregister += 1,

@@ -234,6 +234,10 @@ pub struct Kinds {
     pub restore: u64,
     /// Writes of coordinates.
     pub coordinates: u64,
+    /// Writes to sessions.
+    pub sessions: u64,
+    /// Transactions.
+    pub txn: u64,
 }
 
 /// Numbers of the log, which move with every batch.

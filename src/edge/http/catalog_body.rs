@@ -220,9 +220,9 @@ fn read_definition(spot: &Spot<'_>) -> Result<CheckDefinition, String> {
             "body" => definition.body = spot.text()?,
             "tlsskipverify" => definition.tls_skip_verify = spot.flag()?,
             "tcp" => definition.tcp = spot.text()?,
-            "interval" => definition.interval_ns = spot.duration()?,
-            "timeout" => definition.timeout_ns = spot.duration()?,
-            "deregistercriticalserviceafter" => {
+            "interval" | "intervalduration" => definition.interval_ns = spot.duration()?,
+            "timeout" | "timeoutduration" => definition.timeout_ns = spot.duration()?,
+            "deregistercriticalserviceafter" | "deregistercriticalserviceafterduration" => {
                 definition.deregister_critical_service_after_ns = spot.duration()?;
             }
             _ => {}

@@ -109,7 +109,8 @@ impl<'v> Spot<'v> {
         STANDARD.decode(text).map_err(|why| {
             let at = match why {
                 DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
-                DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len(),
+                // Go names the beginning of the group that is not whole.
+                DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len() / 4 * 4,
             };
             format!("illegal base64 data at input byte {at}")
         })
@@ -190,6 +191,19 @@ impl<'v> Spot<'v> {
                 let text = super::filter::quote::quoted(&other.to_string());
                 Err(format!("strconv.ParseFloat: parsing {text}: invalid syntax"))
             }
+        }
+    }
+
+    /// A length of time in nanoseconds as Consul reads those that it takes in several forms: Go's text, or a number; 0 for
+    /// anything else.
+    ///
+    /// # Errors
+    /// When it is text of another kind.
+    pub fn lenient_duration(&self) -> Result<i64, String> {
+        match self.value {
+            Value::String(text) => duration::parse(text),
+            Value::Number(number) => Ok(number.as_f64().unwrap_or_default() as i64),
+            _ => Ok(0),
         }
     }
 

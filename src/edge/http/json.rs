@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::config::duration;
 use crate::store::model::{
-    Check, CheckDefinition, KvEntry, Node, Service, ServiceAddress, StringMap, Weights,
+    Check, CheckDefinition, KvEntry, Node, Service, ServiceAddress, ServiceCheck, Session, StringMap, Weights,
 };
 
 /// Frames the name of a field for [`JsonWriter::field`], at compile time. The name must need no escapes.
@@ -313,6 +313,42 @@ impl Json for KvEntry {
             }
             indexes(w, self.create_index, self.modify_index);
         });
+    }
+}
+
+impl Json for Session {
+    fn write(&self, w: &mut JsonWriter) {
+        w.object(|w| {
+            w.field(name!("ID")).text(&self.id);
+            w.field(name!("Name")).text(&self.name);
+            w.field(name!("Node")).text(&self.node);
+            w.field(name!("LockDelay")).number(self.lock_delay_ns);
+            w.field(name!("Behavior")).text(self.behavior.as_str());
+            w.field(name!("TTL")).text(&self.ttl);
+            list(w.field(name!("NodeChecks")), self.node_checks.as_deref());
+            list(w.field(name!("ServiceChecks")), self.service_checks.as_deref());
+            if let Some(checks) = self.checks.as_deref().filter(|checks| !checks.is_empty()) {
+                checks.write(w.field(name!("Checks")));
+            }
+            indexes(w, self.create_index, self.modify_index);
+        });
+    }
+}
+
+impl Json for ServiceCheck {
+    fn write(&self, w: &mut JsonWriter) {
+        w.object(|w| {
+            w.field(name!("ID")).text(&self.id);
+            w.field(name!("Namespace")).text(&self.namespace);
+        });
+    }
+}
+
+/// `null` when there is none.
+fn list<T: Json>(w: &mut JsonWriter, items: Option<&[T]>) {
+    match items {
+        Some(items) => items.write(w),
+        None => w.null(),
     }
 }
 

@@ -1,17 +1,20 @@
 //! `/v1/kv/`: keys are octets, values are opaque, writes are ordered by consensus.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use muster_protocol::http::Method;
 
 use super::Edge;
 use super::area::{reply, rows, write};
-use super::exchange::{Handled, Read, Request, Response};
+use super::exchange::{Handled, Outcome, Read, Request, Response};
 use super::filter::quote::quoted;
 use super::json::JsonWriter;
-use super::query;
 use super::router::{BodyLimit, Route};
+use super::session::check_id;
+use super::{locks, query};
+use crate::config::duration;
 use crate::store::State;
 use crate::store::command::{Applied, Command, KvOp};
 use crate::store::model::KvEntry;
@@ -20,6 +23,12 @@ use crate::store::topic::Topic;
 /// The area's routes.
 pub const ROUTES: &[Route] =
     &[Route::new("/v1/kv/", &[Method::Get, Method::Put, Method::Delete], kv).body(BodyLimit::KvValue)];
+
+/// Says in an answer to `?acquire=..&wait=..` that the server waited as long as was asked for. Consul does not, and answers
+/// at once.
+pub const WAITS_HEADER: &str = "X-Muster-Waits";
+/// The longest wait for a lock, as for blocking queries.
+const WAIT_MAX: Duration = Duration::from_secs(600);
 
 fn kv(edge: &Rc<Edge>, request: &Request) -> Handled {
     match request.method {
@@ -104,22 +113,26 @@ fn put(edge: &Rc<Edge>, request: &Request) -> Handled {
     query::write_options(&edge.config(), request)?;
     let key = key(request)?;
     no_conflict(request, &["cas", "acquire", "release"])?;
+    let (lock, release) = (request.query.get("acquire"), request.query.get("release"));
     let entry = KvEntry {
         key,
         value: request.body.to_vec(),
         flags: unsigned(request, "flags")?.unwrap_or_default(),
+        session: lock.or(release).unwrap_or_default().to_owned(),
         ..KvEntry::default()
     };
-    if let Some(session) = request.query.get("acquire") {
-        return Err(unknown_session(session));
-    }
     let pretty = query::pretty(&edge.config(), request);
-    if let Some(session) = request.query.get("release") {
-        if session.is_empty() {
-            return Err(Response::internal("missing session"));
-        }
-        // Nothing is held by a session that does not exist, so nothing is released.
-        return Ok(reply(pretty, &false).into());
+    if lock.or(release) == Some("") {
+        return Err(Response::internal("missing session"));
+    }
+    if let Some(session) = lock {
+        check_id(session)?;
+        return acquire(edge, request, entry);
+    }
+    if release.is_some() {
+        return Ok(write(edge, Command::Kv(KvOp::Release(entry)), move |applied| {
+            Ok(outcome(pretty, &applied))
+        }));
     }
     let op = match unsigned(request, "cas")? {
         Some(index) => KvOp::Cas { entry, index },
@@ -155,13 +168,27 @@ fn key(request: &Request) -> Result<Vec<u8>, Response> {
     }
 }
 
-/// Locks are taken by sessions; while this agent keeps none, every ID is unknown.
-fn unknown_session(session: &str) -> Response {
-    Response::internal(match session {
-        "" => "missing session".to_owned(),
-        id if id.len() != 36 => "failed session lookup: index error: UUID must be 36 characters".to_owned(),
-        id => format!("invalid session {}", quoted(id)),
-    })
+/// Ends with the request's client: nobody waits for a lock that nobody wants.
+fn acquire(edge: &Rc<Edge>, request: &Request, entry: KvEntry) -> Handled {
+    let pretty = query::pretty(&edge.config(), request);
+    let wait = match request.query.filled("wait") {
+        Some(text) => duration::parse(text).map_err(|_| Response::bad_request("Invalid wait time"))?,
+        None => 0,
+    };
+    let waits = wait > 0;
+    let wait = Duration::from_nanos(u64::try_from(wait).unwrap_or(0)).min(WAIT_MAX);
+    let edge = edge.clone();
+    Ok(Outcome::Asked(Box::pin(async move {
+        let acquired = locks::acquire(&edge, entry, wait).await;
+        // Whole answers come as refusals here.
+        Err(acquired.map_or_else(
+            |refusal| refusal,
+            |acquired| {
+                let answer = reply(pretty, &acquired);
+                if waits { answer.header(WAITS_HEADER, "1") } else { answer }
+            },
+        ))
+    })))
 }
 
 /// Refuses two of `names` together; the text shows the whole query in canonical form.

@@ -34,6 +34,7 @@ pub mod json;
 pub mod keyring;
 pub mod kv;
 pub mod limits;
+mod locks;
 mod near;
 pub mod operator;
 mod operator_body;
@@ -48,6 +49,7 @@ pub mod router;
 mod serve;
 pub mod server;
 pub mod services;
+pub mod session;
 pub mod snapshot;
 mod spooling;
 pub mod status;
@@ -73,6 +75,7 @@ use crate::runtime::publish::Published;
 use crate::store::State;
 use crate::upstream::Upstream;
 
+use locks::LockQueues;
 use router::{Router, Scope};
 
 /// What handlers work with: one for each edge core.
@@ -86,6 +89,7 @@ pub struct Edge {
     roster: Published<Roster>,
     membership: membership::Door,
     upstream: Option<Upstream>,
+    locks: LockQueues,
 }
 
 impl Edge {
@@ -99,7 +103,8 @@ impl Edge {
     ) -> Edge {
         let leadership = Leadership::Real(proposals.clone());
         let (roster, membership) = (Published::new(Roster::default()), membership::Door::closed());
-        Edge { config, state, proposals, local, agent, leadership, roster, membership, upstream: None }
+        let locks = LockQueues::default();
+        Edge { config, state, proposals, local, agent, leadership, roster, membership, upstream: None, locks }
     }
 
     /// The same, of an agent that takes part in a membership.
@@ -166,6 +171,11 @@ impl Edge {
         &self.leadership
     }
 
+    /// Who waits for locks.
+    fn locks(&self) -> &LockQueues {
+        &self.locks
+    }
+
     /// Refuses what only servers can answer on an agent that is none and knows none, as Consul's clients without
     /// servers do.
     fn require_server(&self) -> Result<(), exchange::Response> {
@@ -193,6 +203,7 @@ pub fn routes() -> Router {
         kv::ROUTES,
         operator::ROUTES,
         services::ROUTES,
+        session::ROUTES,
         snapshot::ROUTES,
         status::ROUTES,
         txn::ROUTES,

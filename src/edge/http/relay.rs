@@ -15,6 +15,7 @@ use super::exchange::{Cut, Outcome, Peer, Read, Request, Response, Streaming};
 use super::policy::Admitted;
 use super::query::{self, failed};
 use super::router::Scope;
+use super::session;
 use crate::runtime::spool::Spool;
 use crate::runtime::{blocking, mesh, task};
 use crate::upstream::{Answer, Ask, Payload, Upstream, UpstreamError};
@@ -81,6 +82,9 @@ fn ask_of(edge: &Edge, request: &Request, raw_query: &[u8]) -> Ask {
         } else {
             add(part);
         }
+    }
+    if request.pattern == session::CREATE {
+        add(&format!("{}={}", session::AGENT_NODE, query::escape(&config.node_name)));
     }
     if let Some(age) = query::own_staleness(&config, request) {
         add(&format!("max_stale={}ns", age.as_nanos()));

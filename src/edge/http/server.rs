@@ -372,6 +372,7 @@ impl Server {
             News::Cut(id) => self.stream_cut(id),
             News::Guest(guest) => self.on_guest(guest),
             News::Changes(touched) => {
+                self.edge.locks().wake(&touched);
                 let state = self.edge.state();
                 let mut woken = Vec::new();
                 self.park.wake(&touched, &state, &mut woken);

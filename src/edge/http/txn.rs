@@ -33,6 +33,14 @@ fn txn(edge: &Rc<Edge>, request: &Request) -> Handled {
     if !asked.failures.is_empty() {
         return Ok(body::answer(&Err(asked.failures), None, pretty).into());
     }
+    if asked.ops.iter().all(|op| matches!(op, TxnOp::Look(_))) {
+        // Some verb is none, so that it fails.
+        let (edge, ops) = (edge.clone(), asked.ops);
+        return Ok(Outcome::later(async move {
+            await_fresh(&edge, Freshness::Leader).await?;
+            Ok(body::answer(&edge.state().look_at_all(&ops), None, pretty))
+        }));
+    }
     Ok(write(edge, Command::Txn(asked.ops), move |applied| match applied {
         Applied::Txn(outcome) => Ok(body::answer(&outcome, None, pretty)),
         other => Err(Response::internal(format!("a transaction ended as {other:?}"))),

@@ -1,5 +1,7 @@
 //! The body of `/v1/txn`, and its answers.
 
+use std::net::IpAddr;
+
 use super::catalog_body::{check_uuid, read_check, read_service};
 use super::decode::{self, Spot};
 use super::exchange::Response;
@@ -12,13 +14,16 @@ use crate::store::model::{Check, KvEntry, Node, Service};
 /// Most operations of one transaction: Consul's `maxTxnOps`.
 const OPERATIONS_MAX: usize = 64;
 
+/// Verbs that make a transaction with keys one that writes; any other one does not, however it is spelled.
+const KV_WRITES: [&str; 7] = ["set", "cas", "lock", "unlock", "delete", "delete-cas", "delete-tree"];
+
 /// A transaction as it was asked for.
 pub struct Asked {
     /// Its operations.
     pub ops: Vec<TxnOp>,
     /// Operations that break a rule whatever the state is; if there is one, nothing takes place.
     pub failures: Vec<Failure>,
-    /// Whether an operation would write.
+    /// Whether an operation is called one that writes.
     pub writes: bool,
 }
 
@@ -75,7 +80,7 @@ fn read_op(spot: &Spot<'_>) -> Result<Parts, String> {
 }
 
 fn read_kv(spot: &Spot<'_>) -> Result<(String, KvEntry), String> {
-    const FIELDS: &[&str] = &["Verb", "Key", "Value", "Flags", "Index", "Session"];
+    const FIELDS: &[&str] = &["Verb", "Key", "Value", "Flags", "Index", "Session", "Namespace"];
     let (mut verb, mut entry) = (String::new(), KvEntry::default());
     for field in spot.fields("KVTxnOp", FIELDS)? {
         match field? {
@@ -84,7 +89,8 @@ fn read_kv(spot: &Spot<'_>) -> Result<(String, KvEntry), String> {
             ("Value", spot) => entry.value = spot.octets()?,
             ("Flags", spot) => entry.flags = spot.unsigned("uint64")?,
             ("Index", spot) => entry.modify_index = spot.unsigned("uint64")?,
-            (_, spot) => entry.session = spot.text()?,
+            ("Session", spot) => entry.session = spot.text()?,
+            (_, spot) => drop(spot.text()?),
         }
     }
     Ok((verb, entry))
@@ -159,21 +165,27 @@ impl Asked {
                 }
                 let nameless = entry.key.is_empty() && verb != "delete-tree";
                 let rule = if nameless { Err("Must provide key".to_owned()) } else { Ok(()) };
+                self.writes |= KV_WRITES.contains(&verb.as_str());
                 (kv_op(&verb, entry), rule)
             }
             Parts { node: Some((verb, mut node)), .. } => {
                 if node.datacenter.is_empty() {
                     bounds.datacenter.clone_into(&mut node.datacenter);
                 }
-                let rule = complete_node(&mut node);
-                (row_op(&verb, "Node", node, TxnOp::Node, |node| Look::Node { name: node.node, id: node.id }), rule)
+                let rule = complete_node(&verb, &mut node);
+                self.writes |= verb != "get";
+                (row_op(&verb, "Node", node, TxnOp::Node, look_at_node), rule)
             }
             Parts { service: Some((verb, mut service)), .. } => {
-                let rule = complete_service(&mut service);
+                let rule = complete_service(&verb, &mut service);
+                self.writes |= verb != "get";
                 let look = |service: Service| Look::Service { node: service.node, id: service.id };
                 (row_op(&verb, "Service", service, TxnOp::Service, look), rule)
             }
             Parts { check: Some((verb, mut check)), .. } => {
+                self.writes |= verb != "get";
+                // What kind it is Consul does not keep here.
+                check.kind.clear();
                 if check.check_id.is_empty() {
                     check.check_id.clone_from(&check.name);
                 }
@@ -185,7 +197,6 @@ impl Asked {
         if let Err(what) = rule {
             self.failures.push(Failure { op: at, what });
         }
-        self.writes |= !matches!(op, TxnOp::Look(_));
         self.ops.push(op);
         Ok(())
     }
@@ -196,6 +207,10 @@ fn kv_op(verb: &str, entry: KvEntry) -> TxnOp {
     match verb {
         "set" => TxnOp::Kv(KvOp::Set(entry)),
         "cas" => TxnOp::Kv(KvOp::Cas { entry, index }),
+        "lock" if !matches!(entry.session.len(), 0 | 36) => {
+            let what = "failed session lookup: index error: UUID must be 36 characters";
+            TxnOp::Look(Look::Nonsense(what.to_owned()))
+        }
         "lock" => TxnOp::Kv(KvOp::Acquire(entry)),
         "unlock" => TxnOp::Kv(KvOp::Release(entry)),
         "delete" => TxnOp::Kv(KvOp::Delete { key: entry.key }),
@@ -227,7 +242,19 @@ fn row_op<T>(
     }
 }
 
-fn complete_node(node: &mut Node) -> Result<(), String> {
+fn look_at_node(node: Node) -> Look {
+    match check_uuid(&node.id) {
+        Err(why) if !node.id.is_empty() => {
+            Look::Nonsense(format!("node lookup by ID failed, wrong UUID: {why} for '{}'", node.id))
+        }
+        _ => Look::Node { name: node.node, id: node.id },
+    }
+}
+
+fn complete_node(verb: &str, node: &mut Node) -> Result<(), String> {
+    if verb == "get" {
+        return Ok(node.id.make_ascii_lowercase());
+    }
     if node.node.is_empty() {
         return Err("Must provide node".to_owned());
     }
@@ -238,7 +265,16 @@ fn complete_node(node: &mut Node) -> Result<(), String> {
     Ok(())
 }
 
-fn complete_service(service: &mut Service) -> Result<(), String> {
+fn complete_service(verb: &str, service: &mut Service) -> Result<(), String> {
+    if verb == "get" {
+        return Ok(());
+    }
+    if service.name.is_empty() && !service.id.is_empty() {
+        return Err("Must provide service name with ID".to_owned());
+    }
+    if service.address.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified()) {
+        return Err("Invalid service address".to_owned());
+    }
     if service.id.is_empty() {
         service.id.clone_from(&service.name);
     }

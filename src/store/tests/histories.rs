@@ -21,8 +21,48 @@ fn kv_op() -> impl Strategy<Value = Command> {
         2 => keys().prop_map(|key| KvOp::Delete { key: key.into() }),
         1 => (keys(), index()).prop_map(|(key, index)| KvOp::DeleteCas { key: key.into(), index }),
         1 => keys().prop_map(|prefix| KvOp::DeleteTree { prefix: prefix.into() }),
+        4 => (keys(), session_id(), select(vec!["1", "2"])).prop_map(|(key, session, value)| {
+            KvOp::Acquire(KvEntry { session, ..entry(key, value) })
+        }),
+        2 => (keys(), session_id(), select(vec!["1", "2"])).prop_map(|(key, session, value)| {
+            KvOp::Release(KvEntry { session, ..entry(key, value) })
+        }),
     ]
     .prop_map(Command::Kv)
+}
+
+fn session_id() -> impl Strategy<Value = String> {
+    select(vec!["s1", "s1", "s1", "s2", "s2", "none", ""]).prop_map(String::from)
+}
+
+fn session_op() -> impl Strategy<Value = Command> {
+    let ids = || select(vec!["s1", "s2"]).prop_map(String::from);
+    let checks = || {
+        let some = prop::collection::vec(select(vec!["serfHealth", "c1", "c2"]).prop_map(String::from), 0..2);
+        prop::option::weighted(0.3, some)
+    };
+    let session = (ids(), select(vec!["a", "B", "c"]), checks(), checks(), any::<bool>(), select(vec![0, 5]));
+    let create = session.prop_map(|(id, node, checks, node_checks, deletes, lock_delay_ns)| {
+        let behavior = if deletes { Behavior::Delete } else { Behavior::Release };
+        let node = node.into();
+        SessionOp::Create(Box::new(Session {
+            id,
+            node,
+            checks,
+            node_checks,
+            behavior,
+            lock_delay_ns,
+            ..Session::default()
+        }))
+    });
+    let end = (select(vec!["a", "a/b", "b"]), 1u64..40).prop_map(|(key, since)| DelayEnd { key: key.into(), since });
+    prop_oneof![
+        5 => create,
+        1 => ids().prop_map(|id| SessionOp::Destroy { id }),
+        1 => ids().prop_map(|id| SessionOp::Expire { ids: vec![id], seen: u64::MAX }),
+        1 => prop::collection::vec(end, 0..30).prop_map(SessionOp::EndDelays),
+    ]
+    .prop_map(Command::Session)
 }
 
 fn service() -> impl Strategy<Value = Service> {
@@ -74,7 +114,8 @@ fn catalog_op() -> impl Strategy<Value = CatalogOp> {
 
 pub(super) fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
-        2 => kv_op(),
+        3 => kv_op(),
+        3 => session_op(),
         5 => catalog_op().prop_map(Command::Catalog),
         1 => prop::collection::vec(catalog_op(), 0..4).prop_map(Command::CatalogBatch),
     ]
@@ -92,6 +133,9 @@ fn topics() -> Vec<Topic> {
     for name in ["a", "b", "C", "none"] {
         topics.extend([Topic::Node(name.into()), Topic::NodeChecks(name.into())]);
     }
+    topics.push(Topic::Sessions);
+    topics.extend(["s1", "S2", "none"].map(|id| Topic::Session(id.into())));
+    topics.extend(["A", "b", "c", "none"].map(|name| Topic::NodeSessions(name.into())));
     for name in ["web", "DB", "none"] {
         let name = || Box::from(name);
         topics.extend([
@@ -125,6 +169,9 @@ fn answer(state: &State, topic: &Topic) -> String {
         Topic::ServiceChecks(name) => format!("{:?}", state.service_checks(name).collect::<Vec<_>>()),
         Topic::NodeChecks(name) => format!("{:?}", state.node_checks(name).collect::<Vec<_>>()),
         Topic::Coordinates => format!("{:?}", state.coordinates().collect::<Vec<_>>()),
+        Topic::Sessions => format!("{:?}", state.sessions().collect::<Vec<_>>()),
+        Topic::Session(id) => format!("{:?}", state.session(id)),
+        Topic::NodeSessions(name) => format!("{:?}", state.node_sessions(name).collect::<Vec<_>>()),
         Topic::CheckState(None) => format!("{:?}", state.checks().collect::<Vec<_>>()),
         Topic::CheckState(Some(status)) => {
             format!("{:?}", state.checks_in_state(*status).collect::<Vec<_>>())
@@ -136,7 +183,7 @@ fn answer(state: &State, topic: &Topic) -> String {
                 .collect();
             format!("{services:?} {:?}", state.checks().collect::<Vec<_>>())
         }
-        Topic::LocalService(_) => String::new(),
+        Topic::LocalService(_) | Topic::LockDelay(_) => String::new(),
     }
 }
 

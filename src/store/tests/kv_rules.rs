@@ -50,16 +50,6 @@ fn conditional_writes_follow_the_modify_index() {
     assert_eq!(bench.changed(key("c")), 6);
 }
 
-#[test]
-fn a_write_leaves_a_lock_with_its_holder() {
-    let mut state = State::new();
-    let held = KvEntry { session: "s".into(), lock_index: 3, ..entry("l", "1") };
-    state.keys.put(std::sync::Arc::new(held));
-    apply(&mut state, &set("l", "2"), &mut Touched::new());
-    let row = state.kv(b"l").unwrap();
-    assert_eq!((row.session.as_str(), row.lock_index, row.modify_index), ("s", 3, 1));
-}
-
 /// The transcript `kv.list-index-semantics`: what Consul shows for lists, missing keys and deletions.
 #[test]
 fn shown_indexes_are_those_of_consul() {

@@ -8,12 +8,15 @@ mod mirror_rules;
 mod naive;
 mod restore_rules;
 mod section_rules;
+mod session_rules;
 mod watch_rules;
 
 use rkyv::rancor;
 
-use super::command::{Applied, ArchivedCommand, CatalogOp, Command, Deregister, KvOp, Register};
-use super::model::{Check, KvEntry, Node, Service, Status};
+use super::command::{
+    Applied, ArchivedCommand, CatalogOp, Command, DelayEnd, Deregister, KvOp, Register, SessionOp,
+};
+use super::model::{Behavior, Check, KvEntry, Node, Service, Session, Status};
 use super::topic::Topic;
 use super::{State, StateBuilder, Touched};
 

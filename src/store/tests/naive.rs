@@ -11,6 +11,9 @@ pub(super) struct Naive {
     nodes: BTreeMap<String, Node>,
     services: BTreeMap<(String, String), Service>,
     checks: BTreeMap<(String, String), Check>,
+    sessions: BTreeMap<String, Session>,
+    /// Length and beginning by key.
+    delays: BTreeMap<Vec<u8>, (i64, u64)>,
 }
 
 impl Naive {
@@ -22,6 +25,7 @@ impl Naive {
                 let answers: Vec<_> = ops.iter().map(|op| self.catalog(index, op)).collect();
                 answers.into_iter().find(|applied| *applied != Applied::Done).unwrap_or(Applied::Done)
             }
+            Command::Session(op) => self.session(index, op),
             Command::Autopilot(_) | Command::Restore(_) | Command::Coordinates(_) => {
                 unreachable!("these have tests of their own")
             }
@@ -42,6 +46,32 @@ impl Naive {
             state.checks().map(|row| &**row).collect::<Vec<_>>(),
             self.checks.values().collect::<Vec<_>>()
         );
+        assert_eq!(
+            state.sessions().map(|row| &**row).collect::<Vec<_>>(),
+            self.sessions.values().collect::<Vec<_>>()
+        );
+        for node in ["a", "b", "c"] {
+            let here = self.sessions.values().filter(|row| row.node.eq_ignore_ascii_case(node));
+            let expected: Vec<_> = here.collect();
+            assert_eq!(state.node_sessions(node).map(|row| &**row).collect::<Vec<_>>(), expected);
+        }
+        for id in self.sessions.keys() {
+            let held = self.keys.values().filter(|row| row.session == *id).map(|row| row.key.clone());
+            assert_eq!(
+                state.locks_of(id).map(|key| key.to_vec()).collect::<Vec<_>>(),
+                held.collect::<Vec<_>>()
+            );
+        }
+        // What the rows promise: no lock without its session, no session without its node and well checks.
+        for row in self.keys.values().filter(|row| !row.session.is_empty()) {
+            assert!(self.sessions.contains_key(&row.session), "{row:?}");
+        }
+        for row in self.sessions.values() {
+            assert!(self.nodes.contains_key(&row.node.to_lowercase()), "{row:?}");
+            assert_eq!(self.unfit(row), None);
+        }
+        let delays = state.lock_delays().map(|(key, it)| (key.to_vec(), (it.length_ns, it.since)));
+        assert_eq!(delays.collect::<BTreeMap<_, _>>(), self.delays);
         let mut names: Vec<&str> = self.services.values().map(|row| row.name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
@@ -85,15 +115,35 @@ impl Naive {
         let modified = |naive: &Naive, key: &Vec<u8>| naive.keys.get(key).map_or(0, |row| row.modify_index);
         match op {
             KvOp::Set(entry) => {
-                let row = self
-                    .keys
-                    .entry(entry.key.clone())
-                    .or_insert_with(|| KvEntry { create_index: index, ..entry.clone() });
-                if row.modify_index == 0 || row.value != entry.value {
-                    row.value.clone_from(&entry.value);
-                    row.modify_index = index;
-                }
+                let session = self.keys.get(&entry.key).map(|old| old.session.clone()).unwrap_or_default();
+                self.put_key(index, KvEntry { session, lock_index: 0, ..entry.clone() });
                 Applied::Done
+            }
+            KvOp::Acquire(entry) if self.delays.contains_key(&entry.key) => Applied::Condition(false),
+            KvOp::Acquire(entry) | KvOp::Release(entry) if entry.session.is_empty() => {
+                Applied::Refused("missing session".into())
+            }
+            KvOp::Acquire(entry) if !self.sessions.contains_key(&entry.session) => {
+                Applied::Refused(format!("invalid session {:?}", entry.session))
+            }
+            KvOp::Acquire(entry) => {
+                let (holder, count) = match self.keys.get(&entry.key) {
+                    Some(old) => (old.session.clone(), old.lock_index),
+                    None => Default::default(),
+                };
+                let free = holder.is_empty();
+                if free || holder == entry.session {
+                    self.put_key(index, KvEntry { lock_index: count + u64::from(free), ..entry.clone() });
+                }
+                Applied::Condition(free || holder == entry.session)
+            }
+            KvOp::Release(entry) => {
+                let old = self.keys.get(&entry.key).filter(|old| old.session == entry.session).cloned();
+                if let Some(old) = &old {
+                    let row = KvEntry { lock_index: old.lock_index, session: String::new(), ..entry.clone() };
+                    self.put_key(index, row);
+                }
+                Applied::Condition(old.is_some())
             }
             KvOp::Cas { entry, index: expected } if modified(self, &entry.key) == *expected => {
                 self.kv(index, &KvOp::Set(entry.clone()));
@@ -119,6 +169,84 @@ impl Naive {
         }
     }
 
+    /// Writes a row unless it is there in the same words.
+    fn put_key(&mut self, index: u64, row: KvEntry) {
+        let old = self.keys.get(&row.key);
+        let create_index = old.map_or(index, |old| old.create_index);
+        let mut row = KvEntry { create_index, modify_index: index, ..row };
+        if let Some(old) = old {
+            let as_before = KvEntry { modify_index: old.modify_index, ..row.clone() };
+            if as_before == *old {
+                row = as_before;
+            }
+        }
+        self.keys.insert(row.key.clone(), row);
+    }
+
+    fn session(&mut self, index: u64, op: &SessionOp) -> Applied {
+        match op {
+            SessionOp::Create(row) => {
+                if !self.nodes.contains_key(&row.node.to_lowercase()) {
+                    return Applied::Refused("Missing node registration".into());
+                }
+                if self.sessions.contains_key(&row.id) {
+                    return Applied::Refused(format!("session {} is there already", row.id));
+                }
+                if let Some(why) = self.unfit(row) {
+                    return Applied::Refused(why);
+                }
+                let row = Session { create_index: index, modify_index: index, ..(**row).clone() };
+                self.sessions.insert(row.id.clone(), row);
+                Applied::Done
+            }
+            SessionOp::Destroy { id } => {
+                self.end(index, id);
+                Applied::Done
+            }
+            SessionOp::Expire { ids, .. } => {
+                ids.iter().for_each(|id| self.end(index, id));
+                Applied::Condition(true)
+            }
+            SessionOp::EndDelays(ended) => {
+                let over = |key: &Vec<u8>, since| ended.iter().any(|end| end.key == *key && end.since == since);
+                self.delays.retain(|key, (_, since)| !over(key, *since));
+                Applied::Done
+            }
+        }
+    }
+
+    /// Why a session could not be, by its checks.
+    fn unfit(&self, row: &Session) -> Option<String> {
+        let node = row.node.to_lowercase();
+        row.check_ids().find_map(|id| match self.checks.get(&(node.clone(), id.to_lowercase())) {
+            None => Some(format!("Missing check '{id}' registration")),
+            Some(row) if row.status == Status::Critical => Some(format!("Check '{id}' is in critical state")),
+            Some(_) => None,
+        })
+    }
+
+    /// Whatever a command did to nodes and checks: the sessions that cannot be any more go.
+    fn invalidate(&mut self, index: u64) {
+        let fit = |row: &Session| self.nodes.contains_key(&row.node.to_lowercase()) && self.unfit(row).is_none();
+        let doomed: Vec<String> =
+            self.sessions.values().filter(|row| !fit(row)).map(|row| row.id.clone()).collect();
+        doomed.iter().for_each(|id| self.end(index, id));
+    }
+
+    fn end(&mut self, index: u64, id: &str) {
+        let Some(session) = self.sessions.remove(id) else { return };
+        let held: Vec<KvEntry> = self.keys.values().filter(|row| row.session == id).cloned().collect();
+        for row in held {
+            if session.delay_ns() > 0 {
+                self.delays.insert(row.key.clone(), (session.delay_ns(), index));
+            }
+            match session.behavior {
+                Behavior::Delete => drop(self.keys.remove(&row.key)),
+                Behavior::Release => self.put_key(index, KvEntry { session: String::new(), ..row }),
+            }
+        }
+    }
+
     fn catalog(&mut self, index: u64, op: &CatalogOp) -> Applied {
         match op {
             CatalogOp::Register(register) => match self.register(index, register) {
@@ -134,6 +262,7 @@ impl Naive {
                 } else {
                     self.drop_node(&node);
                 }
+                self.invalidate(index);
                 Applied::Done
             }
         }
@@ -163,6 +292,7 @@ impl Naive {
             let create = renamed.as_ref().map(|(create, _)| *create).or(current.map(|row| row.create_index));
             if let Some((_, old)) = renamed {
                 self.drop_node(&old);
+                self.invalidate(index);
             }
             let row =
                 Node { create_index: create.unwrap_or(index), modify_index: index, ..register.node.clone() };
@@ -173,6 +303,7 @@ impl Naive {
         }
         for check in &register.checks {
             self.put_check(index, &name, check.clone());
+            self.invalidate(index);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use rkyv::util::AlignedVec;
 use super::*;
 use crate::store::SectionError;
 use crate::store::command::AutopilotOp;
-use crate::store::model::{AutopilotConfig, Weights};
+use crate::store::model::{AutopilotConfig, ServiceCheck, Weights};
 
 /// Rows of every table, with every field set somewhere, tombstones of all sorts, and a restore in the past.
 fn of_everything() -> State {
@@ -53,6 +53,38 @@ fn of_everything() -> State {
     bench.state
 }
 
+/// The same with sessions: one that holds a lock, one that is gone and left a lock-delay.
+fn of_sessions() -> State {
+    let mut bench = Bench { state: of_everything(), touched: Touched::new() };
+    let texts = |text: &str| Some(vec![text.to_string()]);
+    let full = Session {
+        id: "11111111-0000-4000-8000-000000000001".into(),
+        name: "name".into(),
+        node: "alpha".into(),
+        lock_delay_ns: 15_000_000_000,
+        behavior: Behavior::Delete,
+        ttl: "1m".into(),
+        ttl_ns: 60_000_000_000,
+        checks: texts("serfHealth"),
+        node_checks: texts("serfHealth"),
+        service_checks: Some(vec![ServiceCheck { id: "service:web-1".into(), namespace: "default".into() }]),
+        ..Session::default()
+    };
+    let bare = Session { id: "22222222-0000-4000-8000-000000000002".into(), node: "beta".into(), ..Session::default() };
+    let gone = Session { id: "33333333-0000-4000-8000-000000000003".into(), ..full.clone() };
+    for session in [full, bare, gone] {
+        assert_eq!(bench.run(&Command::Session(SessionOp::Create(Box::new(session)))), Applied::Done);
+    }
+    for (key, session) in [("held", "11111111-0000-4000-8000-000000000001"), ("lost", "33333333-0000-4000-8000-000000000003")] {
+        let entry = KvEntry { session: session.into(), ..entry(key, "v") };
+        assert_eq!(bench.run(&Command::Kv(KvOp::Acquire(entry))), Applied::Condition(true));
+    }
+    let id = "33333333-0000-4000-8000-000000000003".into();
+    bench.run(&Command::Session(SessionOp::Destroy { id }));
+    bench.state.new_term(bench.state.log_index() + 1);
+    bench.state
+}
+
 /// All sections in one file: kind, version and length of each before its bytes, little-endian.
 fn bundled(state: &State) -> Vec<u8> {
     let mut out = Vec::new();
@@ -89,8 +121,20 @@ fn sections_of_version_1_are_read_for_ever() {
 }
 
 #[test]
+fn sections_of_sessions_are_read_for_ever() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/sections-1-sessions.bin");
+    let bundle = std::fs::read(path).expect("the fixture with sessions, which is never made anew");
+    let state = opened(&bundle);
+    assert_eq!(state.fingerprint(), of_sessions().fingerprint());
+    let full = state.session("11111111-0000-4000-8000-000000000001").expect("the session of the fixture");
+    assert_eq!((full.ttl.as_str(), full.delay_ns(), full.check_ids().count()), ("1m", 15_000_000_000, 3));
+    assert_eq!(state.kv(b"held").map(|row| row.session == full.id), Some(true));
+    assert_eq!(state.lock_delays().count(), 1);
+}
+
+#[test]
 fn the_same_state_makes_the_same_bytes() {
-    let state = of_everything();
+    let state = of_sessions();
     assert_eq!(bundled(&state), bundled(&rebuilt(&state)));
     assert_eq!(state.fingerprint(), rebuilt(&state).fingerprint());
 }
@@ -120,7 +164,7 @@ fn fingerprints_tell_states_apart() {
 
 #[test]
 fn later_versions_damage_and_gaps_are_told_apart() {
-    let state = of_everything();
+    let state = of_sessions();
     let taken = |kind, version, bytes: &[u8]| StateBuilder::new().section(kind, version, bytes);
     assert_eq!(taken(1, 2, &[]), Err(SectionError::Unknown { kind: 1, version: 2 }));
     assert_eq!(taken(99, 1, &[]), Err(SectionError::Unknown { kind: 99, version: 1 }));
@@ -137,7 +181,7 @@ fn later_versions_damage_and_gaps_are_told_apart() {
 
 #[test]
 fn no_flipped_bit_makes_a_panic() {
-    let state = of_everything();
+    let state = of_sessions();
     let sections: Vec<_> = state.sections().collect();
     for damaged in 0..sections.len() {
         for at in 0..sections[damaged].bytes.len() {

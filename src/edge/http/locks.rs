@@ -1,0 +1,180 @@
+//! Who waits for a lock on this core: `PUT /v1/kv/KEY?acquire=ID&wait=30s`.
+//!
+//! Consul's clients wait for a key and, when it is freed, all try to acquire it. Here those who wait for the same key stand in
+//! a line, and only the first looks at it; the next one is woken when the first has got the lock or has left. The lines
+//! of different cores and servers know nothing of each other: each first waits a random moment and looks again, so that
+//! mostly one of them tries, and none is always the first.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::Edge;
+use super::area::refusal;
+use super::exchange::Response;
+use super::operator::await_fresh;
+use crate::edge::fresh::Freshness;
+use crate::runtime::bell::Bell;
+use crate::runtime::random::Rng;
+use crate::runtime::{cores, time};
+use crate::store::command::{Applied, Command, KvOp};
+use crate::store::model::KvEntry;
+use crate::store::topic::Topic;
+use crate::store::{State, Touched, WatchId, Watchers};
+
+/// The random moment is below this: a few times what a write takes.
+const MOMENT_MAX: Duration = Duration::from_millis(20);
+
+/// The lines of one core.
+#[derive(Default)]
+pub struct LockQueues(Rc<RefCell<Queues>>);
+
+#[derive(Default)]
+struct Queues {
+    lines: BTreeMap<Rc<[u8]>, Line>,
+    watchers: Watchers<Rc<[u8]>>,
+    /// Drawn from when the first line is made.
+    rng: Option<Rng>,
+    numbers: u64,
+}
+
+struct Line {
+    waiting: VecDeque<(u64, Rc<Bell>)>,
+    watches: [WatchId; 2],
+}
+
+/// A place in a line, until it is dropped.
+struct Place {
+    queues: Rc<RefCell<Queues>>,
+    key: Rc<[u8]>,
+    number: u64,
+    bell: Rc<Bell>,
+}
+
+impl LockQueues {
+    /// The first of each line that a change concerns looks at its key.
+    pub(super) fn wake(&self, touched: &Touched) {
+        let queues = &mut *self.0.borrow_mut();
+        let mut woken = Vec::new();
+        queues.watchers.wake(touched, &mut woken);
+        woken.sort_unstable();
+        woken.dedup();
+        for key in woken {
+            let Some(line) = queues.lines.get_mut(&key) else { continue };
+            for watch in line.watches {
+                queues.watchers.remove(watch);
+            }
+            line.watches = watch(&mut queues.watchers, &key);
+            line.call();
+        }
+    }
+
+    fn join(&self, key: &[u8]) -> Place {
+        let queues = &mut *self.0.borrow_mut();
+        queues.numbers += 1;
+        let (number, bell) = (queues.numbers, Rc::new(Bell::default()));
+        let key: Rc<[u8]> = key.into();
+        let line = queues.lines.entry(key.clone()).or_insert_with(|| Line {
+            waiting: VecDeque::new(),
+            watches: watch(&mut queues.watchers, &key),
+        });
+        line.waiting.push_back((number, bell.clone()));
+        Place { queues: self.0.clone(), key, number, bell }
+    }
+}
+
+fn watch(watchers: &mut Watchers<Rc<[u8]>>, key: &Rc<[u8]>) -> [WatchId; 2] {
+    [Topic::Key((**key).into()), Topic::LockDelay((**key).into())]
+        .map(|topic| watchers.insert(topic, key.clone()))
+}
+
+impl Line {
+    fn call(&self) {
+        if let Some((_, bell)) = self.waiting.front() {
+            bell.ring();
+        }
+    }
+}
+
+impl Place {
+    fn is_first(&self) -> bool {
+        let queues = self.queues.borrow();
+        queues.lines.get(&self.key).and_then(|line| line.waiting.front()).map(|first| first.0)
+            == Some(self.number)
+    }
+
+    fn moment(&self) -> Duration {
+        let mut queues = self.queues.borrow_mut();
+        MOMENT_MAX.mul_f64(queues.rng.get_or_insert_with(Rng::seeded).fraction())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let queues = &mut *self.queues.borrow_mut();
+        let Some(line) = queues.lines.get_mut(&self.key) else { return };
+        line.waiting.retain(|(number, _)| *number != self.number);
+        if !line.waiting.is_empty() {
+            return line.call();
+        }
+        for watch in line.watches {
+            queues.watchers.remove(watch);
+        }
+        queues.lines.remove(&self.key);
+    }
+}
+
+/// Acquires a lock: at once if it is free, else as soon as it is, for as long as `wait` says; whether it was acquired.
+///
+/// # Errors
+/// The answer for an attempt that was refused, or failed.
+pub(super) async fn acquire(edge: &Rc<Edge>, entry: KvEntry, wait: Duration) -> Result<bool, Response> {
+    let command = Command::Kv(KvOp::Acquire(entry));
+    let Command::Kv(KvOp::Acquire(entry)) = &command else { return Ok(false) };
+    let until = time::now() + wait;
+    if !wait.is_zero() {
+        let place = edge.locks().join(&entry.key);
+        while time::now() < until {
+            if place.is_first() && !is_hopeless(&edge.state(), entry) {
+                if !edge.leadership().contact().alone {
+                    time::sleep(place.moment()).await;
+                }
+                if !is_hopeless(&edge.state(), entry) && propose(edge, &command).await? {
+                    return Ok(true);
+                }
+            }
+            if !place.is_first() || is_hopeless(&edge.state(), entry) {
+                hear(&place.bell, until).await;
+            }
+        }
+    }
+    // The last attempt of those who have waited, and the only one of the others: what is not to be had needs no write, but has to
+    // be true of what was acknowledged before.
+    if is_hopeless(&edge.state(), entry) {
+        await_fresh(edge, Freshness::Leader).await?;
+        if is_hopeless(&edge.state(), entry) {
+            return Ok(false);
+        }
+    }
+    propose(edge, &command).await
+}
+
+async fn hear(bell: &Bell, until: Instant) {
+    let _ = cores::either(bell.heard(), time::sleep_until(until)).await;
+}
+
+/// Whether an attempt would fail as things stand. Of an unknown session the write itself tells.
+fn is_hopeless(state: &State, entry: &KvEntry) -> bool {
+    let Some(session) = state.session(&entry.session) else { return false };
+    let held = state.kv(&entry.key).map_or("", |row| &row.session);
+    state.lock_delay(&entry.key).is_some() || !(held.is_empty() || held == session.id)
+}
+
+async fn propose(edge: &Rc<Edge>, command: &Command) -> Result<bool, Response> {
+    match edge.proposals().propose(command).await {
+        Ok(Applied::Refused(text)) => Err(Response::internal(text)),
+        Ok(applied) => Ok(applied != Applied::Condition(false)),
+        Err(error) => Err(refusal(&error)),
+    }
+}
