@@ -109,7 +109,7 @@ impl Policy {
         if let Framing::Length(length) = head.framing
             && length > body_max as u64
         {
-            return Err(refuse(too_large(length, body_max, body_key)));
+            return Err(refuse(too_large(Some(length), body_max, body_key)));
         }
         let Head { method, headers, .. } = head;
         let path = Bytes::from(clean);
@@ -191,9 +191,10 @@ fn is_open(scope: Scope, peer: Peer) -> bool {
     }
 }
 
-/// 413 in Consul's words.
-pub fn too_large(length: u64, max: usize, key: Option<&str>) -> Response {
-    let text = format!("Request body({length} bytes) too large, max size: {max} bytes.");
+/// 413 in Consul's words. `length`: where the request says it.
+pub fn too_large(length: Option<u64>, max: usize, key: Option<&str>) -> Response {
+    let length = length.map(|length| format!("({length} bytes)")).unwrap_or_default();
+    let text = format!("Request body{length} too large, max size: {max} bytes.");
     let hint = key.map(|key| format!(" See https://www.consul.io/docs/agent/options.html#{key}."));
     Response::text(413, text + &hint.unwrap_or_default())
 }

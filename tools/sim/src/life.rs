@@ -8,6 +8,7 @@ use muster::store::{State, StateBuilder};
 use muster_protocol::log::{self, SnapshotMeta, SnapshotReader};
 use muster_protocol::raft;
 
+use crate::locks::FIRST_LOOK;
 use crate::nemesis::Hurt;
 use crate::queue::{MILLI, Time};
 use crate::server::Process;
@@ -63,7 +64,7 @@ impl World {
         self.check_started(server);
         if self.locks.is_some() {
             let run = self.servers[server].run;
-            self.queue.push(self.now + MILLI, Event::SessionTurn { server, run });
+            self.queue.push(self.now + FIRST_LOOK, Event::SessionTurn { server, run });
         }
         if let Some(hurt) = self.nemesis.hurt.get_mut(&server) {
             *hurt = Hurt::Heals { until: self.truth.newest_committed() };

@@ -77,7 +77,7 @@ impl Process {
             sections: BTreeMap::new(),
             work: BTreeMap::new(),
             heard: VecDeque::new(),
-            leading: Leading::new(),
+            leading: Leading::default(),
         }
     }
 

@@ -197,7 +197,6 @@ impl World {
         let behavior = if random.chance(plan.deletes) { Behavior::Delete } else { Behavior::Release };
         let session = locks.judge.sessions.len();
         locks.judge.sessions.push(Session {
-            holder,
             ttl,
             delay,
             behavior,

@@ -18,8 +18,6 @@ const RATES: f64 = 0.95;
 
 /// A session from the day it was asked for.
 pub struct Session {
-    /// Who asked.
-    pub holder: usize,
     /// What it was asked to live for without a renewal, by whichever clock.
     pub ttl: Time,
     /// Its lock-delay.

@@ -1,39 +1,60 @@
-//! What a leader does for sessions: the real timers ([`muster::server::sessions::timers`]), driven as the agent drives them.
+//! What a leader does for sessions: the real timers ([`Timers`]), driven step by step as the agent's `server::sessions` drives them.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use muster::consensus::replica::{Input, Outcome};
 use muster::consensus::{Consistency, Encoded, ProposeError};
-use muster::server::sessions::timers::{Renewal, TURN, Timers};
+use muster::server::sessions::timers::Timers;
 use muster::store::command::{Command, SessionOp};
 use muster_protocol::rpc::PeerMessage;
 
 use super::requests::{Reply, question};
 use super::{DUTY, names};
-use crate::queue::Time;
+use crate::queue::{MILLI, Time};
 use crate::server::Letter;
 use crate::trace;
 use crate::world::{Event, World};
 
+/// How often the leader looks at its clock.
+const LOOK: Duration = Duration::from_millis(250);
+/// Sessions, or keys, that one write ends.
+const ENDED_MAX: usize = 512;
+
+/// Clocks in here begin anywhere; only differences count.
+static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// A server's part in that.
 #[derive(Default)]
 pub struct Leading {
-    timers: Timers,
-    /// The term that the timers count for.
+    /// The term that is measured for; 0: none.
     term: u64,
-    /// What waits for a barrier.
-    barriers: BTreeMap<u64, Behind>,
-    writes: BTreeMap<u64, SessionOp>,
+    timers: Option<Timers>,
+    /// What the measuring waits for.
+    waits: Option<(u64, Step)>,
+    renewals: BTreeMap<u64, Renewal>,
     token: u64,
 }
 
-/// What waits for a barrier.
-enum Behind {
-    /// The timers are to begin, if this server leads in this term then.
-    Begin(u64),
-    /// A renewal is tried again, if this server leads then.
-    Renewal { asker: Asker, id: String },
+/// A step that is under way.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// A barrier, to begin.
+    Begin,
+    /// A barrier, before anything is expired.
+    Confirm,
+    /// A write.
+    Write,
+}
+
+/// A renewal that waits for a barrier.
+struct Renewal {
+    asker: Asker,
+    id: String,
+    /// The term in which it was counted; none if there was no session to be seen.
+    term: Option<u64>,
 }
 
 /// Who asked for more time.
@@ -45,6 +66,17 @@ pub enum Asker {
     Server(usize, u64),
 }
 
+impl Leading {
+    fn next_token(&mut self) -> u64 {
+        self.token += 1;
+        DUTY | self.token
+    }
+
+    fn reset(&mut self) {
+        (self.term, self.timers, self.waits) = (0, None, None);
+    }
+}
+
 impl World {
     /// A server looks after its sessions.
     pub fn session_turn(&mut self, server: usize, run: u32) {
@@ -53,95 +85,102 @@ impl World {
         }
         let clock = self.servers[server].clock;
         let local = clock.local(self.now);
-        self.queue.push(clock.when(local + TURN), Event::SessionTurn { server, run });
-        let (leads, term) = self.servers[server].standing().map_or((false, 0), |s| (s.leads(), s.term));
+        self.queue.push(clock.when(local + LOOK), Event::SessionTurn { server, run });
+        self.measure(server);
+    }
+
+    fn measure(&mut self, server: usize) {
+        let now = self.instant(server);
+        let term = self.servers[server].standing().filter(|s| s.leads()).map_or(0, |s| s.term);
         let process = self.process(server);
         let state = process.published().clone();
         let leading = &mut process.leading;
-        if !leads {
-            leading.timers.end();
-            leading.term = 0;
+        if leading.term != term {
+            leading.reset();
+        }
+        if term == 0 || leading.waits.is_some() {
             return;
         }
-        if leading.term != term {
-            leading.timers.end();
-            leading.token += 1;
-            let token = leading.token;
-            leading.barriers.insert(token, Behind::Begin(term));
-            leading.term = term;
-            let input = Input::Barrier { token: DUTY | token, consistency: Consistency::Consistent };
-            return self.step(server, vec![input]);
-        }
-        let ops = leading.timers.turn(local, &state);
-        let mut inputs = Vec::new();
-        for op in ops {
-            self.note_duty(server, &op);
-            let leading = &mut self.process(server).leading;
-            leading.token += 1;
-            let token = leading.token;
-            leading.writes.insert(token, op.clone());
-            let body = Encoded::of(&Command::Session(op)).bytes().clone();
-            inputs.push(Input::Propose { token: DUTY | token, body });
-        }
-        if !inputs.is_empty() {
-            self.step(server, inputs);
+        leading.term = term;
+        let Some(timers) = &mut leading.timers else {
+            return self.await_barrier(server, Step::Begin);
+        };
+        timers.pass(now);
+        timers.follow(&state);
+        let due = !timers.due(1).is_empty();
+        let ended = timers.ended(ENDED_MAX);
+        if due {
+            self.await_barrier(server, Step::Confirm);
+        } else if !ended.is_empty() {
+            self.tally.add("lock-delays that ended", ended.len() as u64);
+            self.await_write(server, SessionOp::EndDelays(ended));
         }
     }
 
-    fn note_duty(&mut self, server: usize, op: &SessionOp) {
+    fn await_barrier(&mut self, server: usize, step: Step) {
+        let leading = &mut self.process(server).leading;
+        let token = leading.next_token();
+        leading.waits = Some((token, step));
+        self.step(server, vec![Input::Barrier { token, consistency: Consistency::Consistent }]);
+    }
+
+    fn await_write(&mut self, server: usize, op: SessionOp) {
         trace!(self, "s{server} wants {op:?}");
-        match op {
-            SessionOp::Expire { ids, .. } => {
-                self.tally.add("sessions whose time was up", ids.len() as u64);
-                let (now, clock) = (self.now, self.servers[server].clock);
-                let result = self.locks().judge.expires(now, server, &clock, ids);
-                self.hold(result);
-            }
-            SessionOp::EndDelays(ends) => self.tally.add("lock-delays that ended", ends.len() as u64),
-            SessionOp::Create(_) | SessionOp::Destroy { .. } => {}
-        }
+        let leading = &mut self.process(server).leading;
+        let token = leading.next_token();
+        leading.waits = Some((token, Step::Write));
+        let body = Encoded::of(&Command::Session(op)).bytes().clone();
+        self.step(server, vec![Input::Propose { token, body }]);
     }
 
     /// What the leader wrote because of sessions is applied, or not.
     pub fn duty_done(&mut self, server: usize, token: u64, outcome: &Outcome) {
         trace!(self, "s{server} duty {}: {outcome:?}", token & (DUTY - 1));
-        let local = self.servers[server].clock.local(self.now);
-        let process = self.process(server);
-        let state = process.published().clone();
-        let leading = &mut process.leading;
-        if let Some(op) = leading.writes.remove(&(token & (DUTY - 1))) {
-            leading.timers.settled(local, &op, &state);
+        let leading = &mut self.process(server).leading;
+        if leading.waits.is_none_or(|(waits, _)| waits != token) {
+            return;
+        }
+        leading.waits = None;
+        if outcome.is_err() {
+            leading.reset();
         }
     }
 
-    /// A barrier that a duty waited for is passed, or not.
+    /// A barrier is passed, or not.
     pub fn duty_barrier(&mut self, server: usize, token: u64, result: Result<(), ProposeError>) {
-        let local = self.servers[server].clock.local(self.now);
-        let now_leads = self.servers[server].standing().filter(|s| s.leads()).map(|s| s.term);
-        let process = self.process(server);
-        let state = process.published().clone();
-        let leading = &mut process.leading;
-        match leading.barriers.remove(&(token & (DUTY - 1))) {
-            Some(Behind::Begin(term)) => {
-                let counts = result.is_ok() && now_leads == Some(term) && leading.term == term;
-                if counts {
-                    leading.timers.begin(local, &state);
-                    self.tally.one("sessions counted anew");
-                } else if leading.term == term {
-                    leading.term = 0;
-                }
-            }
-            Some(Behind::Renewal { asker, id }) => {
-                let sure = result.is_ok() && now_leads.is_some();
-                let reply = match self.try_renewal(server, asker, &id, sure) {
-                    Renewal::Granted => Reply::Done(0),
-                    Renewal::Gone => Reply::Gone,
-                    Renewal::Unsure | Renewal::Ending => Reply::Refused,
-                };
-                self.tell(server, asker, reply);
-            }
-            None => {}
+        let now = self.instant(server);
+        let leading = &mut self.process(server).leading;
+        if let Some(renewal) = leading.renewals.remove(&token) {
+            return self.renewal_confirmed(server, &renewal, result.is_ok());
         }
+        let Some((_, step)) = leading.waits.take_if(|(waits, _)| *waits == token) else { return };
+        if result.is_err() {
+            return leading.reset();
+        }
+        match step {
+            Step::Begin => {
+                leading.timers = Some(Timers::begin(now));
+                self.tally.one("sessions counted anew");
+                self.measure(server);
+            }
+            Step::Confirm => self.expire(server),
+            Step::Write => {}
+        }
+    }
+
+    fn expire(&mut self, server: usize) {
+        let seen = self.process(server).published().index();
+        let Some(timers) = &mut self.process(server).leading.timers else { return };
+        let ids = timers.due(ENDED_MAX);
+        timers.doom(&ids);
+        if ids.is_empty() {
+            return;
+        }
+        self.tally.add("sessions whose time was up", ids.len() as u64);
+        let (now, clock) = (self.now, self.servers[server].clock);
+        let result = self.locks().judge.expires(now, server, &clock, &ids);
+        self.hold(result);
+        self.await_write(server, SessionOp::Expire { ids, seen });
     }
 
     /// A server hears a renewal of one of its clients.
@@ -183,32 +222,39 @@ impl World {
 
     /// A renewal is at the server that is said to lead.
     fn renew_at(&mut self, server: usize, asker: Asker, id: &str) {
+        let now = self.instant(server);
         if !self.servers[server].standing().is_some_and(|standing| standing.leads()) {
             return self.tell(server, asker, Reply::Refused);
         }
-        let sure = self.servers[server].leads_now(self.now);
-        match self.try_renewal(server, asker, id, sure) {
-            Renewal::Unsure => {
-                let leading = &mut self.process(server).leading;
-                leading.token += 1;
-                let token = leading.token;
-                leading.barriers.insert(token, Behind::Renewal { asker, id: id.to_owned() });
-                let input = Input::Barrier { token: DUTY | token, consistency: Consistency::Default };
-                self.step(server, vec![input]);
+        let process = self.process(server);
+        let session = process.published().session(id).cloned();
+        let leading = &mut process.leading;
+        let term = match (&session, &mut leading.timers) {
+            (None, _) => None,
+            (Some(session), Some(timers)) if !timers.is_doomed(&session.id) => {
+                timers.renew(session, now);
+                Some(leading.term)
             }
-            Renewal::Granted => self.tell(server, asker, Reply::Done(0)),
-            Renewal::Gone => self.tell(server, asker, Reply::Gone),
-            Renewal::Ending => self.tell(server, asker, Reply::Refused),
-        }
+            _ => return self.tell(server, asker, Reply::Refused),
+        };
+        let token = leading.next_token();
+        leading.renewals.insert(token, Renewal { asker, id: id.to_owned(), term });
+        self.step(server, vec![Input::Barrier { token, consistency: Consistency::Consistent }]);
     }
 
-    fn try_renewal(&mut self, server: usize, asker: Asker, id: &str, sure: bool) -> Renewal {
-        let local = self.servers[server].clock.local(self.now);
+    /// It is certain that this server led after a renewal came, or not.
+    fn renewal_confirmed(&mut self, server: usize, renewal: &Renewal, confirmed: bool) {
         let process = self.process(server);
-        let state = process.published().clone();
-        let found = process.leading.timers.renew(local, id, &state, sure);
-        trace!(self, "s{server} renews {id} for {asker:?}: {found:?}");
-        found
+        let lives = process.published().session(&renewal.id).is_some();
+        let leading = &process.leading;
+        let doomed = leading.timers.as_ref().is_none_or(|timers| timers.is_doomed(&renewal.id));
+        let reply = match (confirmed, lives) {
+            (false, _) => Reply::Refused,
+            (true, false) => Reply::Gone,
+            (true, true) if renewal.term == Some(leading.term) && !doomed => Reply::Done(0),
+            (true, true) => Reply::Refused,
+        };
+        self.tell(server, renewal.asker, reply);
     }
 
     fn tell(&mut self, server: usize, asker: Asker, reply: Reply) {
@@ -239,11 +285,11 @@ impl World {
             self.note_reached(server, session);
         }
     }
-}
 
-impl Leading {
-    /// Before anything was.
-    pub fn new() -> Leading {
-        Leading { timers: Timers::new(), ..Leading::default() }
+    fn instant(&self, server: usize) -> Instant {
+        *BEGINNING + self.servers[server].clock.local(self.now)
     }
 }
+
+/// A server's first look at its sessions comes so soon.
+pub const FIRST_LOOK: Time = MILLI;

@@ -21,7 +21,7 @@ use crate::world::{Event, World};
 
 pub use holder::Holder;
 pub use judge::{Judge, Session};
-pub use leader::Leading;
+pub use leader::{FIRST_LOOK, Leading};
 pub use requests::{Request, Wish};
 
 /// What a seed decides about locks.
@@ -223,7 +223,6 @@ impl World {
             None => {
                 let session = locks.judge.sessions.len();
                 locks.judge.sessions.push(Session {
-                    holder: usize::MAX,
                     ttl: 0,
                     delay: 0,
                     behavior: Behavior::Release,
