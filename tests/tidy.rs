@@ -145,6 +145,7 @@ const ROOMS: &[&[&str]] = &[
     &["node"],
     &["edge"],
     &["server", "agent"],
+    &["watch"],
     &["upstream"],
     &["consensus", "membership", "health"],
     &["archive"],

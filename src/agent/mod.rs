@@ -13,6 +13,7 @@ pub mod local;
 pub mod persist;
 pub mod plan;
 pub mod registry;
+pub mod rexec;
 pub mod sync;
 
 pub use catalog::Catalog;

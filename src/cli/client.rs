@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::transport::{self, Incoming, Outgoing, Target, error_text};
 use crate::config::flags::{Flag, FlagKind, Parsed, go_bool};
+use crate::watch::gotext::encoded;
 
 /// A flag with a value.
 const fn value(name: &'static str, help: &'static str) -> Flag {
@@ -142,6 +143,15 @@ impl Client {
         query: &[(&str, &str)],
         body: &[u8],
     ) -> Result<(Incoming, String), String> {
+        let (path, url) = self.address(path, query);
+        let request = Outgoing { method, path: &path, headers: &self.headers, body };
+        let incoming =
+            transport::send(&self.target, self.tls(), &request).map_err(|why| failed(method, &url, &why))?;
+        Ok((incoming, url))
+    }
+
+    /// Where a request goes: its target with the query, encoded, and its URL for messages.
+    pub fn address(&self, path: &str, query: &[(&str, &str)]) -> (String, String) {
         let mut query = query.to_vec();
         if let Some(datacenter) = &self.datacenter {
             query.push(("dc", datacenter));
@@ -156,16 +166,27 @@ impl Client {
             path.push_str(&format!("{}={}", encoded(name, false), encoded(value, false)));
         }
         let url = format!("{}{path}", self.shown);
-        let request = Outgoing { method, path: &path, headers: &self.headers, body };
-        let tls = self.tls.as_ref().map(|(config, name)| (config, name.as_str()));
-        let incoming =
-            transport::send(&self.target, tls, &request).map_err(|why| failed(method, &url, &why))?;
-        Ok((incoming, url))
+        (path, url)
+    }
+
+    /// Where the agent listens.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// How TLS is spoken with it.
+    pub fn tls(&self) -> Option<(&Arc<rustls::ClientConfig>, &str)> {
+        self.tls.as_ref().map(|(config, name)| (config, name.as_str()))
+    }
+
+    /// The headers of every request.
+    pub fn headers(&self) -> &[(String, String)] {
+        &self.headers
     }
 }
 
 /// Go's text for a request that failed.
-fn failed(method: &str, url: &str, why: &str) -> String {
+pub fn failed(method: &str, url: &str, why: &str) -> String {
     let mut verb = method.to_ascii_lowercase();
     verb[..1].make_ascii_uppercase();
     format!("{verb} {url:?}: {why}")
@@ -224,22 +245,6 @@ fn tcp(rest: &str, tls: bool) -> (Target, String) {
 fn host_of(addr: &str) -> &str {
     let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']')
-}
-
-/// Percent-encodes a path (slashes stay) or a part of a query, as Go does.
-fn encoded(text: &str, path: bool) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            b'/' | b'$' | b'&' | b'+' | b',' | b':' | b';' | b'=' | b'@' if path => {
-                out.push(char::from(byte))
-            }
-            b' ' if !path => out.push('+'),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 /// Files of a TLS client.
@@ -369,11 +374,5 @@ mod tests {
         assert_eq!(target("https://x", false), (Target::Tls("x:443".to_owned()), "https://x".to_owned()));
         assert_eq!(target("unix:///a/b", false).0, Target::Unix(PathBuf::from("/a/b")));
         assert_eq!(host_of("[::1]:8500"), "::1");
-    }
-
-    #[test]
-    fn paths_and_queries_are_encoded_as_go_does() {
-        assert_eq!(encoded("/v1/kv/a b/ü?&", true), "/v1/kv/a%20b/%C3%BC%3F&");
-        assert_eq!(encoded("a b&c=/", false), "a+b%26c%3D%2F");
     }
 }

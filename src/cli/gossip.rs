@@ -8,9 +8,12 @@ use serde_json::{Value, json};
 use super::client::{Client, Reply};
 use super::kv::connecting;
 use super::usage::Command;
-use super::{Outcome, Program, int, switch, usage, value};
-use crate::config::flags::Parsed;
+use super::{Outcome, Program, client, int, switch, usage, value};
+use crate::config::flags::{Flag, Parsed};
 use crate::edge::http::filter::go_pattern;
+
+/// The shared flags of these commands.
+const OF_AGENT: &[Flag] = client::FLAGS.split_at(client::AGENT_FLAGS).0;
 
 /// `join`.
 pub const JOIN: Program = Program {
@@ -86,9 +89,8 @@ pub const RTT: Program = Program {
 };
 
 /// A mistake in the words behind the flags: the text, and how it is done.
-fn misused(program: &Program, text: &str) -> Outcome {
+pub fn misused(program: &Program, shared: &[Flag], text: &str) -> Outcome {
     eprintln!("{text}\n");
-    let shared = &super::client::FLAGS[..super::client::AGENT_FLAGS];
     let flags: Vec<_> = program.flags.iter().chain(shared).copied().collect();
     eprint!("{}", usage::help(&program.command, &flags));
     Ok(ExitCode::FAILURE)
@@ -96,7 +98,7 @@ fn misused(program: &Program, text: &str) -> Outcome {
 
 fn join(flags: &Parsed) -> Outcome {
     if flags.args.is_empty() {
-        return misused(&JOIN, "At least one address to join must be specified.");
+        return misused(&JOIN, OF_AGENT, "At least one address to join must be specified.");
     }
     let client = Client::new(flags).map_err(connecting)?;
     let query: &[(&str, &str)] = if flags.is_on("wan") { &[("wan", "1")] } else { &[] };
@@ -116,7 +118,7 @@ fn join(flags: &Parsed) -> Outcome {
 
 fn force_leave(flags: &Parsed) -> Outcome {
     let [name] = &flags.args[..] else {
-        return misused(&FORCE_LEAVE, "A single node name must be specified to force leave.");
+        return misused(&FORCE_LEAVE, OF_AGENT, "A single node name must be specified to force leave.");
     };
     let client = Client::new(flags).map_err(connecting)?;
     let query: &[(&str, &str)] = if flags.is_on("prune") { &[("prune", "1")] } else { &[] };
@@ -191,7 +193,7 @@ fn event(flags: &Parsed) -> Outcome {
     let text = |name: &str| flags.value(name).unwrap_or_default();
     let (name, node, service, tag) = (text("name"), text("node"), text("service"), text("tag"));
     if name.is_empty() {
-        return misused(&EVENT, "Event name must be specified");
+        return misused(&EVENT, OF_AGENT, "Event name must be specified");
     }
     if !tag.is_empty() && service.is_empty() {
         return Err("Cannot provide tag filter without service filter.".to_owned());
@@ -202,7 +204,7 @@ fn event(flags: &Parsed) -> Outcome {
     let payload = match &flags.args[..] {
         [] => "",
         [payload] => payload,
-        _ => return misused(&EVENT, "Too many command line arguments."),
+        _ => return misused(&EVENT, OF_AGENT, "Too many command line arguments."),
     };
     let client = Client::new(flags).map_err(connecting)?;
     let filters = [("node", node), ("service", service), ("tag", tag)];
@@ -219,7 +221,7 @@ fn rtt(flags: &Parsed) -> Outcome {
     let (one, other) = match &flags.args[..] {
         [one] => (one.clone(), None),
         [one, other] => (one.clone(), Some(other.clone())),
-        _ => return misused(&RTT, "One or two node names must be specified"),
+        _ => return misused(&RTT, OF_AGENT, "One or two node names must be specified"),
     };
     let client = Client::new(flags).map_err(connecting)?;
     let read = |path: &str, what: &str| -> Result<Value, String> {

@@ -9,6 +9,7 @@ mod catalog;
 mod client;
 mod cluster;
 mod debug;
+pub mod follow;
 mod gossip;
 mod kv;
 mod local;

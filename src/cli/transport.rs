@@ -1,11 +1,12 @@
-//! One HTTP/1.1 request over TCP, TLS or a unix socket, blocking. Every request has a connection of its own: commands
-//! make one or two and end.
+//! HTTP/1.1 over TCP, TLS or a unix socket, blocking. A request of [`send`] has a connection of its own: most commands
+//! make one or two and end. Who asks again and again keeps one (`follow.rs`).
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
@@ -28,23 +29,48 @@ pub enum Target {
 }
 
 /// A stream in both directions.
-trait Duplex: Read + Write {}
+pub trait Duplex: Read + Write {}
 
 impl<T: Read + Write> Duplex for T {}
+
+/// A connection that is read in lines and pieces.
+pub type Reader = BufReader<Box<dyn Duplex + Send>>;
 
 /// A response whose body is still to be read.
 pub struct Incoming {
     /// Status code.
     pub status: u16,
-    body: Body,
+    from: Reader,
+    framing: Framing,
 }
 
-/// How far the body goes.
-enum Body {
+/// The head of a response.
+pub struct Head {
+    /// Status code.
+    pub status: u16,
+    /// `X-Consul-Index`.
+    pub index: Option<u64>,
+    /// The connection takes another request after the body.
+    pub keeps: bool,
+    /// How far the body goes.
+    pub framing: Framing,
+}
+
+/// How far a body goes.
+pub enum Framing {
     /// So many bytes.
-    Sized(io::Take<BufReader<Box<dyn Duplex + Send>>>),
+    Sized(u64),
     /// Chunks: bytes left of the current one, and whether the last was seen.
-    Chunked { from: BufReader<Box<dyn Duplex + Send>>, left: u64, ended: bool, first: bool },
+    Chunked {
+        /// Bytes left of the current chunk.
+        left: u64,
+        /// The last chunk was seen.
+        ended: bool,
+        /// No chunk was seen yet.
+        first: bool,
+    },
+    /// To the end of the connection.
+    Close,
 }
 
 /// A request.
@@ -68,13 +94,31 @@ pub fn send(
     tls: Option<(&Arc<rustls::ClientConfig>, &str)>,
     request: &Outgoing<'_>,
 ) -> Result<Incoming, String> {
-    let mut stream = connect(target, tls)?;
+    let (mut stream, _) = connect(target, tls, None)?;
+    let head = head(target, request, true)?;
+    let sent = write(&mut stream, &head, request.body);
+    // A server that refuses early has answered although it did not take all: its answer counts.
+    let mut from = BufReader::new(stream);
+    let answer = read_head(&mut from);
+    match (sent, answer) {
+        (_, Ok(head)) => Ok(Incoming { status: head.status, from, framing: head.framing }),
+        (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(error_text(&error)),
+    }
+}
+
+/// The head of a request; `last` says that the connection ends with it.
+///
+/// # Errors
+/// A header's value would end the header.
+pub fn head(target: &Target, request: &Outgoing<'_>, last: bool) -> Result<String, String> {
     let host = match target {
         Target::Plain(addr) | Target::Tls(addr) => addr.as_str(),
         Target::Unix(_) => "localhost",
     };
-    let mut head =
-        format!("{} {} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n", request.method, request.path);
+    let mut head = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", request.method, request.path);
+    if last {
+        head.push_str("Connection: close\r\n");
+    }
     for (name, value) in request.headers {
         if value.contains(['\r', '\n']) {
             return Err(format!("net/http: invalid header field value for {name:?}"));
@@ -85,28 +129,70 @@ pub fn send(
         head.push_str(&format!("Content-Length: {}\r\n", request.body.len()));
     }
     head.push_str("\r\n");
-    let sent = stream
-        .write_all(head.as_bytes())
-        .and_then(|()| stream.write_all(request.body))
-        .and_then(|()| stream.flush());
-    // A server that refuses early has answered although it did not take all: its answer counts.
-    let answer = read_head(BufReader::new(stream));
-    match (sent, answer) {
-        (_, Ok(incoming)) => Ok(incoming),
-        (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(error_text(&error)),
+    Ok(head)
+}
+
+/// Sends head and body.
+///
+/// # Errors
+/// The connection is gone.
+pub fn write(stream: &mut impl Write, head: &str, body: &[u8]) -> io::Result<()> {
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body)?;
+    stream.flush()
+}
+
+/// The socket under a connection: for limits, and to cut it off from another thread.
+pub enum Socket {
+    /// TCP, with TLS over it or not.
+    Tcp(TcpStream),
+    /// Unix.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// How long one read and one write may take.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn limit(&self, read: Duration, write: Duration) -> io::Result<()> {
+        match self {
+            Socket::Tcp(socket) => {
+                socket.set_read_timeout(Some(read))?;
+                socket.set_write_timeout(Some(write))
+            }
+            Socket::Unix(socket) => {
+                socket.set_read_timeout(Some(read))?;
+                socket.set_write_timeout(Some(write))
+            }
+        }
+    }
+
+    /// Ends the connection: who reads from it is told at once.
+    pub fn cut(&self) {
+        // One that has ended already needs no end.
+        let _ = match self {
+            Socket::Tcp(socket) => socket.shutdown(Shutdown::Both),
+            Socket::Unix(socket) => socket.shutdown(Shutdown::Both),
+        };
     }
 }
 
-/// Opens the connection.
-fn connect(
+/// Opens a connection; `limit` is how long one address may take to accept it.
+///
+/// # Errors
+/// In Go's words.
+pub fn connect(
     target: &Target,
     tls: Option<(&Arc<rustls::ClientConfig>, &str)>,
-) -> Result<Box<dyn Duplex + Send>, String> {
+    limit: Option<Duration>,
+) -> Result<(Box<dyn Duplex + Send>, Socket), String> {
     let (addr, encrypted) = match target {
         Target::Unix(path) => {
-            let stream = UnixStream::connect(path);
             let named = |e: io::Error| format!("dial unix {}: connect: {}", path.display(), error_text(&e));
-            return stream.map(|s| Box::new(s) as Box<dyn Duplex + Send>).map_err(named);
+            let stream = UnixStream::connect(path).map_err(named)?;
+            let socket = Socket::Unix(stream.try_clone().map_err(named)?);
+            return Ok((Box::new(stream), socket));
         }
         Target::Plain(addr) => (addr, None),
         Target::Tls(addr) => (addr, tls),
@@ -115,8 +201,16 @@ fn connect(
         addr.to_socket_addrs().map_err(|e| format!("dial tcp: lookup {addr}: {}", error_text(&e)))?.collect();
     let mut last = format!("dial tcp: lookup {addr}: no such host");
     for addr in found {
-        match TcpStream::connect(addr) {
-            Ok(stream) => return secure(stream, encrypted),
+        let dialled = match limit {
+            Some(limit) => TcpStream::connect_timeout(&addr, limit),
+            None => TcpStream::connect(addr),
+        };
+        let cloned = dialled.and_then(|stream| Ok((stream.try_clone()?, stream)));
+        match cloned {
+            Ok((socket, stream)) => return Ok((secure(stream, encrypted)?, Socket::Tcp(socket))),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                last = format!("dial tcp {addr}: i/o timeout");
+            }
             Err(error) => last = format!("dial tcp {addr}: connect: {}", error_text(&error)),
         }
     }
@@ -136,17 +230,21 @@ fn secure(
 }
 
 /// Reads status line and headers.
-fn read_head(mut from: BufReader<Box<dyn Duplex + Send>>) -> io::Result<Incoming> {
+///
+/// # Errors
+/// The connection is gone, or speaks no HTTP.
+pub fn read_head(from: &mut impl BufRead) -> io::Result<Head> {
     loop {
-        let status = line(&mut from)?;
-        let code =
-            status.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|c| c.parse().ok());
+        let status = line(from)?;
+        let rest = status.strip_prefix("HTTP/1.");
+        let code = rest.and_then(|rest| rest.get(2..5)).and_then(|c| c.parse().ok());
         let Some(status) = code else {
             return Err(io::Error::other(format!("malformed HTTP response {status:?}")));
         };
-        let (mut length, mut chunked) = (None, false);
+        let mut keeps = rest.is_some_and(|rest| rest.starts_with('1'));
+        let (mut length, mut chunked, mut index) = (None, false, None);
         for _ in 0..HEADERS_MAX {
-            let header = line(&mut from)?;
+            let header = line(from)?;
             if header.is_empty() {
                 break;
             }
@@ -154,6 +252,8 @@ fn read_head(mut from: BufReader<Box<dyn Duplex + Send>>) -> io::Result<Incoming
             match (name.to_ascii_lowercase().as_str(), value.trim()) {
                 ("content-length", value) => length = value.parse::<u64>().ok(),
                 ("transfer-encoding", value) => chunked = value.eq_ignore_ascii_case("chunked"),
+                ("connection", value) if value.eq_ignore_ascii_case("close") => keeps = false,
+                ("x-consul-index", value) => index = value.parse::<u64>().ok(),
                 _ => {}
             }
         }
@@ -161,12 +261,27 @@ fn read_head(mut from: BufReader<Box<dyn Duplex + Send>>) -> io::Result<Incoming
         if (100..200).contains(&status) {
             continue;
         }
-        let body = if chunked {
-            Body::Chunked { from, left: 0, ended: false, first: true }
-        } else {
-            Body::Sized(from.take(length.unwrap_or(u64::MAX)))
+        let framing = match (chunked, length) {
+            (true, _) => Framing::Chunked { left: 0, ended: false, first: true },
+            (false, Some(length)) => Framing::Sized(length),
+            (false, None) if status == 204 || status == 304 => Framing::Sized(0),
+            (false, None) => Framing::Close,
         };
-        return Ok(Incoming { status, body });
+        keeps &= !matches!(framing, Framing::Close);
+        return Ok(Head { status, index, keeps, framing });
+    }
+}
+
+/// Reads a whole body.
+///
+/// # Errors
+/// It breaks off, or is longer than is ever read.
+pub fn read_body(from: &mut impl BufRead, framing: &mut Framing) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    Piecewise { from, framing }.take(BODY_MAX + 1).read_to_end(&mut out)?;
+    match out.len() as u64 > BODY_MAX {
+        true => Err(io::Error::other(format!("the response is longer than {BODY_MAX} bytes"))),
+        false => Ok(out),
     }
 }
 
@@ -185,43 +300,55 @@ fn line(from: &mut impl BufRead) -> io::Result<String> {
 
 impl Incoming {
     /// The whole body.
-    pub fn bytes(self) -> Result<Vec<u8>, String> {
-        let mut out = Vec::new();
-        self.take(BODY_MAX).read_to_end(&mut out).map_err(|e| error_text(&e))?;
-        Ok(out)
+    pub fn bytes(mut self) -> Result<Vec<u8>, String> {
+        read_body(&mut self.from, &mut self.framing).map_err(|e| error_text(&e))
     }
 }
 
 impl Read for Incoming {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        match &mut self.body {
-            Body::Sized(from) => from.read(out),
-            Body::Chunked { from, left, ended, first } => {
-                if *ended {
-                    return Ok(0);
-                }
+        Piecewise { from: &mut self.from, framing: &mut self.framing }.read(out)
+    }
+}
+
+/// A body as it comes.
+struct Piecewise<'a, R> {
+    from: &'a mut R,
+    framing: &'a mut Framing,
+}
+
+impl<R: BufRead> Read for Piecewise<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let left = match self.framing {
+            Framing::Close => return self.from.read(out),
+            Framing::Sized(0) | Framing::Chunked { ended: true, .. } => return Ok(0),
+            Framing::Sized(left) => left,
+            Framing::Chunked { left, ended, first } => {
                 if *left == 0 {
                     if !std::mem::take(first) {
-                        line(from)?;
+                        line(self.from)?;
                     }
-                    let size = line(from)?;
+                    let size = line(self.from)?;
                     let digits = size.split(';').next().unwrap_or_default().trim();
                     *left = u64::from_str_radix(digits, 16)
                         .map_err(|_| io::Error::other("malformed chunked encoding"))?;
                     if *left == 0 {
                         *ended = true;
+                        // Trailers, up to the empty line.
+                        while !line(self.from)?.is_empty() {}
                         return Ok(0);
                     }
                 }
-                let room = out.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                let n = from.read(&mut out[..room])?;
-                if n == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                *left -= n as u64;
-                Ok(n)
+                left
             }
+        };
+        let room = out.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+        let n = self.from.read(&mut out[..room])?;
+        if n == 0 && room > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        *left -= n as u64;
+        Ok(n)
     }
 }
 

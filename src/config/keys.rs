@@ -212,7 +212,7 @@ pub const KEYS: &[Key] = &[
     here("services", Services),
     here("check", Checks),
     here("checks", Checks),
-    later("watches", Objects),
+    here("watches", Objects),
     here("enable_script_checks", Bool).flag("enable-script-checks"),
     here("enable_local_script_checks", Bool).flag("enable-local-script-checks"),
     later("enable_agent_tls_for_checks", Bool),

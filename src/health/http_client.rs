@@ -195,11 +195,15 @@ fn request_head(method: &str, uri: &Uri, probe: &HttpProbe, body_len: usize) -> 
 }
 
 /// How the end of a body is known.
-#[derive(Debug, PartialEq)]
-enum Framing {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Framing {
+    /// There is none.
     Empty,
+    /// So many bytes.
     Length(u64),
+    /// In chunks, the last of which is empty.
     Chunked,
+    /// With the connection.
     Close,
 }
 
@@ -208,7 +212,8 @@ async fn read_answer(
     head_only: bool,
     output_max: usize,
 ) -> Result<(Answer, Option<String>), String> {
-    let mut reader = Reader { connection, buffer: Vec::new() };
+    let mut buffer = Vec::new();
+    let mut reader = Reader { connection, buffer: &mut buffer };
     loop {
         let Head { status, reason, fields } = reader.head().await?;
         if (100..200).contains(&status) && status != 101 {
@@ -222,7 +227,8 @@ async fn read_answer(
     }
 }
 
-fn framing(status: u16, fields: &BTreeMap<String, String>) -> Framing {
+/// How the end of the body behind a head is known.
+pub fn framing(status: u16, fields: &BTreeMap<String, String>) -> Framing {
     if status == 204 || status == 304 {
         return Framing::Empty;
     }
@@ -235,15 +241,22 @@ fn framing(status: u16, fields: &BTreeMap<String, String>) -> Framing {
     }
 }
 
-struct Head {
-    status: u16,
-    reason: String,
-    fields: BTreeMap<String, String>,
+/// The head of a response.
+pub struct Head {
+    /// Status code.
+    pub status: u16,
+    /// The reason phrase as sent.
+    pub reason: String,
+    /// Header fields, their names in small letters.
+    pub fields: BTreeMap<String, String>,
 }
 
-struct Reader<'a> {
-    connection: &'a mut Connection,
-    buffer: Vec<u8>,
+/// Reads responses from a connection. What was read and not used yet stays in the buffer.
+pub struct Reader<'a> {
+    /// Where they come from.
+    pub connection: &'a mut Connection,
+    /// What was read and not used yet.
+    pub buffer: &'a mut Vec<u8>,
 }
 
 impl Reader<'_> {
@@ -260,11 +273,15 @@ impl Reader<'_> {
         Ok(n > 0)
     }
 
-    async fn head(&mut self) -> Result<Head, String> {
+    /// Reads a head.
+    ///
+    /// # Errors
+    /// The connection ended, or sends something else.
+    pub async fn head(&mut self) -> Result<Head, String> {
         loop {
             let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
             let mut response = httparse::Response::new(&mut fields);
-            match response.parse(&self.buffer) {
+            match response.parse(self.buffer) {
                 Ok(httparse::Status::Complete(length)) => {
                     let head = Head {
                         status: response.code.unwrap_or_default(),
@@ -292,12 +309,16 @@ impl Reader<'_> {
         }
     }
 
-    async fn body(&mut self, framing: Framing, out: &mut Tail) -> Result<(), String> {
+    /// Reads a body. Of chunks, what follows the last one is left to be read.
+    ///
+    /// # Errors
+    /// It breaks off.
+    pub async fn body(&mut self, framing: Framing, out: &mut Tail) -> Result<(), String> {
         match framing {
             Framing::Empty => Ok(()),
             Framing::Length(length) => self.take(length, out).await,
             Framing::Close => loop {
-                out.push(&self.buffer);
+                out.push(self.buffer);
                 self.buffer.clear();
                 if !self.fill().await? {
                     return Ok(());
@@ -333,7 +354,11 @@ impl Reader<'_> {
         Ok(())
     }
 
-    async fn line(&mut self) -> Result<String, String> {
+    /// Reads a line, without its end.
+    ///
+    /// # Errors
+    /// The connection ended before it did, or it is too long.
+    pub async fn line(&mut self) -> Result<String, String> {
         loop {
             if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
                 let line = String::from_utf8_lossy(&self.buffer[..end]).trim_end().to_owned();

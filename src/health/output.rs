@@ -28,6 +28,11 @@ impl Tail {
         self.total
     }
 
+    /// The bytes that were kept.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.kept
+    }
+
     /// The text for the `Output` field. Bytes that are not UTF-8 become U+FFFD.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.kept).into_owned()

@@ -85,7 +85,7 @@ impl Inner {
             );
             return;
         };
-        if !(self.settings.heed)(&event.filters) {
+        if !(self.settings.heed)(&event) {
             return;
         }
         tracing::debug!("agent: new event: event_name={} event_id={}", event.name, ServerId(event.id));

@@ -8,7 +8,7 @@ use base64::Engine;
 use muster_protocol::entry::ServerId;
 use muster_protocol::gossip::{self, AgreedTag, Network};
 
-use super::events::EventFilters;
+use super::events::Event;
 use super::facts::{self, OwnTags};
 use crate::config::{Config, GossipConfig};
 use crate::runtime::net::{Listener, Udp};
@@ -31,8 +31,8 @@ pub struct Settings {
     pub heed: Heed,
 }
 
-/// Whether this agent heeds events with such filters.
-pub type Heed = Box<dyn Fn(&EventFilters) -> bool>;
+/// Whether this agent keeps an event for its clients: the event is for it, and for nobody within.
+pub type Heed = Box<dyn Fn(&Event) -> bool>;
 
 /// This agent as it shows itself to others.
 pub struct Own {

@@ -10,16 +10,22 @@ use super::client::ClientRole;
 use super::server::ServerRole;
 use super::{Control, Plan, client, server, signals};
 use crate::agent::{Agent, Catalog, Hooks, LocalFuture, Parts, identity};
+use crate::config::Config;
 use crate::membership::Membership;
 use crate::runtime::bell::Bell;
 use crate::runtime::{blocking, cores, memory, process, task, time};
 use crate::store::model::Node;
+use crate::watch;
+use crate::watch::run::Watches;
 
 /// So long after the start an agent has joined, elected and loaded what it will.
 const SETTLED: Duration = Duration::from_secs(15);
 
 /// The role of this agent, once it has started; the agent's hooks hold it too.
 type Role = Rc<RefCell<Option<Part>>>;
+
+/// The watches of the configuration, which follow it.
+type Watching = Rc<RefCell<Watches>>;
 
 /// What an agent is besides an agent.
 enum Part {
@@ -63,11 +69,12 @@ pub(super) async fn run(plan: Plan, control: Control) {
     let _signals = task::spawn(signals::obey(plan.clone()));
     let _orphans = task::spawn(reap_orphans());
     let Control { pool, server: seat, asker, doorway, changes } = control;
-    let role = Role::default();
+    let (role, watching) = (Role::default(), Watching::default());
     // Ends with this function.
     let mut _asking = None;
     let doubt = Rc::new(Bell::default());
     let starting = async {
+        let watches = watch::config::watches(&plan.config.load())?;
         let node = settle_node(&plan).await?;
         let started = match seat {
             Some(seat) => Part::Server(server::start(&plan, seat, pool, &node, changes).await?),
@@ -78,10 +85,10 @@ pub(super) async fn run(plan: Plan, control: Control) {
             }
         };
         role.replace(Some(started));
-        start_agent(&plan, node, &role).await
+        Ok((start_agent(&plan, node, &role, &watching).await?, watches))
     };
     // A disk that hangs must not keep the agent from being stopped.
-    let agent = match cores::either(starting, plan.shutdown.raised()).await {
+    let (agent, watches) = match cores::either(starting, plan.shutdown.raised()).await {
         Ok(Ok(agent)) => agent,
         Ok(Err(why)) => {
             plan.ending.failed(why);
@@ -91,6 +98,7 @@ pub(super) async fn run(plan: Plan, control: Control) {
         Err(()) => return,
     };
     plan.ready.raise();
+    watching.borrow_mut().set(&plan.config.load(), watches);
     let looking = agent.doubts();
     let _doubting = task::spawn(async move {
         loop {
@@ -126,7 +134,7 @@ async fn settle_node(plan: &Plan) -> Result<Node, String> {
     Ok(identity::node_row(&config, id))
 }
 
-async fn start_agent(plan: &Plan, node: Node, role: &Role) -> Result<Agent, String> {
+async fn start_agent(plan: &Plan, node: Node, role: &Role, watching: &Watching) -> Result<Agent, String> {
     let agent = Agent::start(Parts {
         config: plan.config.load_full(),
         node,
@@ -135,28 +143,35 @@ async fn start_agent(plan: &Plan, node: Node, role: &Role) -> Result<Agent, Stri
             None => Catalog::Local { proposals: plan.proposals.clone(), state: plan.state.clone() },
             Some(upstream) => Catalog::Remote { upstream: upstream.clone(), roster: plan.roster.clone() },
         },
-        hooks: hooks(plan, role),
+        hooks: hooks(plan, role, watching),
     });
     agent.await
 }
 
-fn hooks(plan: &Plan, role: &Role) -> Hooks {
+fn hooks(plan: &Plan, role: &Role, watching: &Watching) -> Hooks {
     let (reload, published) = (plan.reload.clone(), plan.config.clone());
     let (publishing, leaving) = (plan.config.clone(), plan.clone());
-    let role = role.clone();
+    let (role, watching) = (role.clone(), watching.clone());
     Hooks {
         reload: Box::new(move || {
             let (reload, published) = (reload.clone(), published.clone());
             Box::pin(async move {
                 let read = blocking::run(move || reload()).await.map_err(|panicked| panicked.to_string())?;
                 let (config, held) = published.load().reloaded(read?);
+                watch::config::watches(&config).map_err(|why| format!("Failed reloading watches: {why}"))?;
                 if !held.is_empty() {
                     tracing::warn!("agent: changed, but only a restart applies it: {}", held.join(", "));
                 }
                 Ok(Arc::new(config))
             })
         }),
-        publish: Box::new(move |config| publishing.store_arc(config)),
+        publish: Box::new(move |config: Arc<Config>| {
+            publishing.store_arc(config.clone());
+            // What the reload has found right stays right.
+            if let Ok(watches) = watch::config::watches(&config) {
+                watching.borrow_mut().set(&config, watches);
+            }
+        }),
         leave: Box::new(move || {
             let (plan, role) = (leaving.clone(), role.clone());
             Box::pin(async move {

@@ -2,17 +2,29 @@
 
 use regex::{Regex, RegexBuilder};
 
+use muster_protocol::entry::ServerId;
+
 use super::Plan;
 use crate::agent::LocalState;
+use crate::agent::rexec::{EVENT_NAME, RemoteExec};
 use crate::membership::{EventFilters, Heed};
 
 /// The most that a compiled filter may take, bytes: anybody in the pool may send one.
 const FILTER_SIZE_MAX: usize = 1 << 20;
 
-/// For the membership of this agent.
+/// For the membership of this agent. Events that ask for a job go there, and to no client (Consul: `ingestUserEvent`).
 pub(super) fn heed(plan: &Plan) -> Heed {
-    let local = plan.local.clone();
-    Box::new(move |filters| heeds(&local.load(), filters).unwrap_or(false))
+    let (local, exec) = (plan.local.clone(), RemoteExec::new(plan.config.clone()));
+    Box::new(move |event| {
+        if !heeds(&local.load(), &event.filters).unwrap_or(false) {
+            return false;
+        }
+        let is_job = event.name == EVENT_NAME;
+        if is_job {
+            exec.called(&ServerId(event.id).to_string(), &event.payload);
+        }
+        !is_job
+    })
 }
 
 /// `None` when a filter is no regular expression.

@@ -86,6 +86,41 @@ pub async fn run(spec: Spec) -> io::Result<Exit> {
     })
 }
 
+/// A child whose output is read as it comes, by [`Flow::next`]: who reads slowly makes it wait. Dropping it kills the
+/// group.
+pub struct Flow(Running);
+
+impl Flow {
+    /// Starts a child. Of the specification, the time limit and the size of the output do not count here.
+    ///
+    /// # Errors
+    /// The program could not be started; the text names it.
+    pub fn start(spec: &Spec) -> io::Result<Flow> {
+        Running::start(spec).map(Flow)
+    }
+
+    /// The next piece of what it writes to standard output and standard error; `None` once it has exited and all is
+    /// read.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        std::future::poll_fn(|cx| self.0.poll_piece(cx)).await
+    }
+
+    /// How it ended: its exit code, or the signal that killed it.
+    ///
+    /// # Errors
+    /// It has not ended.
+    pub fn end(mut self) -> io::Result<(Option<i32>, Option<i32>)> {
+        let status = self.0.child.try_wait()?;
+        let status = status.ok_or_else(|| io::Error::other("the child ended without a status"))?;
+        forget_child(self.0.child.id());
+        self.0.ended = true;
+        Ok((status.code(), status.signal()))
+    }
+}
+
 /// A child with what we hold of it.
 struct Running {
     child: Child,
@@ -156,6 +191,21 @@ impl Running {
             _ if exited => Poll::Ready(Ok(())),
             _ => Poll::Pending,
         }
+    }
+
+    /// Ready with what it has written, or with `None` when it has exited and all is read.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Vec<u8>>>> {
+        self.poll_stdin(cx);
+        let exited = self.exit.poll_ready(READABLE, cx)?.is_ready();
+        if let Some(pipe) = &self.pipe {
+            let mut buffer = [0; READ_SIZE];
+            match pipe.poll_with(READABLE, cx, |fd| sys::read(fd, &mut buffer)) {
+                Poll::Ready(Ok(n)) if n > 0 => return Poll::Ready(Ok(Some(buffer[..n].to_vec()))),
+                Poll::Ready(_) => self.pipe = None,
+                Poll::Pending => {}
+            }
+        }
+        if exited { Poll::Ready(Ok(None)) } else { Poll::Pending }
     }
 
     /// Reads what there is. Ready(true) when there may be more at once, Ready(false) at the end.

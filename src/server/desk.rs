@@ -22,7 +22,8 @@ const PENDING_LIMIT: Duration = Duration::from_secs(5);
 const PENDING_PAUSE: Duration = Duration::from_millis(20);
 
 /// Told to whoever renews a session whose end is under way and does not get decided.
-const UNDECIDED: &str = "the session is about to expire, and its end is not committed yet: do not count on it";
+const UNDECIDED: &str =
+    "the session is about to expire, and its end is not committed yet: do not count on it";
 
 /// A question.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

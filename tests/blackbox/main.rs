@@ -20,3 +20,4 @@ mod slow_start;
 mod snapshot;
 mod storm;
 mod wakes;
+mod watches;

@@ -292,12 +292,6 @@ fn writes_that_are_refused_at_once() {
         ),
         (
             Method::Put,
-            "/v1/kv/x?acquire=aaaaaaaa-0000-4000-8000-000000000001",
-            500,
-            "invalid session \"aaaaaaaa-0000-4000-8000-000000000001\"",
-        ),
-        (
-            Method::Put,
             "/v1/kv/x?stale&consistent",
             400,
             "Cannot specify ?stale with ?consistent, conflicting semantics.",

@@ -75,10 +75,10 @@ impl LockQueues {
         queues.numbers += 1;
         let (number, bell) = (queues.numbers, Rc::new(Bell::default()));
         let key: Rc<[u8]> = key.into();
-        let line = queues.lines.entry(key.clone()).or_insert_with(|| Line {
-            waiting: VecDeque::new(),
-            watches: watch(&mut queues.watchers, &key),
-        });
+        let line = queues
+            .lines
+            .entry(key.clone())
+            .or_insert_with(|| Line { waiting: VecDeque::new(), watches: watch(&mut queues.watchers, &key) });
         line.waiting.push_back((number, bell.clone()));
         Place { queues: self.0.clone(), key, number, bell }
     }

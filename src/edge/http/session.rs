@@ -91,7 +91,8 @@ fn complete(config: &Config, session: &mut Session, behavior: &str) -> Result<()
     if session.ttl.is_empty() {
         return Ok(());
     }
-    let ttl = duration::parse(&session.ttl).map_err(|why| format!("Session TTL '{}' invalid: {why}", session.ttl))?;
+    let ttl = duration::parse(&session.ttl)
+        .map_err(|why| format!("Session TTL '{}' invalid: {why}", session.ttl))?;
     let min = i64::try_from(config.session_ttl_min.as_nanos()).unwrap_or(i64::MAX);
     if ttl != 0 && !(min..=TTL_NS_MAX).contains(&ttl) {
         let (min, max) = (duration::format(min), duration::format(TTL_NS_MAX));
@@ -199,9 +200,8 @@ fn node(edge: &Rc<Edge>, request: &Request) -> Handled {
     let (options, pretty) = (query::read_options(&config, request)?, query::pretty(&config, request));
     let name = name(request, "node name")?;
     let topic = Topic::NodeSessions(name.clone());
-    let render = move |state: &crate::store::State| {
-        rows(pretty, state.node_sessions(&name), |w, row| row.write(w))
-    };
+    let render =
+        move |state: &crate::store::State| rows(pretty, state.node_sessions(&name), |w, row| row.write(w));
     Ok(Read::new(topic, options, render).into())
 }
 

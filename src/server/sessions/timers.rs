@@ -185,7 +185,10 @@ mod tests {
             let now = time::now();
             let mut bench = Bench { state: State::new(), timers: Timers::begin(now), now };
             let node = Node { node: "n".into(), address: "a".into(), ..Node::default() };
-            bench.apply(&Command::Catalog(CatalogOp::Register(Box::new(Register { node, ..Register::default() }))));
+            bench.apply(&Command::Catalog(CatalogOp::Register(Box::new(Register {
+                node,
+                ..Register::default()
+            }))));
             bench
         }
 

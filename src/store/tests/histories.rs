@@ -55,7 +55,8 @@ fn session_op() -> impl Strategy<Value = Command> {
             ..Session::default()
         }))
     });
-    let end = (select(vec!["a", "a/b", "b"]), 1u64..40).prop_map(|(key, since)| DelayEnd { key: key.into(), since });
+    let end = (select(vec!["a", "a/b", "b"]), 1u64..40)
+        .prop_map(|(key, since)| DelayEnd { key: key.into(), since });
     prop_oneof![
         5 => create,
         1 => ids().prop_map(|id| SessionOp::Destroy { id }),

@@ -186,11 +186,11 @@ impl Naive {
     fn session(&mut self, index: u64, op: &SessionOp) -> Applied {
         match op {
             SessionOp::Create(row) => {
-                if !self.nodes.contains_key(&row.node.to_lowercase()) {
-                    return Applied::Refused("Missing node registration".into());
-                }
                 if self.sessions.contains_key(&row.id) {
                     return Applied::Refused(format!("session {} is there already", row.id));
+                }
+                if !self.nodes.contains_key(&row.node.to_lowercase()) {
+                    return Applied::Refused("Missing node registration".into());
                 }
                 if let Some(why) = self.unfit(row) {
                     return Applied::Refused(why);
@@ -208,7 +208,8 @@ impl Naive {
                 Applied::Condition(true)
             }
             SessionOp::EndDelays(ended) => {
-                let over = |key: &Vec<u8>, since| ended.iter().any(|end| end.key == *key && end.since == since);
+                let over =
+                    |key: &Vec<u8>, since| ended.iter().any(|end| end.key == *key && end.since == since);
                 self.delays.retain(|key, (_, since)| !over(key, *since));
                 Applied::Done
             }
@@ -227,7 +228,8 @@ impl Naive {
 
     /// Whatever a command did to nodes and checks: the sessions that cannot be any more go.
     fn invalidate(&mut self, index: u64) {
-        let fit = |row: &Session| self.nodes.contains_key(&row.node.to_lowercase()) && self.unfit(row).is_none();
+        let fit =
+            |row: &Session| self.nodes.contains_key(&row.node.to_lowercase()) && self.unfit(row).is_none();
         let doomed: Vec<String> =
             self.sessions.values().filter(|row| !fit(row)).map(|row| row.id.clone()).collect();
         doomed.iter().for_each(|id| self.end(index, id));

@@ -70,12 +70,18 @@ fn of_sessions() -> State {
         service_checks: Some(vec![ServiceCheck { id: "service:web-1".into(), namespace: "default".into() }]),
         ..Session::default()
     };
-    let bare = Session { id: "22222222-0000-4000-8000-000000000002".into(), node: "beta".into(), ..Session::default() };
+    let bare = Session {
+        id: "22222222-0000-4000-8000-000000000002".into(),
+        node: "beta".into(),
+        ..Session::default()
+    };
     let gone = Session { id: "33333333-0000-4000-8000-000000000003".into(), ..full.clone() };
     for session in [full, bare, gone] {
         assert_eq!(bench.run(&Command::Session(SessionOp::Create(Box::new(session)))), Applied::Done);
     }
-    for (key, session) in [("held", "11111111-0000-4000-8000-000000000001"), ("lost", "33333333-0000-4000-8000-000000000003")] {
+    for (key, session) in
+        [("held", "11111111-0000-4000-8000-000000000001"), ("lost", "33333333-0000-4000-8000-000000000003")]
+    {
         let entry = KvEntry { session: session.into(), ..entry(key, "v") };
         assert_eq!(bench.run(&Command::Kv(KvOp::Acquire(entry))), Applied::Condition(true));
     }
