@@ -123,19 +123,15 @@ impl State {
             return Ok(NodePlan::Write { renamed_from: None });
         }
         let Some(old) = self.node_ids.get(&*node.id) else {
-            self.refuse_taken_name(node, key, true).map_err(|why| {
-                format!("Error while renaming Node ID: {:?}: {why}", node.id)
-            })?;
+            self.refuse_taken_name(node, key, true)
+                .map_err(|why| format!("Error while renaming Node ID: {:?}: {why}", node.id))?;
             return Ok(NodePlan::Write { renamed_from: None });
         };
         if old == key {
             return Ok(NodePlan::Write { renamed_from: None });
         }
         self.refuse_taken_name(node, key, false).map_err(|why| {
-            format!(
-                "Error while renaming Node ID: {:?} ({}): {why}",
-                node.id, node.address
-            )
+            format!("Error while renaming Node ID: {:?} ({}): {why}", node.id, node.address)
         })?;
         Ok(NodePlan::Write { renamed_from: Some(old.clone()) })
     }

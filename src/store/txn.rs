@@ -6,6 +6,7 @@
 
 use rkyv::vec::ArchivedVec;
 
+use super::apply::thaw;
 use super::catalog::Name;
 use super::command::{
     Applied, ArchivedKvOp, ArchivedTxnOp, Failure, Found, Look, RowVerb, TxnOp, TxnOutcome,
@@ -15,7 +16,6 @@ use super::quote::quoted;
 use super::state::State;
 use super::topic::fold;
 use super::touched::Touched;
-use super::apply::thaw;
 
 impl State {
     /// Runs a transaction whose operations only look. A write among them fails, as it cannot take place here.
@@ -119,12 +119,7 @@ impl State {
         }
     }
 
-    fn txn_kv(
-        &mut self,
-        index: u64,
-        op: &ArchivedKvOp,
-        touched: &mut Touched,
-    ) -> Result<Vec<Found>, String> {
+    fn txn_kv(&mut self, index: u64, op: &ArchivedKvOp, touched: &mut Touched) -> Result<Vec<Found>, String> {
         let (key, refusal) = match op {
             ArchivedKvOp::Set(entry) => (&entry.key, String::new()),
             ArchivedKvOp::Cas { entry, .. } => {
@@ -232,12 +227,7 @@ impl State {
 }
 
 /// Whether a verb may go ahead on a row that is there with an index, or is not there.
-fn admit(
-    verb: RowVerb,
-    there: Option<u64>,
-    expected: u64,
-    named: impl Fn() -> String,
-) -> Result<(), String> {
+fn admit(verb: RowVerb, there: Option<u64>, expected: u64, named: impl Fn() -> String) -> Result<(), String> {
     match verb {
         RowVerb::Cas if there.unwrap_or(0) != expected => {
             Err(format!("failed to set {}, index is stale", named()))

@@ -15,13 +15,11 @@ use crate::edge::fresh::Freshness;
 use crate::store::command::{Applied, Command, Failure, TxnOp};
 
 /// The area's routes.
-pub const ROUTES: &[Route] =
-    &[Route::new("/v1/txn", &[Method::Put], txn).body(BodyLimit::Transaction)];
+pub const ROUTES: &[Route] = &[Route::new("/v1/txn", &[Method::Put], txn).body(BodyLimit::Transaction)];
 
 fn txn(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
-    let bounds =
-        Bounds { value_max: config.limits.kv_max_value_size, datacenter: &config.datacenter };
+    let bounds = Bounds { value_max: config.limits.kv_max_value_size, datacenter: &config.datacenter };
     let asked = body::read(&request.body, &bounds)?;
     let pretty = query::pretty(&config, request);
     if !asked.writes {

@@ -45,8 +45,7 @@ pub fn read(body: &[u8], bounds: &Bounds<'_>) -> Result<Asked, Response> {
     let items = Spot::top(&value).items("api.TxnOps").map_err(unreadable)?;
     let parts: Vec<Parts> = items.iter().map(read_op).collect::<Result<_, String>>().map_err(unreadable)?;
     if parts.len() > OPERATIONS_MAX {
-        let text =
-            format!("Transaction contains too many operations ({} > {OPERATIONS_MAX})", parts.len());
+        let text = format!("Transaction contains too many operations ({} > {OPERATIONS_MAX})", parts.len());
         return Err(Response::text(413, text));
     }
     let mut asked = Asked { ops: Vec::with_capacity(parts.len()), failures: Vec::new(), writes: false };
@@ -113,16 +112,8 @@ fn read_row<T: Default>(
 }
 
 fn read_node(spot: &Spot<'_>) -> Result<Node, String> {
-    const FIELDS: &[&str] = &[
-        "ID",
-        "Node",
-        "Address",
-        "Datacenter",
-        "TaggedAddresses",
-        "Meta",
-        "CreateIndex",
-        "ModifyIndex",
-    ];
+    const FIELDS: &[&str] =
+        &["ID", "Node", "Address", "Datacenter", "TaggedAddresses", "Meta", "CreateIndex", "ModifyIndex"];
     let mut node = Node::default();
     for field in spot.fields("Node", FIELDS)? {
         match field? {
@@ -225,13 +216,7 @@ fn kv_op(verb: &str, entry: KvEntry) -> TxnOp {
     }
 }
 
-fn row_op<T>(
-    verb: &str,
-    kind: &str,
-    row: T,
-    write: fn(RowVerb, T) -> TxnOp,
-    look: fn(T) -> Look,
-) -> TxnOp {
+fn row_op<T>(verb: &str, kind: &str, row: T, write: fn(RowVerb, T) -> TxnOp, look: fn(T) -> Look) -> TxnOp {
     match verb {
         "get" => TxnOp::Look(look(row)),
         "set" => write(RowVerb::Set, row),

@@ -191,7 +191,8 @@ impl World {
         let plan = locks.plan.clone();
         let random = &mut locks.holders[holder].random;
         let checks = random.chance(plan.checked);
-        let node = if checks { node_name(random.below(plan.nodes as u64) as usize) } else { STEADY.to_owned() };
+        let node =
+            if checks { node_name(random.below(plan.nodes as u64) as usize) } else { STEADY.to_owned() };
         let ttl = random.within(plan.ttl.0, plan.ttl.1);
         let delay = if random.chance(plan.no_delay) { 0 } else { random.within(1, plan.delay) };
         let behavior = if random.chance(plan.deletes) { Behavior::Delete } else { Behavior::Release };

@@ -114,9 +114,8 @@ impl Judge {
             && let Some(gone) = this.gone
             && gone < this.lease
         {
-            let story = format!(
-                "session {session} is renewed at {now} until {lease}, and was gone at {gone}"
-            );
+            let story =
+                format!("session {session} is renewed at {now} until {lease}, and was gone at {gone}");
             return Err(("no session ends before its time", story));
         }
         let sessions = &self.sessions;
@@ -130,7 +129,9 @@ impl Judge {
                 other.session != session && other.from < end && end_of(sessions, other) > own.from
             });
             if let Some(other) = clash {
-                let story = format!("renewed at {now}, session {session} believes that it has key {key} until {end}: {other:?}");
+                let story = format!(
+                    "renewed at {now}, session {session} believes that it has key {key} until {end}: {other:?}"
+                );
                 return Err(("no two hold one lock", story));
             }
         }
@@ -149,9 +150,8 @@ impl Judge {
 
     /// The keys that a session believes to have, as far as its lease goes.
     pub fn held_by(&self, session: usize) -> Vec<u32> {
-        let holds = |list: &Vec<Claim>| {
-            list.iter().any(|claim| claim.session == session && claim.given_up.is_none())
-        };
+        let holds =
+            |list: &Vec<Claim>| list.iter().any(|claim| claim.session == session && claim.given_up.is_none());
         self.claims.iter().filter(|(_, list)| holds(list)).map(|(key, _)| *key).collect()
     }
 
@@ -243,9 +243,10 @@ impl Judge {
         let before = self.seen.get(&key).cloned().unwrap_or_default();
         let mut seen = before.clone();
         let entry = state.kv(&lock_name(key));
-        (seen.session, seen.create, seen.lock_index, seen.modify) = entry.map_or_else(Default::default, |e| {
-            (e.session.clone(), e.create_index, e.lock_index, e.modify_index)
-        });
+        (seen.session, seen.create, seen.lock_index, seen.modify) = entry
+            .map_or_else(Default::default, |e| {
+                (e.session.clone(), e.create_index, e.lock_index, e.modify_index)
+            });
         let changed_hands = seen.session != before.session;
         if changed_hands && !seen.session.is_empty() {
             if seen.modify <= before.modify {
@@ -273,7 +274,8 @@ impl Judge {
                 seen.delayed_by = before.session.clone();
                 let stays = entry.is_some();
                 if stays != (session.behavior == Behavior::Release) && seen.session.is_empty() {
-                    let story = format!("key {key} of {}: {:?}, there: {stays}", before.session, session.behavior);
+                    let story =
+                        format!("key {key} of {}: {:?}, there: {stays}", before.session, session.behavior);
                     return Err(("keys go as their session wanted", story));
                 }
                 if !seen.session.is_empty() && session.delay > 0 {

@@ -209,7 +209,8 @@ impl World {
         if locks.freed.iter().all(|free| *free) {
             return true;
         }
-        let open = locks.requests.iter().any(|request| request.open && request.holder.is_none() && request.probes());
+        let open =
+            locks.requests.iter().any(|request| request.open && request.holder.is_none() && request.probes());
         if open {
             return false;
         }

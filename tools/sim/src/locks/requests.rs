@@ -185,9 +185,7 @@ impl World {
                     ..Row::default()
                 })))
             }
-            Wish::Destroy { session } => {
-                Command::Session(SessionOp::Destroy { id: session_name(*session) })
-            }
+            Wish::Destroy { session } => Command::Session(SessionOp::Destroy { id: session_name(*session) }),
             Wish::Acquire { session, keys, by_txn: false, .. } => {
                 Command::Kv(KvOp::Acquire(entry(*session, keys[0])))
             }
@@ -219,7 +217,11 @@ impl World {
             }
             Ok(Done { applied: Applied::Condition(false), .. }) => Reply::No,
             Ok(Done { applied: Applied::Refused(why), .. }) => {
-                if why.contains("invalid session") { Reply::Gone } else { Reply::No }
+                if why.contains("invalid session") {
+                    Reply::Gone
+                } else {
+                    Reply::No
+                }
             }
             Ok(Done { applied: Applied::Txn(Err(failures)), .. }) => {
                 let gone = failures.iter().any(|failure| failure.what.contains("invalid session"));
