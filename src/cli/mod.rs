@@ -9,6 +9,7 @@ mod catalog;
 mod client;
 mod cluster;
 mod debug;
+mod exec;
 pub mod follow;
 mod gossip;
 mod kv;
@@ -20,6 +21,7 @@ mod snapshot;
 mod table;
 mod transport;
 mod usage;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -76,7 +78,7 @@ const OF_THE_AGENT: [Program; 12] = [
 ];
 
 /// Commands of one word whose shared flags include those about a datacenter.
-const OF_A_DATACENTER: [Program; 1] = [lock::LOCK];
+const OF_A_DATACENTER: [Program; 3] = [exec::EXEC, lock::LOCK, watch::WATCH];
 
 /// The commands that speak to nobody.
 const LOCAL: [Program; 3] = [local::KEYGEN, local::VALIDATE, local::VERSION];
@@ -177,7 +179,13 @@ fn overview() -> String {
     let mut all: Vec<(&str, &str)> = vec![(agent::COMMAND.name, agent::COMMAND.summary)];
     all.extend(GROUPS.iter().map(|group| (group.name, group.summary)));
     all.push((operator::REALM.name, operator::REALM.summary));
-    all.extend(OF_THE_AGENT.iter().chain(&OF_A_DATACENTER).chain(&LOCAL).map(|p| (p.command.name, p.command.summary)));
+    all.extend(
+        OF_THE_AGENT
+            .iter()
+            .chain(&OF_A_DATACENTER)
+            .chain(&LOCAL)
+            .map(|p| (p.command.name, p.command.summary)),
+    );
     all.sort_unstable();
     format!(
         "Usage: {} [--version] [--help] <command> [<args>]\n\nAvailable commands are:\n{}\n",

@@ -15,3 +15,4 @@ mod operator;
 mod pool;
 mod relay;
 mod snapshot;
+mod watches;
