@@ -13,4 +13,5 @@ mod membership;
 mod operator;
 mod pool;
 mod relay;
+mod sessions;
 mod snapshot;
