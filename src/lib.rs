@@ -17,5 +17,6 @@ pub mod node;
 pub mod runtime;
 pub mod server;
 pub mod store;
+pub mod template;
 pub mod upstream;
 pub mod watch;

@@ -58,6 +58,7 @@ areas! {
     snapshot: "snapshot",
     status: "status",
     trio: "trio",
+    txn: "txn",
 }
 
 /// Areas whose rooms are not built yet, each with the feature that it waits for.
@@ -71,7 +72,6 @@ const LATER: &[(&str, &str)] = &[
     ("acl-token", "ACL"),
     ("dns-query", "prepared queries"),
     ("query", "prepared queries"),
-    ("txn", "transactions"),
     ("wan", "WAN gossip"),
 ];
 

@@ -228,6 +228,29 @@ fn datagrams_are_echoed_in_batches() {
     });
 }
 
+/// Loopback has delivered what is not lost when the call that sends it returns.
+#[test]
+fn a_share_of_datagrams_is_lost_if_that_is_wanted() {
+    on_both(async || {
+        for (share, expected) in [(0.0, 2000..=2000), (0.5, 800..=1200), (1.0, 0..=0)] {
+            let socket = Udp::bind(any_port(), false).expect("a free port");
+            let address = socket.local_address().expect("it is bound");
+            socket.lose(share).expect("filters are taken");
+            let client = Udp::connect(address).expect("loopback is there");
+            let (mut batch, mut got) = (UdpBatch::new(), 0);
+            for _ in 0..40 {
+                while batch.len() < 50 {
+                    assert!(batch.push(b"x", address));
+                }
+                assert_eq!(client.send_batch(&mut batch), 50);
+                got += socket.recv_batch(&mut batch).expect("the socket works");
+                batch = UdpBatch::new();
+            }
+            assert!(expected.contains(&got), "{got} of 2000 came at a loss of {share}");
+        }
+    });
+}
+
 #[test]
 fn a_batch_refuses_what_does_not_fit() {
     let mut batch = UdpBatch::new();

@@ -25,7 +25,7 @@ struct Ban {
 }
 
 const AGENT: &[&str] = &["src/", "protocol/src/"];
-const DETERMINISTIC: &[&str] = &["protocol/src/", "src/store/", "src/consensus/replica/"];
+const DETERMINISTIC: &[&str] = &["protocol/src/", "src/store/", "src/consensus/replica/", "src/template/"];
 const RUNTIME: &[&str] = &["src/runtime/"];
 /// Commands other than `agent` are plain blocking programs.
 const RUNTIME_AND_CLI: &[&str] = &["src/runtime/", "src/cli/"];
@@ -152,8 +152,14 @@ const ROOMS: &[&[&str]] = &[
     &["store"],
 ];
 /// Rooms that stand beside: every room but `store` may use them. They use one another and what is named with them.
-const BESIDE: &[(&str, &[&str])] =
-    &[("config", &["store"]), ("runtime", &[]), ("metrics", &[]), ("logs", &[]), ("limits", &[])];
+const BESIDE: &[(&str, &[&str])] = &[
+    ("config", &["store"]),
+    ("runtime", &[]),
+    ("metrics", &[]),
+    ("logs", &[]),
+    ("limits", &[]),
+    ("template", &[]),
+];
 
 /// A file of the project, as its path from the root and its code without comments, strings and tests.
 struct Source {

@@ -15,6 +15,7 @@ use crate::agent::LocalFuture;
 use crate::config::Config;
 use crate::consensus::{Opening, Proposals, Setup};
 use crate::membership::{Cluster, Founder, Membership, Settings};
+use crate::runtime::bell::Bell;
 use crate::runtime::net::Listener;
 use crate::runtime::task::Task;
 use crate::runtime::{mesh, task};
@@ -45,6 +46,7 @@ pub(super) struct ServerRole {
     /// Ends with the reason why the server cannot go on.
     faulted: Option<LocalFuture<String>>,
     _duties: Task<()>,
+    _watching: Task<()>,
 }
 
 /// Starts it: cluster, consensus, links, membership, leader duties.
@@ -73,6 +75,8 @@ pub(super) async fn start(
         Host { name: config.node_name.clone(), id: id.to_string(), datacenter: config.datacenter.clone() };
     let reception = Rc::new(Reception::new(host, plan.config.clone(), seat.guests));
     links.receive_agents(reception.clone());
+    let (watched, standing) = (reception.clone(), plan.proposals.clone());
+    let watching = task::spawn(async move { watched.watch(move || standing.contact()).await });
     links.listen(seat.links);
     if let Some(recovery) = recovery {
         let proposals = plan.proposals.clone();
@@ -83,13 +87,18 @@ pub(super) async fn start(
     let founder = Founder { cluster, proposals: proposals.clone(), alone: config.dev_mode };
     let settings = Settings { heed: heed(plan), ..Settings::of(&config, id) };
     let (sockets, roster, doorway) = (pool.sockets, plan.roster.clone(), pool.doorway);
-    let learn = move |roster: &_| learning.learn(roster);
+    let members_changed = Rc::<Bell>::default();
+    let ring = members_changed.clone();
+    let learn = move |roster: &_| {
+        learning.learn(roster);
+        ring.ring();
+    };
     let membership = Membership::open(settings, sockets, Some(founder), roster, doorway, learn).await?;
     let running = membership.clone();
     let mut joining = task::spawn(async move { running.run().await });
 
     let (state, roster, members) = (plan.state.clone(), plan.roster.clone(), plan.members.clone());
-    let duties = Duties::new(config.clone(), state, roster, members, proposals.clone());
+    let duties = Duties::new(config.clone(), state, roster, members, members_changed, proposals.clone());
     let duties = task::spawn(duties.run());
     let mut consensus = consensus;
     let faulted = Box::pin(async move {
@@ -105,7 +114,16 @@ pub(super) async fn start(
         .await
     });
     let drain = config.performance.leave_drain_time;
-    Ok(ServerRole { drain, proposals, membership, links, reception, faulted: Some(faulted), _duties: duties })
+    Ok(ServerRole {
+        drain,
+        proposals,
+        membership,
+        links,
+        reception,
+        faulted: Some(faulted),
+        _duties: duties,
+        _watching: watching,
+    })
 }
 
 impl ServerRole {

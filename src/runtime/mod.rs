@@ -8,11 +8,13 @@
 
 pub mod bell;
 pub mod blocking;
+pub mod child;
 pub mod cores;
 pub mod disk;
 mod driver_epoll;
 mod driver_glommio;
 pub mod fs;
+mod guard;
 pub mod interfaces;
 pub mod logsink;
 mod mailbox;

@@ -175,6 +175,148 @@ pub(super) fn kill_group(leader: u32) {
     unsafe { libc::kill(-pid, libc::SIGKILL) };
 }
 
+/// Sends a signal to every process of a group.
+pub(super) fn signal_group(leader: u32, signal: libc::c_int) {
+    let Ok(pid) = libc::pid_t::try_from(leader) else { return };
+    // SAFETY: takes no pointer. A group that is gone is an error we do not need.
+    unsafe { libc::kill(-pid, signal) };
+}
+
+/// Whether a group has processes, of ours or of others; those that wait to be reaped count.
+pub(super) fn is_group(leader: u32) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(leader) else { return false };
+    // SAFETY: takes no pointer; signal 0 only asks.
+    unsafe { libc::kill(-pid, 0) == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) }
+}
+
+/// Sends a signal to a child of ours that is not reaped yet.
+pub(super) fn kill(pid: u32, signal: libc::c_int) {
+    let Ok(pid) = libc::pid_t::try_from(pid) else { return };
+    // SAFETY: takes no pointer.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// Forks. The new process runs `child` on the calling thread's copy, alone, and ends with its code: if this process has more
+/// threads, `child` may allocate nothing and take no lock. All signals are blocked there.
+pub(super) fn fork(child: impl FnOnce() -> libc::c_int) -> io::Result<u32> {
+    let mut all = std::mem::MaybeUninit::uninit();
+    let mut before = std::mem::MaybeUninit::uninit();
+    // SAFETY: both sets live through the calls and are written by them before they are read. The forked process has a copy of
+    // all memory, and the caller keeps what `child` may do to what is sound there.
+    let pid = unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+        let pid = libc::fork();
+        if pid == 0 {
+            libc::_exit(child());
+        }
+        let error = io::Error::last_os_error();
+        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
+        if pid < 0 {
+            return Err(error);
+        }
+        pid
+    };
+    Ok(pid.unsigned_abs())
+}
+
+/// Makes this process the parent of what its children leave behind, in the place of process 1; or no longer.
+pub(super) fn adopt_orphans(adopt: bool) {
+    // SAFETY: takes no pointer.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, libc::c_ulong::from(adopt)) };
+}
+
+/// Waits until a child has exited, and leaves it to be reaped.
+pub(super) fn wait_exited(pid: u32) {
+    let mut found = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOWAIT;
+    // SAFETY: `found` lives through the call, which fills it. It fails when there is no such child: then nothing is waited for.
+    while unsafe { libc::waitid(libc::P_PID, pid, found.as_mut_ptr(), flags) } != 0
+        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+    {}
+}
+
+/// Waits for a child that is about to exit, and reaps it.
+pub(super) fn reap_now(pid: u32) {
+    let Ok(pid) = libc::pid_t::try_from(pid) else { return };
+    // SAFETY: the status is not asked for.
+    while unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) } < 0
+        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+    {}
+}
+
+/// Reaps one exited child that is in a group, without waiting: its number and its status.
+pub(super) fn reap_of_group(leader: u32) -> Option<(u32, libc::c_int)> {
+    let group = libc::pid_t::try_from(leader).ok()?;
+    let mut status = 0;
+    // SAFETY: writes one live number.
+    let pid = unsafe { libc::waitpid(-group, &mut status, libc::WNOHANG) };
+    (pid > 0).then_some((pid.unsigned_abs(), status))
+}
+
+/// Whether standard input is a terminal where this process is in the foreground.
+pub(super) fn is_in_foreground() -> bool {
+    // SAFETY: takes no pointer.
+    unsafe { libc::tcgetpgrp(0) == libc::getpgrp() }
+}
+
+/// Puts a group into the foreground of our terminal, if we are there.
+pub(super) fn give_terminal(leader: u32) {
+    let Ok(pid) = libc::pid_t::try_from(leader) else { return };
+    if is_in_foreground() {
+        // SAFETY: takes no pointer. Who is in the foreground may give it away.
+        unsafe { libc::tcsetpgrp(0, pid) };
+        // It may have read in the meantime, and be stopped for that.
+        signal_group(leader, libc::SIGCONT);
+    }
+}
+
+/// Two ends of a line that keeps packets apart.
+pub(super) fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: writes two live numbers.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
+    Ok((own(ends[0])?, own(ends[1])?))
+}
+
+/// Sends a packet. Nobody may be there to take it.
+pub(super) fn send_packet(fd: BorrowedFd<'_>, packet: &[u8]) {
+    // SAFETY: the kernel reads at most the length of the live slice.
+    unsafe { libc::send(fd.as_raw_fd(), packet.as_ptr().cast(), packet.len(), libc::MSG_NOSIGNAL) };
+}
+
+/// Ends a socket for all who hold it: they read its end, and so does the other side.
+pub(super) fn hang_up(fd: BorrowedFd<'_>) {
+    // SAFETY: takes no pointer.
+    unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
+/// Waits until a descriptor has input or has ended, at most so long.
+pub(super) fn wait_readable(fd: BorrowedFd<'_>, limit: Option<Duration>) -> bool {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // Rounded up: a wait for less than a millisecond must not become a busy loop.
+    let limit_ms = limit.map_or(-1, |limit| {
+        libc::c_int::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX)
+    });
+    // SAFETY: one live entry.
+    unsafe { libc::poll(&mut entry, 1, limit_ms) == 1 }
+}
+
+/// A file without a name, in memory.
+pub(super) fn memory_file() -> io::Result<OwnedFd> {
+    // SAFETY: the name is a text with its end.
+    own(unsafe { libc::memfd_create(c"input".as_ptr(), libc::MFD_CLOEXEC) })
+}
+
+/// The time since the machine started, with the time that it was suspended.
+pub(super) fn boot_time() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one live value. The clock is there since Linux 2.6.39.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now) };
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
+}
+
 /// Reaps one exited child, without waiting. False when it has not exited or is not ours.
 pub(super) fn reap(pid: u32) -> bool {
     let Ok(pid) = libc::pid_t::try_from(pid) else { return false };

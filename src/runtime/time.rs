@@ -1,7 +1,7 @@
 //! The only clock, and sleeping by it.
 
-use super::reactor;
 use super::timers::TimerKey;
+use super::{reactor, sys};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -15,6 +15,12 @@ pub fn now() -> Instant {
 /// The wall clock, since 1970 in UTC; zero if the machine's clock is set before that.
 pub fn unix_now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The monotonic clock that also counts the time while the machine is suspended, since its start: for promises to others,
+/// who do not sleep meanwhile.
+pub fn boot_now() -> Duration {
+    sys::boot_time()
 }
 
 /// Does nothing for a while: for programs without cores, whose only thread may wait.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use muster_protocol::rpc::{RPC_VERSION, RpcHello};
 
 use crate::config::Config;
+use crate::consensus::Contact;
 use crate::metrics::{self, Counter};
 use crate::runtime::mesh::{self, Full};
 use crate::runtime::net::Socket;
@@ -24,6 +25,11 @@ pub const GUESTS_WAITING_MAX: usize = 1024;
 /// Connections of agents on one edge core; one more is refused, and its agent tries another server.
 pub const GUESTS_MAX: usize = 16_384;
 
+/// How long a server follows no leader before its agents are to try others: two elections that come to nothing, at the default timing.
+pub const LEADERLESS_AFTER: Duration = Duration::from_secs(5);
+/// How often it is looked.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How often the log is told of connections that are closed.
 const MENTION_EVERY: Duration = Duration::from_secs(60);
 
@@ -33,6 +39,8 @@ pub enum Guest {
     Agent(Arrival),
     /// This server leaves: agents are to ask others.
     Leaving,
+    /// It follows no leader: those that are here are to try others. Who comes again is served.
+    Leaderless,
 }
 
 /// A connection whose first bytes were an agent's.
@@ -117,11 +125,34 @@ impl Reception {
         }
     }
 
+    /// Sends agents to other servers each time this one has heard of no leader for [`LEADERLESS_AFTER`]: what it would tell them is
+    /// old, and grows older, while others may go on. `contact` says how it stands.
+    pub async fn watch(&self, contact: impl Fn() -> Contact) {
+        let mut sent = false;
+        loop {
+            time::sleep(WATCH_INTERVAL).await;
+            let contact = contact();
+            let is_behind = contact.last.is_some_and(|age| age >= LEADERLESS_AFTER) && !contact.leads;
+            if is_behind && !std::mem::replace(&mut sent, true) {
+                tracing::warn!(
+                    target: "agent.server",
+                    "no leader was heard for {LEADERLESS_AFTER:?}: agents that ask here are sent to other servers"
+                );
+                self.tell(|| Guest::Leaderless).await;
+            }
+            sent &= is_behind;
+        }
+    }
+
     /// Tells all agents that this server leaves.
     pub async fn leave(&self) {
+        self.tell(|| Guest::Leaving).await;
+    }
+
+    async fn tell(&self, guest: impl Fn() -> Guest) {
         for edge in &self.edges {
             // A core that has ended serves nobody.
-            let _ = edge.send(Guest::Leaving).await;
+            let _ = edge.send(guest()).await;
         }
     }
 }

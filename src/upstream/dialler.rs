@@ -265,7 +265,10 @@ impl Shared {
         let now = time::now();
         let mut grudges = self.grudges.borrow_mut();
         grudges.retain(|_, since| now.saturating_duration_since(*since) < GRUDGE);
-        servers.sort_by_key(|server| (grudges.contains_key(&server.id), server.is_suspected));
+        let sent_away = self.current.borrow().as_ref().map(|current| current.line.clone());
+        let sent_away = sent_away.filter(|line| line.fate() == Fate::Retired).map(|line| line.server.id);
+        let is_last_choice = |id: ServerId| grudges.contains_key(&id) || sent_away == Some(id);
+        servers.sort_by_key(|server| (is_last_choice(server.id), server.is_suspected));
         servers
     }
 

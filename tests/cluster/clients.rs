@@ -197,6 +197,27 @@ fn without_servers_a_client_goes_on_and_with_them_it_converges() {
     assert_eq!((back.header("age"), nodes(&back)), (Some("0"), vec!["n1".into(), "n2".into(), "n3".into()]));
 }
 
+/// A server that is left alone answers on: as well as it can, and says so.
+#[test]
+fn a_client_knows_when_its_servers_follow_no_leader() {
+    let mut fleet = Fleet::start(3);
+    fleet.register(0, "n1", "10.0.0.1", "passing");
+    fleet.await_web(&["10.0.0.1"]);
+    let known_leader = |fleet: &Fleet| {
+        let reply = fleet.client("/v1/health/service/web?cached")?;
+        assert_eq!(nodes(&reply), ["n1"]);
+        Some(reply.header("x-consul-knownleader") == Some("true"))
+    };
+    assert_eq!(known_leader(&fleet), Some(true));
+    fleet.cluster.servers[1..3].iter_mut().for_each(|server| server.kill());
+    wait::until_true("a client that knows of the loss", SOON, || known_leader(&fleet) == Some(false));
+    assert_eq!(fleet.ask("web.service.consul", "A"), ["10.0.0.1"]);
+    fleet.cluster.servers[1..3].iter_mut().for_each(|server| server.start());
+    wait::until_true("a client that knows of the leader", SOON, || known_leader(&fleet) == Some(true));
+    fleet.register(0, "n2", "10.0.0.2", "passing");
+    fleet.await_web(&["10.0.0.1", "10.0.0.2"]);
+}
+
 #[test]
 fn a_client_follows_whichever_servers_there_are() {
     let mut fleet = Fleet::start(3);

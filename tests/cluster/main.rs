@@ -15,3 +15,4 @@ mod pool;
 mod relay;
 mod sessions;
 mod snapshot;
+mod watches;

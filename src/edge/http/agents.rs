@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use muster_protocol::rpc::mux::{MuxEvent, ResetReason};
+use muster_protocol::rpc::mux::{Departure, MuxEvent, ResetReason};
 
 use super::connection::{Conn, Line, Phase};
 use super::exchange::Peer;
@@ -58,9 +58,14 @@ impl Server {
             Guest::Agent(arrival) => self.welcome_agent(arrival),
             Guest::Leaving => {
                 self.trunks.leaving = true;
-                self.trunks.slots.iter().flatten().for_each(|trunk| trunk.leave());
+                self.send_away(Departure::Leaving);
             }
+            Guest::Leaderless => self.send_away(Departure::Leaderless),
         }
+    }
+
+    fn send_away(&self, why: Departure) {
+        self.trunks.slots.iter().flatten().for_each(|trunk| trunk.leave(why));
     }
 
     fn welcome_agent(&mut self, arrival: Arrival) {
@@ -156,7 +161,7 @@ impl Server {
     }
 
     fn open_stream(&mut self, trunk: &Rc<Trunk>, stream: u32) {
-        if self.open() >= limits::CONNECTIONS_MAX {
+        if self.streams >= limits::STREAMS_MAX {
             return trunk.refuse(stream, ResetReason::TooBusy);
         }
         metrics::count(Counter::RpcRequest, 1);

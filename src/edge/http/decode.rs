@@ -2,6 +2,8 @@
 //! unknown fields refused, values of the wrong type refused, the first complaint in the order of the body, and in
 //! Go's words.
 
+use base64::engine::general_purpose::STANDARD;
+use base64::{DecodeError, Engine as _};
 use serde_json::Value;
 
 use crate::config::{duration, gojson};
@@ -119,6 +121,24 @@ impl<'v> Spot<'v> {
             Value::String(text) => Ok(text.clone()),
             _ => Err(self.mismatch("string")),
         }
+    }
+
+    /// Octets in base64; none for `null`.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn octets(&self) -> Result<Vec<u8>, String> {
+        let Value::String(text) = self.value else {
+            return if self.is_null() { Ok(Vec::new()) } else { Err(self.mismatch("[]uint8")) };
+        };
+        STANDARD.decode(text).map_err(|why| {
+            let at = match why {
+                DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+                // Go names the beginning of the group that is not whole.
+                DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len() / 4 * 4,
+            };
+            format!("illegal base64 data at input byte {at}")
+        })
     }
 
     /// A list of texts.

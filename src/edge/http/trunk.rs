@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use muster_protocol::rpc::mux::{Input, Mux, MuxEvent, ResetReason, Side};
+use muster_protocol::rpc::mux::{Departure, Input, Mux, MuxEvent, ResetReason, Side};
 use muster_protocol::rpc::{RPC_VERSION, RpcHello, RpcWelcome};
 use muster_protocol::wire::{HELLO_LENGTH_MAX, split_frame};
 
@@ -153,8 +153,8 @@ impl Trunk {
     }
 
     /// Takes no new streams.
-    pub fn leave(&self) {
-        self.mux.borrow_mut().go_away(muster_protocol::rpc::mux::Departure::Leaving);
+    pub fn leave(&self, why: Departure) {
+        self.mux.borrow_mut().go_away(why);
         self.soil();
     }
 

@@ -4,12 +4,13 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use muster_protocol::http::Method;
 
 use super::Edge;
 use super::area::name_of_query;
-use super::exchange::{Handled, Outcome, Read, ReadOptions, Request, Response};
+use super::exchange::{Handled, Outcome, Read, ReadOptions, Request, Response, Wait};
 use super::query;
 use super::router::Route;
 use crate::edge::dns::lookup::{Named, name_of};
@@ -24,6 +25,12 @@ pub const ROUTES: &[Route] = &[
     Route::new("/v1/internal/rpc/view/names", &[Method::Get], names),
     Route::new("/v1/internal/rpc/address", &[Method::Get], address),
 ];
+
+/// A server without a word of its leader for so long tells agents that it is behind, within [`BEHIND_WAIT_NS`], rather than nothing for
+/// long.
+const BEHIND_AFTER: Duration = Duration::from_secs(2);
+/// See [`BEHIND_AFTER`].
+const BEHIND_WAIT_NS: i64 = 5_000_000_000;
 
 fn service(edge: &Rc<Edge>, request: &Request) -> Handled {
     let name = name_of_query(request, "name")?;
@@ -51,6 +58,9 @@ fn view(edge: &Rc<Edge>, request: &Request, view: View) -> Handled {
     // An index of another history says nothing here, and waiting for it to pass would be waiting for nothing.
     let is_ours = request.query.get("history") == Some(&history);
     let (since, wait) = if is_ours { (since, options.wait) } else { (0, None) };
+    let contact = edge.leadership().contact();
+    let is_behind = !contact.leads && contact.last.is_none_or(|age| age >= BEHIND_AFTER);
+    let wait = wait.map(|wait| if is_behind { Wait { wait_ns: BEHIND_WAIT_NS, ..wait } } else { wait });
     let topic = view.topic();
     let render = move |state: &State| {
         let bytes = bytes::Bytes::from_owner(state.view_since(&view, since));

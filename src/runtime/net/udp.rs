@@ -3,7 +3,7 @@
 use super::Pollable;
 use crate::runtime::reactor::{Interest, Io, READABLE, WRITABLE};
 use crate::runtime::sys;
-use socket2::{Domain, SockAddr, SockAddrStorage, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, SockRef, Socket, Type};
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::SocketAddr;
@@ -64,6 +64,26 @@ impl Udp {
         // Best effort: smaller buffers only mean more loss under bursts.
         let _ = socket.set_recv_buffer_size(receive);
         let _ = socket.set_send_buffer_size(send);
+    }
+
+    /// From now on the kernel drops so large a share (0 to 1) of what comes, each datagram by chance: a bad network, for trials.
+    ///
+    /// # Errors
+    /// The kernel takes no filters.
+    pub fn lose(&self, share: f64) -> io::Result<()> {
+        // Classic BPF (linux/filter.h): A = random; if A >= k drop, else take all.
+        const LOAD_WORD: u16 = 0x20;
+        const RANDOM: u32 = 0xffff_f000 + 56;
+        const JUMP_IF_AT_LEAST: u16 = 0x35;
+        const RETURN: u16 = 0x06;
+        let taken = ((1.0 - share.clamp(0.0, 1.0)) * f64::from(u32::MAX)) as u32;
+        let program = [
+            SockFilter::new(LOAD_WORD, 0, 0, RANDOM),
+            SockFilter::new(JUMP_IF_AT_LEAST, 1, 0, taken),
+            SockFilter::new(RETURN, 0, 0, u32::MAX),
+            SockFilter::new(RETURN, 0, 0, 0),
+        ];
+        SockRef::from(&self.io.as_fd()).attach_filter(&program)
     }
 
     /// Waits for input. Read with [`Udp::recv_batch`] until that gives 0.

@@ -394,7 +394,7 @@ impl Shared {
             let kept = self.inner.borrow().views.len();
             tracing::warn!(
                 target: "agent.views",
-                "no server answers: what is kept of {kept} services and nodes is answered from memory, its age told: error={why:?}"
+                "no server answers that follows a leader: what is kept of {kept} services and nodes is answered from memory, its age told: error={why:?}"
             );
             self.standing.store(Standing { lost: Some(time::now()) });
             self.stand_in();
@@ -438,8 +438,13 @@ async fn follow(shared: Rc<Shared>, view: View) {
         drop(turn);
         match answer {
             Ok(told) if told.status == 200 => {
-                shared.found();
-                after_loss = false;
+                // What a server says that follows no leader is better than nothing, and as old as its leader's last word.
+                if told.is_current {
+                    shared.found()
+                } else {
+                    shared.lost("the server follows no leader now")
+                }
+                after_loss = !told.is_current;
                 let put = shared.put(&view, &told);
                 if put == Put::Again && everything {
                     time::sleep(USELESS_PAUSE).await;

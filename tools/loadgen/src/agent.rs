@@ -33,6 +33,8 @@ pub struct Load {
     pub datacenter: String,
     pub services: usize,
     pub checks: usize,
+    /// Share of the gossip packets to each agent that are lost.
+    pub loss: f64,
 }
 
 /// A running agent. Dropping it ends it without a word, as `kill -9` does.
@@ -75,7 +77,7 @@ pub fn address(n: u32) -> IpAddr {
 /// Its address is taken, or its configuration refused.
 pub async fn start(n: u32, load: &Load, id: &str) -> Result<Running, String> {
     let config = config(n, load)?;
-    let sockets = sockets(SocketAddr::new(address(n), PORT))?;
+    let sockets = sockets(SocketAddr::new(address(n), PORT), load.loss)?;
     let roster = Published::new(Roster::default());
     let (upstream, dialler) = ask_servers(n, load, id, &roster);
     let server_id = ServerId::parse(id).ok_or("a node ID is a UUID")?;
@@ -141,11 +143,14 @@ fn service_of(n: u32, s: usize, load: &Load) -> ServiceDefinition {
     }
 }
 
-fn sockets(address: SocketAddr) -> Result<Sockets, String> {
+fn sockets(address: SocketAddr, loss: f64) -> Result<Sockets, String> {
     let udp = guard_bind_udp(address, 1).map_err(|error| error.to_string())?.pop();
     let tcp = guard_bind(&Endpoint::Tcp(address), 1, &UnixAccess::default());
     let tcp = tcp.map_err(|error| error.to_string())?.pop();
     let (Some(udp), Some(tcp)) = (udp, tcp) else { return Err("no socket".to_owned()) };
+    if loss > 0.0 {
+        udp.lose(loss).map_err(|error| format!("packets cannot be lost: {error}"))?;
+    }
     Ok(Sockets { udp, tcp })
 }
 

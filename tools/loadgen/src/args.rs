@@ -7,7 +7,8 @@ use crate::agent::{AGENTS_MAX, Load};
 /// What the help says.
 pub const USAGE: &str = "\
 Usage: loadgen --servers HOST:PORT,... [--agents N] [--services S] [--checks C] [--http HOST:PORT,...] [--dns HOST:PORT]
-               [--ramp SECONDS] [--steady SECONDS] [--flap RATE/s] [--storm] [--kill K] [--rejoin] [--datacenter DC] [--json FILE]
+               [--ramp SECONDS] [--steady SECONDS] [--flap RATE/s] [--storm] [--kill K] [--rejoin] [--loss SHARE]
+               [--datacenter DC] [--json FILE]
        loadgen --consul URL [--agents N] ...      the same load through the HTTP catalog of a Consul server
 
   --servers     where servers gossip (LAN): as -retry-join of an agent
@@ -19,6 +20,7 @@ Usage: loadgen --servers HOST:PORT,... [--agents N] [--services S] [--checks C] 
   --flap        then so many checks change a second, for 20 s
   --storm       then all agents change a check within one second, and back
   --kill        then so many end without a word; --rejoin: and start again
+  --loss        so large a share (0 to 1) of the gossip packets to each agent is lost, all the time
   --json        writes the report there, too";
 
 /// What is to be done.
@@ -44,7 +46,7 @@ pub struct Args {
 /// # Errors
 /// For the operator.
 pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
-    let load = Load { servers: Vec::new(), datacenter: "dc1".to_owned(), services: 3, checks: 5 };
+    let load = Load { servers: Vec::new(), datacenter: "dc1".to_owned(), services: 3, checks: 5, loss: 0.0 };
     let mut args = Args {
         agents: 1000,
         load,
@@ -74,6 +76,7 @@ pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
             "--flap" => args.flap = number(value()?.trim_end_matches("/s"))?,
             "--storm" => args.storm = true,
             "--kill" => args.kill = number(&value()?)?,
+            "--loss" => args.load.loss = number(&value()?)?,
             "--rejoin" => args.rejoin = true,
             "--json" => args.json = Some(value()?),
             "--consul" => args.consul = Some(value()?),
@@ -89,6 +92,9 @@ pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
     }
     if args.ramp.is_zero() {
         args.ramp = Duration::from_secs_f64(f64::from(args.agents) / 50.0);
+    }
+    if !(0.0..1.0).contains(&args.load.loss) {
+        return Err("--loss is a share: 0.25 loses a quarter".to_owned());
     }
     if args.kill >= args.agents {
         return Err("--kill leaves at least one agent".to_owned());

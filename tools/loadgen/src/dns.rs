@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::UdpSocket;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -74,6 +74,7 @@ impl Asker {
 /// Asks at a steady pace, all the time.
 pub struct Prober {
     taken: Arc<Mutex<(Samples, u64)>>,
+    per_second: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
 }
 
@@ -81,10 +82,10 @@ impl Prober {
     /// Begins.
     pub fn start(server: String, name: String, per_second: u32) -> Prober {
         let (taken, stop) = (Arc::new(Mutex::new((Samples::default(), 0))), Arc::new(AtomicBool::new(false)));
-        let (samples, end) = (taken.clone(), stop.clone());
+        let per_second = Arc::new(AtomicU32::new(per_second));
+        let (samples, rate, end) = (taken.clone(), per_second.clone(), stop.clone());
         thread::spawn(move || {
             let Ok(mut asker) = Asker::new(&server) else { return };
-            let pause = Duration::from_secs(1) / per_second.max(1);
             while !end.load(Ordering::Relaxed) {
                 let began = Instant::now();
                 let told = asker.ask(&name);
@@ -95,10 +96,16 @@ impl Prober {
                     Err(_) => samples.1 += 1,
                 }
                 drop(samples);
+                let pause = Duration::from_secs(1) / rate.load(Ordering::Relaxed).max(1);
                 thread::sleep(pause.saturating_sub(took));
             }
         });
-        Prober { taken, stop }
+        Prober { taken, per_second, stop }
+    }
+
+    /// From now on asks so often.
+    pub fn pace(&self, per_second: u32) {
+        self.per_second.store(per_second, Ordering::Relaxed);
     }
 
     /// Latencies since the last time, milliseconds, and how many answers were lost.

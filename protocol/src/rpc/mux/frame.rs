@@ -79,8 +79,8 @@ pub enum ResetReason {
 pub enum Departure {
     /// It is about to end.
     Leaving = 1,
-    /// Others have fewer to serve.
-    Crowded = 2,
+    /// It follows no leader; another server may.
+    Leaderless = 2,
 }
 
 impl ResetReason {
@@ -99,7 +99,7 @@ impl Departure {
     fn of(code: u8) -> Result<Departure, WireError> {
         Ok(match code {
             1 => Departure::Leaving,
-            2 => Departure::Crowded,
+            2 => Departure::Leaderless,
             _ => return Err(WireError::Malformed("an unknown reason to go away")),
         })
     }

@@ -1,0 +1,210 @@
+//! Real children, real signals; deadlines of tenths of a second, and nothing that depends on how late the machine is.
+
+use super::*;
+use crate::runtime::time::boot_now;
+use std::fs;
+
+const LONG: Duration = Duration::from_secs(30);
+
+fn sh(text: &str) -> Setup {
+    Setup { argv: vec!["/bin/sh".into(), "-c".into(), text.into()], ..Setup::default() }
+}
+
+/// Waits until something is so.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A process of the group runs still: one that waits to be reaped does not.
+fn runs(group: u32) -> bool {
+    let all = fs::read_dir("/proc").expect("proc");
+    all.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("stat")).ok()).any(|stat| {
+        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let state = fields.next().unwrap_or("Z");
+        let of = fields.nth(1).and_then(|text| text.parse::<u32>().ok());
+        state != "Z" && state != "X" && of == Some(group)
+    })
+}
+
+fn parent_of(pid: u32) -> u32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the child's stat");
+    let fields = stat.rsplit(')').next().expect("fields");
+    fields.split_whitespace().nth(1).expect("parent").parse().expect("a number")
+}
+
+/// A lease of so many milliseconds, the last part of it grace.
+fn lease(ms: u64, grace_ms: u64) -> Lease {
+    let kill_at = boot_now() + Duration::from_millis(ms);
+    Lease { stop_at: kill_at - Duration::from_millis(grace_ms), kill_at }
+}
+
+#[test]
+fn ends_are_told_in_gos_words() {
+    for (text, words) in [
+        ("exit 3", "exit status 3"),
+        ("kill -9 $$", "signal: killed"),
+        ("kill $$", "signal: terminated"),
+        ("exit 0", "exit status 0"),
+    ] {
+        for child in [Child::start(&sh(text)), Child::start_guarded(&sh(text), lease(60_000, 0), &[])] {
+            let exit = child.expect("started").wait(Some(LONG)).expect("ended");
+            assert_eq!(exit.to_string(), words, "{text}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_run_is_said_in_gos_words() {
+    for (program, words) in [
+        ("no-such-program", "exec: \"no-such-program\": executable file not found in $PATH"),
+        ("/no/such", "fork/exec /no/such: no such file or directory"),
+        ("/etc/passwd", "fork/exec /etc/passwd: permission denied"),
+    ] {
+        let setup = Setup { argv: vec![program.into()], ..Setup::default() };
+        for child in [Child::start(&setup), Child::start_guarded(&setup, lease(60_000, 0), &[])] {
+            assert_eq!(child.err().expect("an error").to_string(), words);
+        }
+    }
+}
+
+#[test]
+fn the_setup_is_kept() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let setup = Setup {
+        env: vec![("MUSTER_CHILD".into(), "here".into())],
+        cwd: Some(dir.path().to_path_buf()),
+        stdin: Stdin::Bytes(b"input".to_vec()),
+        ..sh("test \"$MUSTER_CHILD\" = here && cat > told")
+    };
+    for guarded in [false, true] {
+        let child = match guarded {
+            false => Child::start(&setup),
+            true => Child::start_guarded(&setup, lease(60_000, 0), &[]),
+        };
+        assert!(child.expect("started").wait(Some(LONG)).expect("ended").is_success());
+        let told = dir.path().join("told");
+        assert_eq!(fs::read(&told).expect("written"), b"input");
+        fs::remove_file(&told).expect("removed");
+    }
+}
+
+/// Starts a text both ways and waits until it has written its file `up`.
+fn both(text: &str, check: impl Fn(Child, &Path)) {
+    for guarded in [false, true] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let setup = Setup { cwd: Some(dir.path().to_path_buf()), ..sh(text) };
+        let child = match guarded {
+            false => Child::start(&setup),
+            true => Child::start_guarded(&setup, lease(60_000, 0), &[]),
+        };
+        let child = child.expect("started");
+        until("the child is up", || dir.path().join("up").exists());
+        check(child, dir.path());
+    }
+}
+
+#[test]
+fn stopping_ends_the_whole_group() {
+    both("trap '' TERM; (trap '' TERM; sleep 600) & : > up; sleep 600", |child, _| {
+        let group = child.id();
+        assert!(child.wait(Some(Duration::ZERO)).is_none() && runs(group));
+        let exit = child.stop(signal::TERM, Duration::from_millis(50));
+        assert_eq!(exit.signal, Some(signal::KILL));
+        assert!(!runs(group));
+    });
+}
+
+#[test]
+fn what_a_shell_ran_has_its_grace_after_the_shell() {
+    let text = "(trap 'sleep 0.2; : > cleaned; exit' TERM; : > up; while :; do sleep 0.01; done) & wait";
+    both(text, |child, dir| {
+        let exit = child.stop(signal::TERM, LONG);
+        assert_eq!(exit.signal, Some(signal::TERM));
+        assert!(dir.join("cleaned").exists() && !runs(child.id()));
+    });
+}
+
+#[test]
+fn a_stopped_group_is_ended_too() {
+    both(": > up; exec sleep 600", |child, _| {
+        child.signal(libc::SIGSTOP);
+        assert_eq!(child.stop(signal::TERM, LONG).signal, Some(signal::TERM));
+    });
+}
+
+#[test]
+fn an_ordinary_end_leaves_the_rest_of_the_group_alone() {
+    both("sleep 600 & : > up; exit 0", |child, _| {
+        let group = child.id();
+        assert!(child.wait(Some(LONG)).expect("ended").is_success());
+        drop(child);
+        assert!(runs(group));
+        sys::kill_group(group);
+    });
+}
+
+#[test]
+fn a_lease_that_is_not_renewed_ends_the_group() {
+    let begun = boot_now();
+    let gentle = Child::start_guarded(&sh("sleep 600"), lease(1_000, 900), &[]).expect("started");
+    assert_eq!(gentle.wait(Some(LONG)).expect("ended").signal, Some(signal::TERM));
+    let stubborn = sh("trap '' TERM; sleep 600 & wait; wait; sleep 600");
+    let stubborn = Child::start_guarded(&stubborn, lease(300, 200), &[]).expect("started");
+    assert_eq!(stubborn.wait(Some(LONG)).expect("ended").signal, Some(signal::KILL));
+    assert!(!runs(stubborn.id()) && boot_now() - begun >= Duration::from_millis(400));
+}
+
+#[test]
+fn a_renewed_lease_lets_it_live() {
+    let first = lease(2_000, 1_000);
+    let child = Child::start_guarded(&sh("sleep 600"), first, &[]).expect("started");
+    child.extend(lease(60_000, 1_000));
+    until("the first lease is over", || boot_now() > first.kill_at + Duration::from_millis(50));
+    assert!(child.wait(Some(Duration::ZERO)).is_none() && runs(child.id()));
+    child.extend(lease(0, 0));
+    assert!(child.wait(Some(LONG)).is_some() && !runs(child.id()));
+}
+
+#[test]
+fn a_killed_guard_takes_the_group_along() {
+    let text = "trap '' TERM; (trap '' TERM; sleep 600) & sleep 600";
+    let child = Child::start_guarded(&sh(text), lease(60_000, 0), &[]).expect("started");
+    sys::kill(parent_of(child.id()), signal::KILL);
+    assert_eq!(child.wait(Some(LONG)).expect("ended").signal, Some(signal::KILL));
+    assert!(!runs(child.id()));
+}
+
+#[test]
+fn a_stopped_guard_is_stood_in_for() {
+    let child = Child::start_guarded(&sh("sleep 600 & wait"), lease(300, 100), &[]).expect("started");
+    let guard = parent_of(child.id());
+    sys::kill(guard, libc::SIGSTOP);
+    assert!(child.wait(Some(LONG)).is_some());
+    assert!(!runs(child.id()) && !Path::new(&format!("/proc/{guard}")).exists());
+}
+
+#[test]
+fn a_supervisor_that_is_heard_no_more_ends_the_group() {
+    // Dropping the child is all the guard can see of a process that was killed.
+    let child = Child::start_guarded(&sh("sleep 600 & wait"), lease(60_000, 30_000), &[]).expect("started");
+    let group = child.id();
+    assert!(runs(group));
+    drop(child);
+    until("the group is dead", || !runs(group));
+}
+
+#[test]
+fn signals_have_names_and_numbers() {
+    for text in ["SIGTERM", "TERM", "term", "15", " SIGTERM "] {
+        assert_eq!(signal::number(text), Some(signal::TERM), "{text}");
+    }
+    assert_eq!((signal::number("SIGNO"), signal::number("0"), signal::number("65")), (None, None, None));
+    assert_eq!(
+        (signal::name(signal::HUP), signal::described(signal::HUP)),
+        ("SIGHUP".into(), "hangup".into())
+    );
+}

@@ -1,0 +1,562 @@
+//! A guard: a small process between ours and a child, which ends the child's group in time even if ours cannot.
+//!
+//! Ours renews a *lease*; the guard sends SIGTERM when it is nearly over and SIGKILL at its end, by the clock that counts a
+//! suspended machine's time, too. It needs nobody for that: our process may be stopped (SIGSTOP), hang, or be killed; then
+//! it is heard no more, and the guard ends the group at once and, when nothing of it is left, runs a *testament*.
+//!
+//! Who watches whom: the guard is the child's parent, in a process group of its own, deaf to all signals that can be
+//! blocked. If it is killed, the kernel kills the child (PR_SET_PDEATHSIG) and ours kills the group; if it is stopped, ours
+//! does its work a moment later. Only when both are stopped does the group outlive its lease, until one goes on.
+//!
+//! The guard is forked, not executed: it must not need anything that can fail. Between the fork and its end it allocates
+//! nothing, takes no lock and cannot panic, so it may be forked while other threads run.
+
+use super::child::{Exit, Fate, Setup};
+use super::{signal, sys, time};
+use libc::{c_char, c_int};
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// When a child's time is over, by [`time::boot_now`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// Then it gets SIGTERM.
+    pub stop_at: Duration,
+    /// Then it gets SIGKILL. What lies between is its grace, also when the lease ends early.
+    pub kill_at: Duration,
+}
+
+/// What a guard starts.
+pub(super) struct Plan<'a> {
+    /// The program's file.
+    pub program: &'a Path,
+    pub setup: &'a Setup,
+    /// What it reads; `None` for our own standard input.
+    pub stdin: Option<File>,
+    pub lease: Lease,
+    /// What the guard becomes when our process has vanished and the child's group is dead: arguments of our own program.
+    pub testament: &'a [OsString],
+}
+
+/// How often a group that was told to end is looked at, and how long it is looked at that often.
+const GROUP_POLL: Duration = Duration::from_millis(10);
+const GROUP_POLL_FOR: Duration = Duration::from_secs(10);
+/// How often after that: it hangs in the kernel, or is not ours to kill.
+const GROUP_POLL_SLOW: Duration = Duration::from_secs(1);
+/// How late the guard may be before our process takes it for stopped.
+const GUARD_LATE: Duration = Duration::from_millis(200);
+/// How often our process looks whether it is: short enough after a suspended machine wakes.
+const GUARD_POLL: Duration = Duration::from_secs(1);
+/// Bytes of a word to the guard, and of one from it.
+const ORDER: usize = 24;
+const REPORT: usize = 8;
+
+const EXTEND: u32 = 1;
+const SIGNAL: u32 = 2;
+const STOP: u32 = 3;
+const STARTED: u32 = 4;
+const FAILED: u32 = 5;
+const ENDED: u32 = 6;
+
+/// Our end of a guard.
+pub(super) struct Warden {
+    line: Arc<Line>,
+}
+
+/// What the listening thread shares with those who command.
+struct Line {
+    socket: OwnedFd,
+    guard: u32,
+    child: u32,
+    /// When the group must be dead; `None` as its second half: it was told to end.
+    end: Mutex<(Lease, Option<Duration>)>,
+}
+
+/// Forks a guard, which starts the child.
+pub(super) fn start(plan: &Plan<'_>, fate: Arc<Fate>) -> io::Result<(u32, Warden)> {
+    let words = Words::of(plan)?;
+    let (ours, theirs) = sys::packet_pair()?;
+    sys::adopt_orphans(true);
+    let guard = sys::fork(|| watch(&words, theirs.as_raw_fd(), plan.lease))?;
+    drop(theirs);
+    let mut report = [0; REPORT];
+    let heard = sys::read(ours.as_fd(), &mut report).unwrap_or(0);
+    let (kind, value) = read_report(&report);
+    match kind {
+        STARTED if heard == REPORT => {}
+        FAILED if heard == REPORT => {
+            sys::reap_now(guard);
+            return Err(io::Error::from_raw_os_error(value));
+        }
+        _ => {
+            sys::reap_now(guard);
+            return Err(io::Error::other("the guard died before it began"));
+        }
+    }
+    let child = value.unsigned_abs();
+    let line = Arc::new(Line { socket: ours, guard, child, end: Mutex::new((plan.lease, None)) });
+    let listening = line.clone();
+    thread::Builder::new().name("guard".to_owned()).spawn(move || listening.listen(&fate))?;
+    Ok((child, Warden { line }))
+}
+
+impl Warden {
+    pub(super) fn signal(&self, number: i32) {
+        self.line.order(SIGNAL, number, Duration::ZERO, Duration::ZERO);
+    }
+
+    pub(super) fn extend(&self, lease: Lease) {
+        self.line.end().0 = lease;
+        self.line.order(EXTEND, 0, lease.stop_at, lease.kill_at);
+    }
+
+    pub(super) fn stop(&self, signal: i32, grace: Duration) {
+        let mut end = self.line.end();
+        let kill_at = (time::boot_now() + grace).min(end.0.kill_at);
+        end.1.get_or_insert(kill_at);
+        self.line.order(STOP, signal, kill_at, kill_at);
+    }
+}
+
+impl Drop for Warden {
+    fn drop(&mut self) {
+        // The listening thread holds the socket, too: this is what the guard hears.
+        sys::hang_up(self.line.socket.as_fd());
+    }
+}
+
+impl Line {
+    /// How long to listen before the guard is looked after again.
+    fn patience(&self) -> Duration {
+        let end = self.end();
+        let late = end.1.unwrap_or(end.0.kill_at).saturating_add(GUARD_LATE);
+        late.saturating_sub(time::boot_now()).clamp(Duration::from_millis(1), GUARD_POLL)
+    }
+
+    fn end(&self) -> std::sync::MutexGuard<'_, (Lease, Option<Duration>)> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A guard that does not take it is dead, which the listening thread sees.
+    fn order(&self, kind: u32, value: i32, a: Duration, b: Duration) {
+        let mut order = [0; ORDER];
+        order[..4].copy_from_slice(&kind.to_ne_bytes());
+        order[4..8].copy_from_slice(&value.to_ne_bytes());
+        order[8..16].copy_from_slice(&nanos(a).to_ne_bytes());
+        order[16..].copy_from_slice(&nanos(b).to_ne_bytes());
+        sys::send_packet(self.socket.as_fd(), &order);
+    }
+
+    /// Hears how the child ended, and does the guard's work if it does not.
+    fn listen(&self, fate: &Fate) {
+        loop {
+            let mut report = [0; REPORT];
+            if sys::wait_readable(self.socket.as_fd(), Some(self.patience())) {
+                match sys::read(self.socket.as_fd(), &mut report) {
+                    Ok(REPORT) => {
+                        let (kind, value) = read_report(&report);
+                        if kind == ENDED {
+                            fate.tell(Exit::from_status(value));
+                            sys::reap_now(self.guard);
+                            return;
+                        }
+                        continue;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    // It is dead, and the child with it.
+                    _ => break,
+                }
+            }
+            let end = self.end();
+            if time::boot_now() > end.1.unwrap_or(end.0.kill_at) + GUARD_LATE {
+                break;
+            }
+        }
+        let exit = self.finish();
+        fate.tell(exit);
+    }
+
+    /// Kills the guard and the group, and waits until nothing of it is left. What they leave behind falls to us.
+    fn finish(&self) -> Exit {
+        sys::kill(self.guard, signal::KILL);
+        sys::reap_now(self.guard);
+        let mut exit = Exit { code: None, signal: Some(signal::KILL) };
+        let patience = time::boot_now() + GROUP_POLL_FOR;
+        loop {
+            sys::kill_group(self.child);
+            while let Some((pid, status)) = sys::reap_of_group(self.child) {
+                if pid == self.child {
+                    exit = Exit::from_status(status);
+                }
+            }
+            if !sys::is_group(self.child) || time::boot_now() > patience {
+                return exit;
+            }
+            thread::sleep(GROUP_POLL);
+        }
+    }
+}
+
+fn read_report(report: &[u8; REPORT]) -> (u32, i32) {
+    let [a, b, c, d, e, f, g, h] = *report;
+    (u32::from_ne_bytes([a, b, c, d]), i32::from_ne_bytes([e, f, g, h]))
+}
+
+fn nanos(at: Duration) -> u64 {
+    u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// All texts that the two forked processes need, with their ends and lists of pointers.
+struct Words {
+    program: CString,
+    argv: Pointers,
+    envp: Pointers,
+    cwd: Option<CString>,
+    testament: Option<Pointers>,
+    /// -1 for our own.
+    stdin: RawFd,
+    /// Keeps `stdin` open.
+    _stdin: Option<File>,
+    takes_terminal: bool,
+}
+
+/// A list of texts as the kernel takes it.
+struct Pointers {
+    list: Vec<*const c_char>,
+    _texts: Vec<CString>,
+}
+
+impl Pointers {
+    fn of(texts: impl IntoIterator<Item = Vec<u8>>) -> io::Result<Pointers> {
+        let texts: Vec<CString> = texts.into_iter().map(CString::new).collect::<Result<_, _>>()?;
+        let list = texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
+        Ok(Pointers { list, _texts: texts })
+    }
+}
+
+impl Words {
+    fn of(plan: &Plan<'_>) -> io::Result<Words> {
+        let bytes = |text: &OsStr| text.as_bytes().to_vec();
+        let setup = plan.setup;
+        let mut variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        variables.retain(|(name, _)| !setup.env.iter().any(|(ours, _)| ours == name));
+        variables.extend(setup.env.iter().cloned());
+        let assignments =
+            variables.iter().map(|(name, value)| [&bytes(name), &b"="[..], &bytes(value)].concat());
+        let cwd = setup.cwd.as_ref().map(|path| CString::new(path.as_os_str().as_bytes())).transpose()?;
+        let testament = (!plan.testament.is_empty())
+            .then(|| Pointers::of(plan.testament.iter().map(|word| bytes(word))))
+            .transpose()?;
+        let stdin = plan.stdin.as_ref().map(File::try_clone).transpose()?;
+        Ok(Words {
+            program: CString::new(plan.program.as_os_str().as_bytes())?,
+            argv: Pointers::of(setup.argv.iter().map(|word| bytes(word)))?,
+            envp: Pointers::of(assignments)?,
+            cwd,
+            testament,
+            stdin: stdin.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+            takes_terminal: stdin.is_none() && sys::is_in_foreground(),
+            _stdin: stdin,
+        })
+    }
+}
+
+/// The guard, from its fork to its end. Nothing here may allocate, lock or panic.
+fn watch(words: &Words, socket: RawFd, lease: Lease) -> c_int {
+    // SAFETY: plain system calls on numbers and on memory that was made before the fork; this process has one thread.
+    unsafe {
+        libc::setpgid(0, 0);
+        libc::prctl(libc::PR_SET_NAME, c"muster-guard".as_ptr());
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
+        let guard = libc::getpid();
+        let mut news = [-1; 2];
+        if libc::pipe2(news.as_mut_ptr(), libc::O_CLOEXEC) != 0 {
+            return refuse(socket);
+        }
+        let child = libc::fork();
+        if child < 0 {
+            return refuse(socket);
+        }
+        if child == 0 {
+            become_child(words, guard, news[1]);
+        }
+        // Both do it, so that neither acts before it is done.
+        libc::setpgid(child, child);
+        libc::close(news[1]);
+        let mut why = [0u8; 4];
+        let failed = loop {
+            match libc::read(news[0], why.as_mut_ptr().cast(), why.len()) {
+                -1 if errno() == libc::EINTR => {}
+                n => break n == 4,
+            }
+        };
+        if failed {
+            libc::waitpid(child, std::ptr::null_mut(), 0);
+            tell(socket, FAILED, c_int::from_ne_bytes(why));
+            return 1;
+        }
+        let socket = keep_only(socket);
+        tell(socket, STARTED, child);
+        let status = Watch::new(child, socket, lease).run();
+        let vanished = status.1;
+        tell(socket, ENDED, status.0);
+        if let (true, Some(testament)) = (vanished, &words.testament) {
+            let none = signal_set_empty();
+            libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+            libc::execve(c"/proc/self/exe".as_ptr(), testament.list.as_ptr(), words.envp.list.as_ptr());
+        }
+        0
+    }
+}
+
+/// The child, from its fork to its program. Nothing here may allocate, lock or panic.
+unsafe fn become_child(words: &Words, guard: libc::pid_t, news: RawFd) -> ! {
+    // SAFETY: as in `watch`.
+    unsafe {
+        libc::setpgid(0, 0);
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid() != guard {
+            libc::_exit(127);
+        }
+        if words.takes_terminal {
+            // All signals are blocked: SIGTTOU cannot stop this.
+            libc::tcsetpgrp(0, libc::getpid());
+        }
+        let ready = (words.stdin < 0 || libc::dup2(words.stdin, 0) == 0)
+            && words.cwd.as_ref().is_none_or(|cwd| libc::chdir(cwd.as_ptr()) == 0);
+        if ready {
+            let none = signal_set_empty();
+            libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+            libc::execve(words.program.as_ptr(), words.argv.list.as_ptr(), words.envp.list.as_ptr());
+        }
+        let why = errno().to_ne_bytes();
+        libc::write(news, why.as_ptr().cast(), why.len());
+        libc::_exit(127)
+    }
+}
+
+/// The guard could not even begin.
+fn refuse(socket: RawFd) -> c_int {
+    tell(socket, FAILED, errno());
+    1
+}
+
+/// Closes all descriptors but the socket, which gets the number 3: the guard must not hold anybody's connection or pipe open.
+unsafe fn keep_only(socket: RawFd) -> RawFd {
+    // SAFETY: plain system calls; nothing of this process uses the descriptors.
+    unsafe {
+        let nothing = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        for standard in 0..3 {
+            libc::dup2(nothing, standard);
+        }
+        if socket != 3 {
+            libc::dup3(socket, 3, libc::O_CLOEXEC);
+        }
+        if libc::syscall(libc::SYS_close_range, 4, c_int::MAX, 0) != 0 {
+            // An older kernel (before 5.9).
+            for other in 4..1024 {
+                libc::close(other);
+            }
+        }
+        3
+    }
+}
+
+fn errno() -> c_int {
+    // SAFETY: the place of this thread's error number, which libc keeps.
+    unsafe { *libc::__errno_location() }
+}
+
+fn signal_set_empty() -> libc::sigset_t {
+    let mut set = std::mem::MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises the set.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        set.assume_init()
+    }
+}
+
+fn tell(socket: RawFd, kind: u32, value: c_int) {
+    let mut report = [0u8; REPORT];
+    let (head, tail) = report.split_at_mut(4);
+    head.copy_from_slice(&kind.to_ne_bytes());
+    tail.copy_from_slice(&value.to_ne_bytes());
+    // SAFETY: sends a live array. Nobody may be there to hear it.
+    unsafe { libc::send(socket, report.as_ptr().cast(), report.len(), libc::MSG_NOSIGNAL) };
+}
+
+/// The guard's watch over a child.
+struct Watch {
+    child: libc::pid_t,
+    socket: RawFd,
+    timer: RawFd,
+    exits: RawFd,
+    lease: Lease,
+    /// The group was told to end, and is killed then.
+    stopping: Option<Duration>,
+    /// It was killed for the first time then.
+    killed: Option<Duration>,
+    /// The child's own end.
+    status: Option<c_int>,
+    /// Nothing more is to be heard from the process that forked us.
+    vanished: bool,
+}
+
+impl Watch {
+    fn new(child: libc::pid_t, socket: RawFd, lease: Lease) -> Watch {
+        // SAFETY: plain system calls; the set lives through its call. Without a timer or a signalfd (no memory in the kernel) the
+        // descriptors are -1, which poll passes over, and its time limit does their work.
+        let (timer, exits) = unsafe {
+            let mut set = signal_set_empty();
+            libc::sigaddset(&mut set, libc::SIGCHLD);
+            let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
+            (
+                libc::timerfd_create(libc::CLOCK_BOOTTIME, flags),
+                libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK),
+            )
+        };
+        Watch {
+            child,
+            socket,
+            timer,
+            exits,
+            lease,
+            stopping: None,
+            killed: None,
+            status: None,
+            vanished: false,
+        }
+    }
+
+    /// Ends with the child; and, if it was to end, with its group.
+    fn run(mut self) -> (c_int, bool) {
+        loop {
+            // Orders first: if this process itself was stopped, a longer lease may lie there.
+            self.hear();
+            self.reap();
+            let now = time::boot_now();
+            if let Some(status) = self.status {
+                let hopeless = self.killed.is_some_and(|at| now > at.saturating_add(GROUP_POLL_FOR));
+                if self.stopping.is_none() || hopeless || !self.is_group() {
+                    return (status, self.vanished);
+                }
+            }
+            if now >= self.stopping.unwrap_or(self.lease.kill_at) {
+                self.kill(libc::SIGKILL);
+                self.killed.get_or_insert(now);
+                self.stopping.get_or_insert(now);
+            } else if self.stopping.is_none() && now >= self.lease.stop_at {
+                self.end(libc::SIGTERM, self.lease.kill_at);
+            }
+            let soon = match (self.killed, self.status, self.stopping) {
+                (Some(at), _, _) if now > at.saturating_add(GROUP_POLL_FOR) => {
+                    now.saturating_add(GROUP_POLL_SLOW)
+                }
+                (Some(_), _, _) => now.saturating_add(GROUP_POLL),
+                (None, Some(_), Some(kill_at)) => now.saturating_add(GROUP_POLL).min(kill_at),
+                (None, None, Some(kill_at)) => kill_at,
+                (None, _, None) => self.lease.stop_at,
+            };
+            self.sleep_until(soon);
+        }
+    }
+
+    /// Obeys all orders that wait.
+    fn hear(&mut self) {
+        while !self.vanished {
+            let mut order = [0u8; ORDER];
+            // SAFETY: the kernel writes at most the length of the live array.
+            let n = unsafe {
+                libc::recv(self.socket, order.as_mut_ptr().cast(), order.len(), libc::MSG_DONTWAIT)
+            };
+            match n {
+                -1 if errno() == libc::EINTR => {}
+                -1 if errno() == libc::EAGAIN => return,
+                24 => self.obey(&order),
+                _ => {
+                    self.vanished = true;
+                    let grace = self.lease.kill_at.saturating_sub(self.lease.stop_at);
+                    self.end(libc::SIGTERM, time::boot_now().saturating_add(grace).min(self.lease.kill_at));
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, order: &[u8; ORDER]) {
+        let [k0, k1, k2, k3, v0, v1, v2, v3, a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7] =
+            *order;
+        let value = c_int::from_ne_bytes([v0, v1, v2, v3]);
+        let first = Duration::from_nanos(u64::from_ne_bytes([a0, a1, a2, a3, a4, a5, a6, a7]));
+        let second = Duration::from_nanos(u64::from_ne_bytes([b0, b1, b2, b3, b4, b5, b6, b7]));
+        match u32::from_ne_bytes([k0, k1, k2, k3]) {
+            EXTEND => self.lease = Lease { stop_at: first, kill_at: second },
+            SIGNAL => self.kill(value),
+            STOP => self.end(value, first),
+            _ => {}
+        }
+    }
+
+    /// Tells the group to end. The first word counts, but for an earlier death.
+    fn end(&mut self, signal: c_int, kill_at: Duration) {
+        if self.stopping.is_none() {
+            self.kill(signal);
+            // What was stopped could not obey.
+            self.kill(libc::SIGCONT);
+        }
+        self.stopping = Some(self.stopping.map_or(kill_at, |earlier| earlier.min(kill_at)));
+    }
+
+    /// Reaps the child, and whatever else it left to us.
+    fn reap(&mut self) {
+        loop {
+            let mut status = 0;
+            // SAFETY: writes one live number.
+            match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) } {
+                pid if pid == self.child => self.status = Some(status),
+                pid if pid > 0 => {}
+                _ => return,
+            }
+        }
+    }
+
+    fn kill(&self, signal: c_int) {
+        // SAFETY: takes no pointer.
+        unsafe { libc::kill(self.child.saturating_neg(), signal) };
+    }
+
+    fn is_group(&self) -> bool {
+        // SAFETY: takes no pointer; signal 0 only asks. One that is not ours to signal is there, too.
+        unsafe { libc::kill(self.child.saturating_neg(), 0) == 0 || errno() == libc::EPERM }
+    }
+
+    /// Sleeps until a moment, an order, or the end of a child.
+    fn sleep_until(&self, at: Duration) {
+        let spec = libc::itimerspec {
+            it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
+            it_value: libc::timespec {
+                tv_sec: at.as_secs().min(i32::MAX as u64) as libc::time_t,
+                tv_nsec: libc::c_long::from(at.subsec_nanos().max(1) as i32),
+            },
+        };
+        let heard = if self.vanished { -1 } else { self.socket };
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut entries = [entry(heard), entry(self.timer), entry(self.exits)];
+        // Two seconds at most: should the kernel have no timer for us, deadlines are met nearly as well.
+        let limit_ms = if self.timer < 0 || self.exits < 0 { 10 } else { 2000 };
+        let mut scratch = [0u8; 256];
+        // SAFETY: `spec`, `entries` and `scratch` live through the calls, which take their lengths.
+        unsafe {
+            libc::timerfd_settime(self.timer, libc::TFD_TIMER_ABSTIME, &spec, std::ptr::null_mut());
+            libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, limit_ms);
+            libc::read(self.timer, scratch.as_mut_ptr().cast(), 8);
+            while libc::read(self.exits, scratch.as_mut_ptr().cast(), scratch.len()) > 0 {}
+        }
+    }
+}

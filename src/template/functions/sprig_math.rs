@@ -1,0 +1,159 @@
+//! Functions of the sprig library about numbers, truth and types.
+
+use super::{Call, Function, Outcome, Param, fixed, open};
+use crate::template::value::Value;
+use crate::template::{float, format};
+
+/// All of them.
+pub const ALL: &[Function] = &[
+    open("sprig_add", &[], Param::Any, |call| folded(call, 0, i64::wrapping_add)),
+    fixed("sprig_add1", &[Param::Any], |call| Ok(Value::Int(to_int(&call.args[0]).wrapping_add(1)))),
+    fixed("sprig_sub", &[Param::Any, Param::Any], |call| {
+        Ok(Value::Int(to_int(&call.args[0]).wrapping_sub(to_int(&call.args[1]))))
+    }),
+    fixed("sprig_div", &[Param::Any, Param::Any], |call| divided(call, "div", i64::wrapping_div)),
+    fixed("sprig_mod", &[Param::Any, Param::Any], |call| divided(call, "mod", i64::wrapping_rem)),
+    open("sprig_mul", &[Param::Any], Param::Any, |call| folded(call, 1, i64::wrapping_mul)),
+    open("sprig_max", &[Param::Any], Param::Any, |call| folded(call, i64::MIN, i64::max)),
+    open("sprig_biggest", &[Param::Any], Param::Any, |call| folded(call, i64::MIN, i64::max)),
+    open("sprig_min", &[Param::Any], Param::Any, |call| folded(call, i64::MAX, i64::min)),
+    open("sprig_addf", &[], Param::Any, |call| Ok(Value::Float(call.args.iter().map(to_float).sum()))),
+    open("sprig_mulf", &[Param::Any], Param::Any, |call| {
+        Ok(Value::Float(call.args.iter().map(to_float).product()))
+    }),
+    open("sprig_subf", &[Param::Any], Param::Any, |call| {
+        let rest: f64 = call.args[1..].iter().map(to_float).sum();
+        Ok(Value::Float(to_float(&call.args[0]) - rest))
+    }),
+    open("sprig_divf", &[Param::Any], Param::Any, |call| {
+        let first = to_float(&call.args[0]);
+        Ok(Value::Float(call.args[1..].iter().map(to_float).fold(first, |a, b| a / b)))
+    }),
+    open("sprig_maxf", &[Param::Any], Param::Any, |call| {
+        Ok(Value::Float(call.args.iter().map(to_float).fold(f64::NEG_INFINITY, f64::max)))
+    }),
+    open("sprig_minf", &[Param::Any], Param::Any, |call| {
+        Ok(Value::Float(call.args.iter().map(to_float).fold(f64::INFINITY, f64::min)))
+    }),
+    fixed("sprig_ceil", &[Param::Any], |call| Ok(Value::Float(to_float(&call.args[0]).ceil()))),
+    fixed("sprig_floor", &[Param::Any], |call| Ok(Value::Float(to_float(&call.args[0]).floor()))),
+    open("sprig_round", &[Param::Any, Param::Int], Param::Any, round),
+    fixed("sprig_int", &[Param::Any], |call| Ok(Value::Int(to_int(&call.args[0])))),
+    fixed("sprig_int64", &[Param::Any], |call| Ok(Value::Int(to_int(&call.args[0])))),
+    fixed("sprig_atoi", &[Param::Text], |call| Ok(Value::Int(call.str(0).parse().unwrap_or(0)))),
+    fixed("sprig_float64", &[Param::Any], |call| Ok(Value::Float(to_float(&call.args[0])))),
+    fixed("sprig_toDecimal", &[Param::Any], |call| {
+        let digits = text_of(call, &call.args[0])?;
+        i64::from_str_radix(digits.trim(), 8)
+            .map(Value::Int)
+            .map_err(|_| format!("{digits:?} is not an octal number"))
+    }),
+    fixed("sprig_default", &[Param::Any, Param::Any], |call| {
+        Ok(call.args[if is_empty(&call.args[1]) { 0 } else { 1 }].clone())
+    }),
+    fixed("sprig_empty", &[Param::Any], |call| Ok(Value::Bool(is_empty(&call.args[0])))),
+    open("sprig_coalesce", &[], Param::Any, |call| {
+        Ok(call.args.iter().find(|value| !is_empty(value)).cloned().unwrap_or_default())
+    }),
+    open("sprig_all", &[], Param::Any, |call| Ok(Value::Bool(!call.args.iter().any(is_empty)))),
+    open("sprig_any", &[], Param::Any, |call| {
+        Ok(Value::Bool(call.args.iter().any(|value| !is_empty(value))))
+    }),
+    fixed("sprig_ternary", &[Param::Any, Param::Any, Param::Bool], |call| {
+        Ok(call.args[if call.is(2) { 0 } else { 1 }].clone())
+    }),
+    fixed("sprig_fail", &[Param::Text], |call| Err(call.str(0).into_owned())),
+    fixed("sprig_typeOf", &[Param::Any], |call| Ok(Value::text(call.args[0].type_name()))),
+    fixed("sprig_typeIs", &[Param::Text, Param::Any], |call| {
+        Ok(Value::Bool(call.str(0) == call.args[1].type_name()))
+    }),
+    fixed("sprig_typeIsLike", &[Param::Text, Param::Any], |call| {
+        let name = call.args[1].type_name();
+        Ok(Value::Bool(call.str(0) == name || format!("*{}", call.str(0)) == name))
+    }),
+    fixed("sprig_kindOf", &[Param::Any], |call| Ok(Value::text(kind(&call.args[0])))),
+    fixed("sprig_kindIs", &[Param::Text, Param::Any], |call| {
+        Ok(Value::Bool(call.str(0) == kind(&call.args[1])))
+    }),
+];
+
+/// Go's kind of a value.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Nil => "invalid",
+        Value::Bool(_) => "bool",
+        Value::Int(_) => "int",
+        Value::Uint(_) => "uint64",
+        Value::Float(_) => "float64",
+        Value::Text(_) => "string",
+        Value::List(_) => "slice",
+        Value::Map(_) => "map",
+        Value::Struct(record) if record.kind.is_pointer => "ptr",
+        Value::Struct(_) => "struct",
+        Value::Counter(..) => "chan",
+        Value::Scratch(_) => "ptr",
+    }
+}
+
+/// Whether sprig takes it for nothing: unlike `if`, a record is never.
+pub fn is_empty(value: &Value) -> bool {
+    !value.truth()
+}
+
+/// Any value as a whole number; what is none is 0.
+pub fn to_int(value: &Value) -> i64 {
+    match value {
+        Value::Bool(value) => i64::from(*value),
+        Value::Float(number) => *number as i64,
+        Value::Text(text) => {
+            let text = text.lossy();
+            text.parse().unwrap_or_else(|_| float::parse(&text).map_or(0, |number| number as i64))
+        }
+        other => other.as_int().unwrap_or(0),
+    }
+}
+
+fn to_float(value: &Value) -> f64 {
+    match value {
+        Value::Bool(value) => f64::from(u8::from(*value)),
+        Value::Int(number) => *number as f64,
+        Value::Uint(number) => *number as f64,
+        Value::Float(number) => *number,
+        Value::Text(text) => float::parse(&text.lossy()).unwrap_or(0.0),
+        _ => 0.0,
+    }
+}
+
+/// Any value as text.
+pub fn text_of(call: &Call<'_, '_, '_>, value: &Value) -> Result<String, String> {
+    let mut out = call.run.sink();
+    match value {
+        Value::Text(text) => out.push(text.as_bytes()),
+        other => format::sprint(&mut out, std::slice::from_ref(other), false),
+    }
+    out.finish().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn folded(call: &Call<'_, '_, '_>, start: i64, step: fn(i64, i64) -> i64) -> Outcome {
+    Ok(Value::Int(call.args.iter().map(to_int).fold(start, step)))
+}
+
+fn divided(call: &Call<'_, '_, '_>, name: &str, step: fn(i64, i64) -> i64) -> Outcome {
+    match to_int(&call.args[1]) {
+        0 => Err(format!("{name}: division by zero")),
+        by => Ok(Value::Int(step(to_int(&call.args[0]), by))),
+    }
+}
+
+/// Digits behind the point that are worth rounding to.
+const DIGITS_MAX: i64 = 300;
+
+/// Rounds to so many digits; from which fraction on upwards may be said.
+fn round(call: &mut Call<'_, '_, '_>) -> Outcome {
+    let limit = call.args.get(2).map_or(0.5, to_float);
+    let scale = 10f64.powi(call.int(1).clamp(-DIGITS_MAX, DIGITS_MAX) as i32);
+    let digits = to_float(&call.args[0]) * scale;
+    let (whole, fraction) = (digits.trunc(), digits.fract().abs());
+    let rounded = if fraction >= limit { whole + digits.signum() } else { whole };
+    Ok(Value::Float(rounded / scale))
+}
