@@ -31,9 +31,7 @@ fn send(server: &Server, method: &str, path: &str, body: &str) -> Option<Reply> 
 /// Creates a session that rests on nothing but its TTL; its ID.
 fn create(server: &Server, mut fields: Value) -> String {
     fields["Checks"] = json!([]);
-    wait::until("a session", SOON, || {
-        id_of(send(server, "PUT", "/v1/session/create", &fields.to_string())?)
-    })
+    wait::until("a session", SOON, || id_of(send(server, "PUT", "/v1/session/create", &fields.to_string())?))
 }
 
 fn id_of(created: Reply) -> Option<String> {
