@@ -50,9 +50,11 @@ areas! {
     http: "http",
     kv: "kv",
     lan: "lan",
+    lock: "lock",
     noleader: "noleader",
     noserver: "noserver",
     operator: "operator",
+    session: "session",
     snapshot: "snapshot",
     status: "status",
     trio: "trio",
@@ -69,9 +71,7 @@ const LATER: &[(&str, &str)] = &[
     ("acl-policy", "ACL"),
     ("acl-token", "ACL"),
     ("dns-query", "prepared queries"),
-    ("lock", "sessions"),
     ("query", "prepared queries"),
-    ("session", "sessions"),
     ("wan", "WAN gossip"),
 ];
 

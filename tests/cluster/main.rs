@@ -14,5 +14,6 @@ mod membership;
 mod operator;
 mod pool;
 mod relay;
+mod sessions;
 mod snapshot;
 mod watches;
