@@ -73,7 +73,10 @@ pub const LOCK: Program = Program {
             kind: FlagKind::Bool,
             help: "The command is run by a shell, that of SHELL or /bin/sh. The default is true.",
         },
-        value("timeout", "How long to wait for the lock at most, like '1s' or '3h'. The default is 0: for ever."),
+        value(
+            "timeout",
+            "How long to wait for the lock at most, like '1s' or '3h'. The default is 0: for ever.",
+        ),
         value("try", "The former name of -timeout."),
         switch("verbose", "Say what is done."),
     ],
@@ -273,8 +276,7 @@ struct Work<'a> {
 impl Work<'_> {
     /// A session, which is kept alive.
     fn session(&self) -> Result<Arc<Keeper>, Trouble> {
-        let keeper =
-            Keeper::begin(self.agent.apart(), &self.wish.name, self.behavior, self.sender.clone());
+        let keeper = Keeper::begin(self.agent.apart(), &self.wish.name, self.behavior, self.sender.clone());
         keeper.map_err(Trouble::of("failed to create session"))
     }
 

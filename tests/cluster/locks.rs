@@ -416,12 +416,18 @@ fn a_semaphore_is_laid_out_as_consul_s() {
     let rows = one.cluster.servers[0].ask("/v1/kv/s?recurse");
     let rows = rows.as_array().expect("rows");
     let session = rows[1]["Session"].as_str().expect("a holder's key is held");
-    assert_eq!((rows[0]["Key"].as_str(), rows[1]["Key"].as_str()), (Some("s/.lock"), Some(&*format!("s/{session}"))));
+    assert_eq!(
+        (rows[0]["Key"].as_str(), rows[1]["Key"].as_str()),
+        (Some("s/.lock"), Some(&*format!("s/{session}")))
+    );
     assert!(rows.iter().all(|row| row["Flags"] == json!(0xe0f6_9a2b_aa41_4de0_u64)));
     let list = one.cluster.servers[0].get("/v1/kv/s/.lock?raw").expect("the list").text();
     assert_eq!(list, format!("{{\"Limit\":2,\"Holders\":{{\"{session}\":true}}}}"));
     let other = one.run(&["-n=3", "s", "true"]);
-    assert_eq!(text(&other.stderr), "Lock acquisition failed: semaphore limit conflict (lock: 2, local: 3)\n");
+    assert_eq!(
+        text(&other.stderr),
+        "Lock acquisition failed: semaphore limit conflict (lock: 2, local: 3)\n"
+    );
     // SAFETY: kill with the number of our own child, which is not reaped yet.
     unsafe { libc::kill(holder.id() as i32, libc::SIGINT) };
     assert_eq!(holder.wait().expect("it ends").code(), Some(0));

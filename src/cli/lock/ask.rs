@@ -130,8 +130,7 @@ impl Agent {
 
     fn exchange(&self, request: &Outgoing<'_>, limit: Duration) -> Result<Answer, String> {
         let client = &self.client;
-        let (stream, socket) =
-            transport::connect(client.target(), client.tls(), Some(limit.min(PATIENCE)))?;
+        let (stream, socket) = transport::connect(client.target(), client.tls(), Some(limit.min(PATIENCE)))?;
         let named = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => "i/o timeout".to_owned(),
             std::io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
@@ -187,8 +186,7 @@ impl Agent {
             return Ok((Vec::new(), answer.index));
         }
         let answer = answer.ok()?;
-        let rows =
-            serde_json::from_slice(&answer.body).map_err(|why| Trouble::lasting(why.to_string()))?;
+        let rows = serde_json::from_slice(&answer.body).map_err(|why| Trouble::lasting(why.to_string()))?;
         Ok((rows, answer.index))
     }
 }

@@ -37,8 +37,7 @@ const RENEW_AGAIN: Duration = Duration::from_millis(500);
 const RENEW_PATIENCE: Duration = Duration::from_secs(2);
 
 const _: () = assert!(LOCK_DELAY.as_secs() >= TTL.as_secs(), "the lease is the shorter of both");
-const _: () =
-    assert!(2 * RENEW_HELD.as_millis() + MARGIN.as_millis() + GRACE.as_millis() < TTL.as_millis());
+const _: () = assert!(2 * RENEW_HELD.as_millis() + MARGIN.as_millis() + GRACE.as_millis() < TTL.as_millis());
 
 /// What a session does to its keys when it ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,8 +97,8 @@ impl Keeper {
         let sent = boot_now();
         let body = wish.to_string();
         let answer = agent.ask("PUT", "/v1/session/create", &[], body.as_bytes(), PATIENCE)?.ok()?;
-        let made: Made = serde_json::from_slice(&answer.body)
-            .map_err(|why| Trouble::lasting(why.to_string()))?;
+        let made: Made =
+            serde_json::from_slice(&answer.body).map_err(|why| Trouble::lasting(why.to_string()))?;
         let keeper = Arc::new(Keeper {
             agent,
             id: made.id,

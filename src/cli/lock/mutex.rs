@@ -106,4 +106,3 @@ impl Slot for Mutex {
         (words.map(str::to_owned).to_vec(), self.key.clone())
     }
 }
-
