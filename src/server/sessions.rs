@@ -10,7 +10,7 @@
 //!   in a log somewhere can meet a session that the next leader has renewed;
 //! - time in which this process did not run does not count ([`timers`]), and before anything is expired the lead is confirmed.
 
-mod timers;
+pub mod timers;
 
 use std::cell::RefCell;
 use std::rc::Rc;
