@@ -41,11 +41,16 @@ impl World {
 
     fn tell_watcher(&mut self, watcher: usize, shown: u64, body: &[u8]) {
         let state = &mut self.watchers[watcher];
+        let known = state.course.last_told().is_some_and(|told| told == body);
         let told = state.course.answered(Mark::Index(shown), 200, body, WAITED);
         let before = state.told.last().copied();
         if let Next::Tell(answer) = told {
             self.tally.one("watchers: told");
             self.watchers[watcher].told.push(answer.index);
+            if known {
+                let story = format!("watcher {watcher} was told the same at {before:?} and {}", answer.index);
+                self.fail("watchers are told nothing twice", story);
+            }
             if before.is_some_and(|before| before >= answer.index) {
                 let story = format!("watcher {watcher} was told of {before:?}, and then of {}", answer.index);
                 self.fail("watchers are told nothing old after something new", story);
