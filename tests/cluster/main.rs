@@ -9,6 +9,7 @@ mod support;
 mod clients;
 mod harness;
 mod life;
+mod locks;
 mod membership;
 mod operator;
 mod pool;
