@@ -18,7 +18,7 @@ use crate::health::plan::{HttpProbe, TlsProbe};
 use crate::health::tls::TlsConfigs;
 use crate::runtime::random::Rng;
 use crate::runtime::task::{self, Task};
-use crate::runtime::{mesh, process, time};
+use crate::runtime::{mesh, process, signal, time};
 
 /// How much of a handler's output is kept for the log (Consul: `WatchBufSize`).
 const OUTPUT_MAX: usize = 4 * 1024;
@@ -181,7 +181,9 @@ async fn run_handler(handler: &Handler, index: u64, line: Vec<u8>, configs: &Tls
                     if exit.code != Some(0) {
                         let why = match (exit.code, exit.signal) {
                             (Some(code), _) => format!("exit status {code}"),
-                            (None, signal) => format!("signal: {}", signal.unwrap_or_default()),
+                            (None, number) => {
+                                format!("signal: {}", signal::described(number.unwrap_or_default()))
+                            }
                         };
                         tracing::error!(target: "agent", watch_handler = %shown, error = %why, "Failed to run watch handler");
                     }
