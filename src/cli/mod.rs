@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod debug;
 mod exec;
+mod explain;
 pub mod follow;
 mod gossip;
 mod kv;
@@ -59,7 +60,7 @@ struct Realm {
 }
 
 /// The groups of commands. Their shared flags include those about a datacenter.
-const GROUPS: [Group; 4] = [catalog::GROUP, kv::GROUP, services::GROUP, snapshot::GROUP];
+const GROUPS: [Group; 5] = [catalog::GROUP, explain::GROUP, kv::GROUP, services::GROUP, snapshot::GROUP];
 
 /// The commands that speak to the agent itself.
 const OF_THE_AGENT: [Program; 12] = [

@@ -1,17 +1,20 @@
 //! What holders of locks believe by their own clocks, held against each other and against the servers' states.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use muster::store::State;
-use muster::store::model::Behavior;
+use muster::store::model::{Behavior, Status};
 
 use super::names::{lock_name, session_name};
+use crate::clients::value_of;
 use crate::clock::Clock;
 use crate::queue::Time;
 
 /// A broken rule and the story of how.
 pub type Broken = (&'static str, String);
+
+const FAILS: &str = "what fails changes nothing";
 
 /// Rates of clocks differ by a few percent here; what is measured with one of them is judged with that much patience.
 const RATES: f64 = 0.95;
@@ -70,9 +73,24 @@ pub struct Judge {
     seen: BTreeMap<u32, Seen>,
     /// The newest state that was looked at.
     newest: u64,
+    /// Requests that wrote a lock in some state, and those that were told not to have.
+    wrote: BTreeSet<u64>,
+    failed: BTreeSet<u64>,
 }
 
 impl Judge {
+    /// A client was told that its request changed nothing.
+    ///
+    /// # Errors
+    /// It has.
+    pub fn fails(&mut self, request: u64) -> Result<(), Broken> {
+        self.failed.insert(request);
+        match self.wrote.contains(&request) {
+            true => Err((FAILS, format!("request {request} failed and is in a lock"))),
+            false => Ok(()),
+        }
+    }
+
     /// A holder was told that it has a lock.
     ///
     /// # Errors
@@ -188,6 +206,8 @@ impl Judge {
         }
         let next = state.index() == self.newest + 1;
         self.newest = state.index();
+        self.check_sessions(state)?;
+        self.note_writers(keys, state)?;
         self.note_sessions(now, state)?;
         for key in 0..keys {
             self.note_key(now, key, state, next)?;
@@ -209,6 +229,34 @@ impl Judge {
             }
             if !state.locks_of(&entry.session).any(|held| *held == name[..]) {
                 return Err((RULE, format!("session {} does not know of key {key}", entry.session)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Each session has its node, and its checks are well.
+    fn check_sessions(&self, state: &State) -> Result<(), Broken> {
+        for session in state.sessions() {
+            let well = session.check_ids().all(|id| {
+                let check = state.node_check(&session.node, id);
+                check.is_some_and(|check| check.status != Status::Critical)
+            });
+            if state.node(&session.node).is_none() || !well {
+                let story = format!("{session:?} at {}", state.index());
+                return Err(("a session needs its node and well checks", story));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is in a lock was written by a request that did not fail.
+    fn note_writers(&mut self, keys: u32, state: &State) -> Result<(), Broken> {
+        for key in 0..keys {
+            let Some(entry) = state.kv(&lock_name(key)) else { continue };
+            let request = value_of(&entry.value) - 1;
+            self.wrote.insert(request);
+            if self.failed.contains(&request) {
+                return Err((FAILS, format!("request {request} failed and is in lock {key}")));
             }
         }
         Ok(())

@@ -157,9 +157,14 @@ impl World {
         if result.is_err() {
             return leading.reset();
         }
+        let term = leading.term;
+        if !self.leads_in(server, term) {
+            return self.process(server).leading.reset();
+        }
         match step {
             Step::Begin => {
-                leading.timers = Some(Timers::begin(now));
+                let process = self.process(server);
+                process.leading.timers = Some(Timers::begin(now, process.published()));
                 self.tally.one("sessions counted anew");
                 self.measure(server);
             }
@@ -169,8 +174,8 @@ impl World {
     }
 
     fn expire(&mut self, server: usize) {
-        let seen = self.process(server).published().index();
         let Some(timers) = &mut self.process(server).leading.timers else { return };
+        let seen = timers.basis();
         let ids = timers.due(ENDED_MAX);
         timers.doom(&ids);
         if ids.is_empty() {
@@ -244,6 +249,7 @@ impl World {
 
     /// It is certain that this server led after a renewal came, or not.
     fn renewal_confirmed(&mut self, server: usize, renewal: &Renewal, confirmed: bool) {
+        let leads = renewal.term.is_some_and(|term| self.leads_in(server, term));
         let process = self.process(server);
         let lives = process.published().session(&renewal.id).is_some();
         let leading = &process.leading;
@@ -251,7 +257,7 @@ impl World {
         let reply = match (confirmed, lives) {
             (false, _) => Reply::Refused,
             (true, false) => Reply::Gone,
-            (true, true) if renewal.term == Some(leading.term) && !doomed => Reply::Done(0),
+            (true, true) if renewal.term == Some(leading.term) && leads && !doomed => Reply::Done(0),
             (true, true) => Reply::Refused,
         };
         self.tell(server, renewal.asker, reply);
@@ -284,6 +290,10 @@ impl World {
         if let Some(session) = names::session_number(id) {
             self.note_reached(server, session);
         }
+    }
+
+    fn leads_in(&self, server: usize, term: u64) -> bool {
+        self.servers[server].standing().is_some_and(|standing| standing.leads() && standing.term == term)
     }
 
     fn instant(&self, server: usize) -> Instant {

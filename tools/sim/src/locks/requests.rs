@@ -271,6 +271,12 @@ impl World {
             Reply::Refused => "lock requests: refused",
             Reply::Lost => "lock requests: outcome unknown",
         });
+        if let (Reply::No | Reply::Gone, Wish::Acquire { .. } | Wish::Release { .. }) =
+            (&reply, &self.locks().requests[number].wish)
+        {
+            let result = self.locks().judge.fails(number as u64);
+            self.hold(result);
+        }
         match holder {
             Some(holder) => self.holder_hears(holder, life, number, reply),
             None => self.nobody_hears(number, reply),
