@@ -6,7 +6,7 @@ use std::time::Duration;
 use muster::store::State;
 use muster::store::model::{Behavior, Status};
 
-use super::names::{lock_name, session_name};
+use super::names::{lock_name, session_name, session_number};
 use crate::clients::value_of;
 use crate::clock::Clock;
 use crate::queue::Time;
@@ -76,6 +76,8 @@ pub struct Judge {
     /// Requests that wrote a lock in some state, and those that were told not to have.
     wrote: BTreeSet<u64>,
     failed: BTreeSet<u64>,
+    /// When a server proposed the end of a session last.
+    ended: BTreeMap<(usize, usize), Time>,
 }
 
 impl Judge {
@@ -176,23 +178,46 @@ impl Judge {
     /// A server proposes the end of sessions.
     ///
     /// # Errors
-    /// A renewal had reached it in time: it was away itself, or did not listen.
-    pub fn expires(&self, now: Time, server: usize, clock: &Clock, ids: &[String]) -> Result<(), Broken> {
-        for (number, session) in self.sessions.iter().enumerate() {
-            let Some(reached) = session.reached.get(&server) else { continue };
-            if !ids.contains(&session_name(number)) {
-                continue;
-            }
-            let waited = clock.local(now).saturating_sub(clock.local(*reached));
-            if waited < Duration::from_nanos(session.ttl) {
-                let story = format!(
-                    "s{server} ends session {number} at {now} (TTL {}), and a renewal had reached it at {reached}",
-                    session.ttl
-                );
-                return Err(("no session ends while its renewals wait at the leader", story));
+    /// A renewal had reached it in time.
+    pub fn expires(&mut self, now: Time, server: usize, clock: &Clock, ids: &[String]) -> Result<(), Broken> {
+        for session in ids.iter().filter_map(|id| session_number(id)) {
+            self.ended.insert((server, session), now);
+            if let Some(reached) = self.sessions[session].reached.get(&server) {
+                self.compare(server, clock, session, *reached, now)?;
             }
         }
         Ok(())
+    }
+
+    /// A server hears a renewal that reached its sockets at `at`.
+    ///
+    /// # Errors
+    /// It has proposed the end of that session meanwhile: it was away, and did not look what waited for it.
+    pub fn reaches(&mut self, at: Time, server: usize, clock: &Clock, session: usize) -> Result<(), Broken> {
+        let reached = self.sessions[session].reached.entry(server).or_default();
+        *reached = at.max(*reached);
+        match self.ended.get(&(server, session)) {
+            Some(ended) if at <= *ended => self.compare(server, clock, session, at, *ended),
+            _ => Ok(()),
+        }
+    }
+
+    fn compare(
+        &self,
+        server: usize,
+        clock: &Clock,
+        session: usize,
+        reached: Time,
+        ended: Time,
+    ) -> Result<(), Broken> {
+        let ttl = self.sessions[session].ttl;
+        if clock.local(ended).saturating_sub(clock.local(reached)) >= Duration::from_nanos(ttl) {
+            return Ok(());
+        }
+        let story = format!(
+            "s{server} ends session {session} at {ended} (TTL {ttl}), and a renewal had reached it at {reached}"
+        );
+        Err(("no session ends while its renewals wait at the leader", story))
     }
 
     /// A server shows a state.
