@@ -1,7 +1,7 @@
 //! The language against what Go's own implementation gives, and what it must refuse.
 //!
 //! `tests/fixtures/templates/language.jsonl` has the outputs of Go 1.19 (with `parseJSON`, `split` and sprig's `list`, `dict`
-//! and `sub` as functions), and our errors where Go has one; `functions.jsonl` has those of consul-template 0.31.
+//! and `sub` as functions), and our errors where Go has one; `functions.jsonl` has those of sprig 3.2, yaml.v2 and BurntSushi's TOML.
 
 use std::collections::BTreeMap;
 
@@ -74,4 +74,10 @@ fn check_table(world: &mut World, table: &str) {
 #[test]
 fn the_language_is_gos() {
     check_table(&mut World::default(), include_str!("../../tests/fixtures/templates/language.jsonl"));
+}
+
+#[test]
+fn functions_are_those_of_the_libraries() {
+    let mut world = World { time_ns: 1_700_000_000_123_456_789, ..World::default() };
+    check_table(&mut world, include_str!("../../tests/fixtures/templates/functions.jsonl"));
 }
