@@ -9,6 +9,7 @@ mod catalog;
 mod client;
 mod cluster;
 mod debug;
+mod exec;
 pub mod follow;
 mod gossip;
 mod kv;
@@ -19,6 +20,7 @@ mod snapshot;
 mod table;
 mod transport;
 mod usage;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -74,6 +76,9 @@ const OF_THE_AGENT: [Program; 12] = [
     gossip::RTT,
 ];
 
+/// Commands of one word whose shared flags include those about a datacenter.
+const OF_A_DATACENTER: [Program; 2] = [exec::EXEC, watch::WATCH];
+
 /// The commands that speak to nobody.
 const LOCAL: [Program; 3] = [local::KEYGEN, local::VALIDATE, local::VERSION];
 
@@ -104,6 +109,9 @@ pub fn main(args: Vec<String>) -> ExitCode {
     }
     if let Some(program) = OF_THE_AGENT.iter().find(|p| p.command.name == name) {
         return run(program, &client::FLAGS[..client::AGENT_FLAGS], rest);
+    }
+    if let Some(program) = OF_A_DATACENTER.iter().find(|p| p.command.name == name) {
+        return run(program, &client::FLAGS, rest);
     }
     if let Some(program) = LOCAL.iter().find(|p| p.command.name == name) {
         return run(program, &[], rest);
@@ -170,7 +178,13 @@ fn overview() -> String {
     let mut all: Vec<(&str, &str)> = vec![(agent::COMMAND.name, agent::COMMAND.summary)];
     all.extend(GROUPS.iter().map(|group| (group.name, group.summary)));
     all.push((operator::REALM.name, operator::REALM.summary));
-    all.extend(OF_THE_AGENT.iter().chain(&LOCAL).map(|p| (p.command.name, p.command.summary)));
+    all.extend(
+        OF_THE_AGENT
+            .iter()
+            .chain(&OF_A_DATACENTER)
+            .chain(&LOCAL)
+            .map(|p| (p.command.name, p.command.summary)),
+    );
     all.sort_unstable();
     format!(
         "Usage: {} [--version] [--help] <command> [<args>]\n\nAvailable commands are:\n{}\n",

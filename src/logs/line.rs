@@ -130,7 +130,7 @@ impl Visit for Record {
 }
 
 /// A moment in RFC 3339 and UTC with that many digits of its second.
-fn timestamp(since_1970: Duration, digits: usize) -> String {
+pub fn timestamp(since_1970: Duration, digits: usize) -> String {
     let [year, month, day, hour, minute, second] = civil(since_1970.as_secs());
     let fraction = &format!("{:09}", since_1970.subsec_nanos())[..digits];
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction}Z")

@@ -24,7 +24,7 @@ use crate::runtime::logsink::{FileTarget, LogSink, SinkLine, Targets};
 use crate::runtime::{mesh, time};
 use line::{Record, Shown};
 
-pub use line::civil;
+pub use line::{civil, timestamp};
 
 /// Lines that may wait for one subscriber; further ones are dropped and counted.
 pub const SUBSCRIBER_QUEUE_MAX: usize = 512;

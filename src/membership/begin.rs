@@ -13,6 +13,7 @@ use super::cluster::AdoptError;
 use super::driver::{Inner, known_servers};
 use super::facts;
 use super::founding::{self, Decision, Founder, decide};
+use super::roster::Member;
 use super::streams::{self, Kind};
 use crate::consensus::{AdminError, AdminOp};
 use crate::runtime::{cores, random, task, time};
@@ -25,6 +26,9 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Patience with a server that is told of a cluster.
 const TELL_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often they are told again until somebody leads.
+const TELL_INTERVAL: Duration = Duration::from_secs(3);
 
 /// In front of a list of servers: it is as it is, or sealed with a key of the pool.
 const PLAIN: u8 = 0;
@@ -66,7 +70,9 @@ async fn belong(inner: &Rc<Inner>, founder: &Founder) {
                 None => begin_log(founder, &founding).await,
             };
             match begun {
-                Ok(()) => return,
+                Ok(()) => {
+                    return tell_until_led(inner, founder, Configuration::clone(&founding)).await;
+                }
                 Err(why) if said != why => {
                     tracing::warn!(target: "agent.server", "the log does not begin yet: {why}");
                     said = why;
@@ -120,10 +126,33 @@ async fn found(inner: &Rc<Inner>, founder: &Founder, configuration: Configuratio
         time::sleep(LOOK_INTERVAL).await;
         return;
     }
+    tell_blank(inner, &founding);
+}
+
+/// Who has a list tells those on it who have none, until somebody leads: whoever made it may have crashed before it told anybody.
+async fn tell_until_led(inner: &Rc<Inner>, founder: &Founder, configuration: Configuration) {
+    let Some(cluster) = founder.cluster.id() else { return };
+    let founding = Founding { cluster, configuration };
+    loop {
+        tell(inner, founder);
+        time::sleep(TELL_INTERVAL).await;
+        if founder.proposals.contact().known_leader {
+            return;
+        }
+        tell_blank(inner, &founding);
+    }
+}
+
+/// Tells the servers of a new cluster, at the same time, which do not know it yet.
+fn tell_blank(inner: &Rc<Inner>, founding: &Founding) {
     let roster = inner.published.load_full();
     let own = &inner.settings.own;
+    let is_blank = |member: &Member| {
+        let facts = member.server.as_ref();
+        facts.is_some_and(|facts| !facts.has_log && facts.cluster.is_none())
+    };
     let founders = roster.servers().filter(|member| founding.configuration.server(member.id).is_some());
-    for member in founders.filter(|member| member.id != own.id).cloned() {
+    for member in founders.filter(|member| member.id != own.id && is_blank(member)).cloned() {
         let mut frame = Vec::new();
         if let Err(why) = founding.encode(&mut frame) {
             tracing::error!(target: "agent.server", "the first servers cannot be told: {why}");

@@ -66,6 +66,7 @@ pub fn watches(config: &Config) -> Result<Vec<Watch>, String> {
 
 fn watch(block: &Value) -> Result<Watch, String> {
     let mut params: Map<String, Value> = block.as_object().cloned().unwrap_or_default();
+    params.values_mut().for_each(unwrap_lists_of_one);
     match params.get("handler_type") {
         None => {
             params.insert("handler_type".to_owned(), "script".into());
@@ -85,6 +86,19 @@ fn watch(block: &Value) -> Result<Watch, String> {
     Ok(Watch { block: block.clone(), plan, handler })
 }
 
+/// A list of one is what it holds: HCL writes blocks so, and Consul's reader does this to all lists.
+fn unwrap_lists_of_one(value: &mut Value) {
+    match value {
+        Value::Array(items) if items.len() == 1 => {
+            *value = items.remove(0);
+            unwrap_lists_of_one(value);
+        }
+        Value::Array(items) => items.iter_mut().for_each(unwrap_lists_of_one),
+        Value::Object(map) => map.values_mut().for_each(unwrap_lists_of_one),
+        _ => {}
+    }
+}
+
 fn handler(plan: &Plan) -> Result<Handler, String> {
     let (shell, args) = (plan.exempt.get("handler"), plan.exempt.get("args"));
     let shell = match shell {
@@ -94,6 +108,7 @@ fn handler(plan: &Plan) -> Result<Handler, String> {
     };
     let args = match args {
         None => None,
+        Some(Value::String(program)) => Some(vec![program.clone()]),
         Some(Value::Array(items)) => {
             let texts: Option<Vec<String>> =
                 items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
@@ -135,7 +150,7 @@ mod tests {
             (json!({"type": "nodes"}), "Must define a watch handler"),
             (json!({"type": "nodes", "handler": "a", "args": ["b"]}), "Only one watch handler allowed"),
             (json!({"type": "nodes", "handler": 1}), "Watch handler must be a string"),
-            (json!({"type": "nodes", "args": "a"}), "Watch args must be a list of strings"),
+            (json!({"type": "nodes", "args": {"a": 1}}), "Watch args must be a list of strings"),
             (json!({"type": "nodes", "args": [1]}), "Watch args must be a list of strings"),
             (json!({"type": "nodes", "handler_type": "mail"}), "Handler type 'mail' not recognized"),
             (
@@ -144,7 +159,7 @@ mod tests {
             ),
             (
                 json!({"type": "key", "args": ["a"]}),
-                "Failed to parse watch (map[string]interface {}{\"args\":[]interface {}{\"a\"}}): \
+                "Failed to parse watch (map[string]interface {}{\"args\":\"a\"}): \
                  Must specify a single key to watch",
             ),
         ] {

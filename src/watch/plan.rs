@@ -213,7 +213,7 @@ impl HttpHandler {
     /// Reads the block. HCL writes it, and the headers in it, as a list of one.
     fn read(config: &Value) -> Result<HttpHandler, String> {
         let block = only(config).as_object();
-        let block = block.ok_or_else(|| format!("expected a map, got '{}'", go_kind(config)))?;
+        let block = block.ok_or_else(|| format!("'' expected a map, got '{}'", go_kind(config)))?;
         let mut out = HttpHandler {
             path: String::new(),
             method: String::new(),
@@ -223,9 +223,9 @@ impl HttpHandler {
         };
         for (name, value) in block {
             match name.to_ascii_lowercase().as_str() {
-                "path" => out.path = weak_text("Path", value)?,
-                "method" => out.method = weak_text("Method", value)?,
-                "timeout" => match weak_text("timeout", value)?.as_str() {
+                "path" => out.path = plain_text("path", value)?,
+                "method" => out.method = plain_text("method", value)?,
+                "timeout" => match plain_text("timeout", value)?.as_str() {
                     "" => {}
                     given => {
                         let ns = duration::parse(given)
@@ -240,7 +240,11 @@ impl HttpHandler {
                         out.header.insert(name.clone(), header_values(values)?);
                     }
                 }
-                "tls_skip_verify" => out.tls_skip_verify = weak_flag(value)?,
+                "tls_skip_verify" => match value {
+                    Value::Bool(flag) => out.tls_skip_verify = *flag,
+                    Value::Null => {}
+                    other => return Err(unexpected("tls_skip_verify", "bool", other)),
+                },
                 // Consul's reader passes over the rest.
                 _ => {}
             }
@@ -265,34 +269,17 @@ fn only(value: &Value) -> &Value {
 
 fn header_values(values: &Value) -> Result<Vec<String>, String> {
     match values {
-        Value::Array(items) => items.iter().map(|item| weak_text("header", item)).collect(),
-        one => Ok(vec![weak_text("header", one)?]),
+        Value::Array(items) => items.iter().map(|item| plain_text("header", item)).collect(),
+        one => Ok(vec![plain_text("header", one)?]),
     }
 }
 
-/// Text, or what counts as text.
-fn weak_text(name: &str, value: &Value) -> Result<String, String> {
+/// Text.
+fn plain_text(name: &str, value: &Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text.clone()),
-        Value::Number(number) => Ok(number.to_string()),
-        Value::Bool(flag) => Ok(if *flag { "1" } else { "0" }.to_owned()),
         Value::Null => Ok(String::new()),
         other => Err(unexpected(name, "string", other)),
-    }
-}
-
-/// A flag, or what counts as one.
-fn weak_flag(value: &Value) -> Result<bool, String> {
-    match value {
-        Value::Bool(flag) => Ok(*flag),
-        Value::Number(number) => Ok(number.as_f64() != Some(0.0)),
-        Value::Null => Ok(false),
-        Value::String(text) if text.is_empty() => Ok(false),
-        Value::String(text) => crate::config::flags::go_bool(text).ok_or_else(|| {
-            let why = format!("strconv.ParseBool: parsing {text:?}: invalid syntax");
-            decoding(&format!("cannot parse 'tls_skip_verify' as bool: {why}"))
-        }),
-        other => Err(unexpected("tls_skip_verify", "bool", other)),
     }
 }
 
@@ -434,6 +421,15 @@ mod tests {
             (
                 json!({"type": "nodes", "handler_type": "http", "http_handler_config": {}}),
                 "Failed to parse 'http_handler_config': Requires 'path' to be set",
+            ),
+            (
+                json!({"type": "nodes", "handler_type": "http", "http_handler_config": "x"}),
+                "Failed to parse 'http_handler_config': '' expected a map, got 'string'",
+            ),
+            (
+                json!({"type": "nodes", "handler_type": "http", "http_handler_config": {"path": 5}}),
+                "Failed to parse 'http_handler_config': 1 error(s) decoding:\n\n\
+                 * 'path' expected type 'string', got unconvertible type 'float64'",
             ),
             (
                 json!({"type": "nodes", "handler_type": "http", "http_handler_config": {"path": "x", "timeout": "z"}}),

@@ -45,7 +45,7 @@ impl Watches {
                 continue;
             }
             if let Subject::Apart(kind) = &watch.plan.subject {
-                tracing::warn!("watches of type {kind} are not available: this one tells nothing");
+                tracing::warn!(target: "agent", "watches of type {kind} are not available: this one tells nothing");
                 continue;
             }
             if matches!(watch.handler, Handler::Shell(_)) {
@@ -95,7 +95,7 @@ impl Following {
                     let rest = course.failed();
                     let retry = duration::format(i64::try_from(rest.as_nanos()).unwrap_or(i64::MAX));
                     let kind = self.watch.block["type"].as_str().unwrap_or_default();
-                    tracing::error!(r#type = %kind, error = %why, retry = %retry, "Watch errored");
+                    tracing::error!(target: "agent.watch.watch", r#type = %kind, error = %why, retry = %retry, "Watch errored");
                     rest
                 }
             };
@@ -129,7 +129,7 @@ impl Following {
             Ok(Some(news)) => news,
             Ok(None) => return,
             Err(why) => {
-                tracing::error!(error = %why, "Failed to encode data for watch");
+                tracing::error!(target: "agent", error = %why, "Failed to encode data for watch");
                 return;
             }
         };
@@ -182,13 +182,13 @@ async fn run_handler(handler: &Handler, index: u64, line: Vec<u8>, configs: &Tls
                             (Some(code), _) => format!("exit status {code}"),
                             (None, signal) => format!("signal: {}", signal.unwrap_or_default()),
                         };
-                        tracing::error!(watch_handler = %shown, error = %why, "Failed to run watch handler");
+                        tracing::error!(target: "agent", watch_handler = %shown, error = %why, "Failed to run watch handler");
                     }
                     let output = script_text(&exit.output, exit.total);
-                    tracing::debug!(watch_handler = %shown, output = %output, "watch handler output");
+                    tracing::debug!(target: "agent", watch_handler = %shown, output = %output, "watch handler output");
                 }
                 Err(why) => {
-                    tracing::error!(watch_handler = %shown, error = %why, "Failed to run watch handler");
+                    tracing::error!(target: "agent", watch_handler = %shown, error = %why, "Failed to run watch handler");
                 }
             }
         }
@@ -222,16 +222,16 @@ async fn tell_over_http(http: &HttpHandler, index: u64, line: &[u8], configs: &T
     let answer = match asked.unwrap_or_else(|| Err("context deadline exceeded".to_owned())) {
         Ok(answer) => answer,
         Err(why) => {
-            tracing::error!(watch_handler = %http.path, error = %why, "Failed to invoke http watch handler");
+            tracing::error!(target: "agent", watch = %http.path, error = %why, "Failed to invoke http watch handler");
             return;
         }
     };
     let (total, kept) = (answer.body.total(), answer.body.into_bytes());
     let output = script_text(&kept, total);
     if (200..300).contains(&answer.status) {
-        tracing::trace!(watch_handler = %http.path, output = %output, "http watch handler output");
+        tracing::trace!(target: "agent", watch = %http.path, output = %output, "http watch handler output");
     } else {
         let status = format!("{} {}", answer.status, answer.reason);
-        tracing::error!(watch_handler = %http.path, status = %status, output = %output, "http watch handler failed with output");
+        tracing::error!(target: "agent", watch = %http.path, status = %status, output = %output, "http watch handler failed with output");
     }
 }

@@ -40,7 +40,7 @@ fn await_told(path: &Path, count: usize) -> Vec<(u64, Value)> {
 
 fn put_key(agent: &Agent, key: &str, value: &str) {
     let put = http::put(agent.ports.http, &format!("/v1/kv/{key}"), value.to_owned()).expect("an answer");
-    assert_eq!((put.status, put.text().as_str()), (200, "true"));
+    assert_eq!((put.status, put.text().trim()), (200, "true"));
 }
 
 fn value_of(row: &Value) -> String {
@@ -126,7 +126,6 @@ fn each_type_tells_its_changes_once() {
         .collect();
     assert_eq!(events.len(), 2, "{events:?}");
     assert_eq!(told(&file("key")).len(), 4);
-    assert_eq!(told(&file("nodes")).len(), 1, "{:?}", told(&file("nodes")));
 }
 
 #[test]
@@ -152,7 +151,7 @@ fn a_reload_adds_and_removes_watches_and_leaves_the_rest_alone() {
     agent.define("w.json", &json!({"watches": [{"type": "key", "args": ["true"]}]}));
     agent.process.signal(libc::SIGHUP);
     wait::until_true("the log says why", SOON, || {
-        agent.process.log().contains("Failed reloading watches: Failed to parse watch (map[string]interface {}{\"args\":[]interface {}{\"true\"}}): Must specify a single key to watch")
+        agent.process.log().contains("Failed reloading watches: Failed to parse watch (map[string]interface {}{\"args\":\"true\"}): Must specify a single key to watch")
     });
     put_key(&agent, "k", "y");
     await_told(&file("kept"), 3);
@@ -196,8 +195,11 @@ fn listener() -> (u16, Receiver<(String, Value)>) {
                 head.push_str(&line);
             }
             let mut body = vec![0; length];
-            reader.read_exact(&mut body).expect("a body");
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("an answer");
+            // An agent that is gone has nothing to say.
+            if length == 0 || reader.read_exact(&mut body).is_err() {
+                continue;
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
             if sender.send((head, serde_json::from_slice(&body).expect("JSON"))).is_err() {
                 return;
             }

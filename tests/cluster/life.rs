@@ -1,8 +1,11 @@
 //! What a cluster is for: whatever is written on one server is read on each, also after servers have died.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
-use super::harness::{Cluster, SOON};
+use serde_json::{Value, json};
+
+use super::harness::{Cluster, SOON, Server};
 use super::support::wait;
 
 /// Leader loss to first accepted write, at default timing.
@@ -105,4 +108,24 @@ fn a_minority_takes_no_writes_and_says_so() {
     cluster.servers[1].start();
     cluster.await_leader();
     cluster.servers[0].put("w/c", "value");
+}
+
+/// Whoever made the list of the first servers may have crashed when only it knew of it: it tells the others when it is back.
+#[test]
+fn a_beginning_that_was_cut_short_is_told_again() {
+    let mut cluster = Cluster::new(3, &json!({}));
+    let ids: Vec<String> = (0..3).map(|n| format!("0000000{n}-0000-4000-8000-000000000000")).collect();
+    for (place, id) in ids.iter().enumerate() {
+        cluster.configure(place, &json!({"bootstrap_expect": 3, "node_id": id}));
+    }
+    let row = |(server, id): (&Server, &String)| json!({"ID": id, "Name": server.name, "Address": format!("127.0.0.1:{}", server.server_port)});
+    let first: Vec<Value> = cluster.servers.iter().zip(&ids).map(row).collect();
+    let list = json!({"ClusterID": "11111111-2222-4333-8444-555555555555", "FirstServers": first});
+    let folder = cluster.servers[2].data_folder().join("raft");
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join("cluster.json"), list.to_string()).expect("writing a list");
+    cluster.servers.iter_mut().for_each(|server| server.start());
+    cluster.await_leader();
+    let text = fs::read_to_string(cluster.servers[0].data_folder().join("raft/cluster.json"));
+    assert!(text.expect("a list").contains("11111111-2222-4333-8444-555555555555"));
 }

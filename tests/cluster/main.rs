@@ -14,3 +14,4 @@ mod operator;
 mod pool;
 mod relay;
 mod snapshot;
+mod watches;

@@ -161,7 +161,7 @@ impl Server {
     }
 
     fn open_stream(&mut self, trunk: &Rc<Trunk>, stream: u32) {
-        if self.open() >= limits::CONNECTIONS_MAX {
+        if self.streams >= limits::STREAMS_MAX {
             return trunk.refuse(stream, ResetReason::TooBusy);
         }
         metrics::count(Counter::RpcRequest, 1);

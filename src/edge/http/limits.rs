@@ -41,6 +41,9 @@ pub const UNWANTED_BODY_MAX: u64 = 256 << 10;
 /// Connections of one core: beyond it new ones are closed at once.
 pub const CONNECTIONS_MAX: usize = 65_536;
 
+/// Streams of agents on one core, beside those: beyond it new ones are refused, and asked again elsewhere.
+pub const STREAMS_MAX: usize = 65_536;
+
 /// Connections accepted in one turn of a core before others get their turn.
 pub const ACCEPTS_PER_TURN: usize = 256;
 

@@ -52,6 +52,8 @@ pub struct Server {
     /// Answers to agents, which none of the public doors may show.
     relayed: Cache,
     pub(super) trunks: Trunks,
+    /// How many of the connections are streams of agents.
+    pub(super) streams: usize,
     pub(super) bodies: Budget,
     /// The same for archives, which are far larger and rare.
     pub(super) archives: Budget,
@@ -108,6 +110,7 @@ impl Server {
             cache: Cache::default(),
             relayed: Cache::default(),
             trunks: Trunks::default(),
+            streams: 0,
             guests: None,
             bodies: Budget::new(limits::BODIES_MAX),
             archives: Budget::new(limits::ARCHIVES_IN_MEMORY_MAX),
@@ -271,7 +274,7 @@ impl Server {
 
     fn welcome(&mut self, door: usize, socket: Socket, peer: net::Peer) {
         let peer = peer.ip().map_or(Peer::Unix, |ip| Peer::Ip(ip.to_canonical()));
-        if self.open() >= limits::CONNECTIONS_MAX {
+        if self.open() - self.streams >= limits::CONNECTIONS_MAX {
             return;
         }
         let max = self.policy.config.limits.http_max_conns_per_client;
@@ -315,11 +318,12 @@ impl Server {
         });
         let place = &mut self.conns[slot as usize];
         place.serial = (place.serial + 1) & SERIAL_MASK;
+        self.streams += usize::from(matches!(conn.line, Line::Stream(_)));
         place.conn = Some(conn);
         ConnId { slot, serial: place.serial }
     }
 
-    /// How many connections there are.
+    /// How many connections there are, streams of agents among them.
     pub(super) fn open(&self) -> usize {
         self.conns.len() - self.free.len()
     }
@@ -336,6 +340,7 @@ impl Server {
         };
         let Some(conn) = slot.conn.take() else { return };
         self.free.push(id.slot);
+        self.streams -= usize::from(matches!(conn.line, Line::Stream(_)));
         if let Phase::Parked(ticket) = &conn.phase {
             self.park.leave(ticket);
         }
