@@ -9,6 +9,9 @@ mod settings;
 mod world;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
