@@ -8,7 +8,7 @@ use super::lex::{self, Token, TokenKind};
 use super::literal;
 
 /// Deepest nesting of blocks and parentheses; a deeper template is refused.
-const NESTING_MAX: usize = 400;
+const NESTING_MAX: usize = 100;
 
 /// Names that are no functions.
 const KEYWORDS: [&str; 10] =
@@ -139,7 +139,10 @@ impl<'s> Parser<'s> {
                 Some((Ending::Source, _)) => {
                     return Err(Mistake::at(start, "unexpected EOF: {{end}} is missing"));
                 }
-                Some((ending, at)) => return Ok((block, ending, at)),
+                Some((ending, at)) => {
+                    block.nodes.shrink_to_fit();
+                    return Ok((block, ending, at));
+                }
             }
         }
     }
@@ -328,6 +331,7 @@ impl<'s> Parser<'s> {
                 return Err(Mistake::at(command.span.start, text));
             }
         }
+        pipe.commands.shrink_to_fit();
         // From here on, not in the pipeline itself.
         if !pipe.assigns {
             self.variables.extend(pipe.variables.iter().cloned());
@@ -368,6 +372,8 @@ impl<'s> Parser<'s> {
         if words.is_empty() {
             return Err(Mistake::at(start, "empty command"));
         }
+        // A program may hold many templates for long.
+        words.shrink_to_fit();
         Ok(Command { span: start..end, words })
     }
 
@@ -384,7 +390,10 @@ impl<'s> Parser<'s> {
             return Ok(Some(term));
         }
         match &mut term.kind {
-            ExprKind::Field(names) | ExprKind::Variable(_, names) => names.append(&mut fields),
+            ExprKind::Field(names) | ExprKind::Variable(_, names) => {
+                names.append(&mut fields);
+                names.shrink_to_fit();
+            }
             kind if is_plain(kind) => {
                 let text = &self.source[term.span.clone()];
                 return Err(Mistake::at(term.span.start, format!("unexpected . after term {text:?}")));

@@ -313,5 +313,11 @@ fn what_would_never_end_ends() {
 
 #[test]
 fn maps_that_a_template_made_may_change() {
+    // However deep they are, they go away.
+    check("{{$x := sprig_list 1}}{{range loop 100000}}{{$x = sprig_list $x}}{{end}}{{len $x}}", "1");
+    check(
+        "{{$x := sprig_dict}}{{$y := $x}}{{range loop 100000}}{{$z := sprig_dict}}{{$_ := sprig_set $y \"a\" $z}}{{$y = $z}}{{end}}{{len $x}}",
+        "1",
+    );
     check("{{$d := sprig_dict \"a\" 1}}{{range $k, $v := $d}}{{$_ := sprig_set $d \"b\" 2}}{{$k}}{{end}}{{len $d}}", "a2");
 }

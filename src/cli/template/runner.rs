@@ -17,12 +17,15 @@ use super::programs::{self, Ward};
 use super::progress::Progress;
 use super::settings::{Command, Job, Level, Settings};
 use super::world::World;
-use super::write;
+use super::write::{self, Pending};
 use crate::runtime::signal;
 use crate::template::{Dependency, Limits, Options, Rendered, Template, Value};
 
 /// The longest time in which nothing is looked at.
 const REST_MAX: Duration = Duration::from_secs(3600);
+
+/// How many files go to the disk together.
+const TOGETHER: usize = 128;
 
 /// Why it ended.
 pub enum End {
@@ -239,9 +242,10 @@ impl Runner {
         }
     }
 
-    /// Renders what is due, until nothing new is needed; then runs the commands.
+    /// Renders what is due, writes what has changed, and runs the commands.
     fn pass(&mut self) -> Result<(), String> {
         let mut commands: Vec<Command> = Vec::new();
+        let mut pending = Vec::new();
         let mut has_written = false;
         let mut needs_change = false;
         let now = Instant::now();
@@ -254,36 +258,26 @@ impl Runner {
                 continue;
             }
             let used = std::mem::take(&mut self.tasks[at].used);
-            let written = self.render(at, &used)?;
+            let changed = self.render(at, &used)?;
             needs_change |= self.tasks[at].used != used;
-            if written {
-                has_written = true;
-                if let Some(command) = &self.tasks[at].job.command
-                    && !commands.contains(command)
-                {
-                    commands.push(command.clone());
-                }
+            let Some(changed) = changed else { continue };
+            pending.push(changed);
+            has_written = true;
+            if let Some(command) = &self.tasks[at].job.command
+                && !commands.contains(command)
+            {
+                commands.push(command.clone());
+            }
+            if pending.len() >= TOGETHER {
+                write::commit(std::mem::take(&mut pending))?;
             }
         }
+        write::commit(pending)?;
         if needs_change {
-            let wanted: BTreeSet<Dependency> =
-                self.tasks.iter().flat_map(|task| task.used.iter().cloned()).collect();
-            self.known.retain(|dependency, _| wanted.contains(dependency));
-            self.failures.retain(|dependency, _| wanted.contains(dependency));
-            self.feeds.watch(&wanted);
-            self.wanted = wanted;
+            self.watch();
         }
         for command in &commands {
-            self.progress.log(Level::Info, format!("running {}", programs::shown(command)));
-            if let Err(why) = programs::run(command, &self.is_ending) {
-                let is_fatal = self.tasks.iter().any(|task| {
-                    task.job.command.as_ref() == Some(command) && task.job.error_is_fatal
-                });
-                if is_fatal && !self.is_ending.load(Ordering::Relaxed) {
-                    return Err(format!("failed to execute command {why}"));
-                }
-                self.progress.log(Level::Error, format!("failed to execute command {why}"));
-            }
+            self.run_command(command)?;
         }
         match &mut self.ward {
             Some(ward) if has_written => ward.reload(),
@@ -291,8 +285,31 @@ impl Runner {
         }
     }
 
-    /// Executes one template and writes its file. True: the file has changed.
-    fn render(&mut self, at: usize, used_before: &BTreeSet<Dependency>) -> Result<bool, String> {
+    /// Watches what the templates use now, and forgets the rest.
+    fn watch(&mut self) {
+        let wanted: BTreeSet<Dependency> =
+            self.tasks.iter().flat_map(|task| task.used.iter().cloned()).collect();
+        self.known.retain(|dependency, _| wanted.contains(dependency));
+        self.failures.retain(|dependency, _| wanted.contains(dependency));
+        self.feeds.watch(&wanted);
+        self.wanted = wanted;
+    }
+
+    fn run_command(&mut self, command: &Command) -> Result<(), String> {
+        self.progress.log(Level::Info, format!("running {}", programs::shown(command)));
+        let Err(why) = programs::run(command, &self.is_ending) else { return Ok(()) };
+        let of_command = |task: &&Task| task.job.command.as_ref() == Some(command);
+        let is_fatal = self.tasks.iter().filter(of_command).any(|task| task.job.error_is_fatal);
+        let why = format!("failed to execute command {why}");
+        if is_fatal && !self.is_ending.load(Ordering::Relaxed) {
+            return Err(why);
+        }
+        self.progress.log(Level::Error, why);
+        Ok(())
+    }
+
+    /// Executes one template: the new file, if it differs from the one that is there.
+    fn render(&mut self, at: usize, used_before: &BTreeSet<Dependency>) -> Result<Option<Pending>, String> {
         let task = &mut self.tasks[at];
         task.changed = None;
         let mut world = World {
@@ -306,30 +323,29 @@ impl Runner {
         task.missing = missing;
         let output = match output {
             // What a template makes of nothing is no mistake of its own.
-            _ if !task.missing.is_empty() => return Ok(false),
+            _ if !task.missing.is_empty() => return Ok(None),
             Ok(output) => output,
             Err(error) if task.job.error_is_fatal => return Err(error.to_string()),
             Err(error) => {
                 // It is tried again when something changes that it used, now or before.
                 task.used.extend(used_before.iter().cloned());
                 self.progress.log(Level::Error, error);
-                return Ok(false);
+                return Ok(None);
             }
         };
         task.is_rendered = true;
         if self.settings.dry {
             let name = task.job.destination.as_ref().map_or_else(String::new, |path| path.display().to_string());
             println!("> {name}\n{}", String::from_utf8_lossy(&output));
-            return Ok(false);
+            return Ok(None);
         }
-        let Some(destination) = &task.job.destination else { return Ok(false) };
-        let began = Instant::now();
-        let written = write::write(&task.job, destination, &output)?;
-        if written {
-            let text = format!("rendered {} to {}", task.template.source(), destination.display());
-            self.progress.done(format!("{text} ({} bytes, {:?})", output.len(), began.elapsed()));
+        let Some(destination) = &task.job.destination else { return Ok(None) };
+        let pending = write::prepare(&task.job, destination, &output)?;
+        if pending.is_some() {
+            let (source, length) = (task.template.source(), output.len());
+            self.progress.done(format!("rendered {source} to {} ({length} bytes)", destination.display()));
         }
-        Ok(written)
+        Ok(pending)
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::settings::{Level, Settings, Wait};
-use super::write::write;
+use super::write;
 use super::{TEMPLATE, settings};
 use crate::cli::client;
 use crate::config::flags::{self, Flag};
@@ -21,6 +21,14 @@ fn file(folder: &Path, name: &str, text: &str) -> String {
     let path = folder.join(name);
     fs::write(&path, text).expect("a file in a folder of the test");
     path.display().to_string()
+}
+
+/// Writes a file as the runner does; whether it differed.
+fn write(job: &settings::Job, path: &Path, bytes: &[u8]) -> Result<bool, String> {
+    let pending = write::prepare(job, path, bytes)?;
+    let differs = pending.is_some();
+    write::commit(pending.into_iter().collect())?;
+    Ok(differs)
 }
 
 #[test]

@@ -1,10 +1,14 @@
-//! Writes a rendered file whole or not at all: into a new file beside it, to the disk, and then over the old one.
+//! Writes rendered files, each whole or not at all: into a new file beside it, to the disk, and then over the old one.
+//!
+//! Disks take many files at once in the time of a few: all that a change has touched go to the disk together.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 
 use super::settings::Job;
 use crate::runtime::users;
@@ -15,8 +19,19 @@ const MODE_DEFAULT: u32 = 0o644;
 /// What is behind the name of a backup.
 const BACKUP: &str = ".bak";
 
-/// Writes a template's output. False: it stands there already.
-pub fn write(job: &Job, destination: &Path, bytes: &[u8]) -> Result<bool, String> {
+/// How many threads wait for the disk at once.
+const SYNCERS: usize = 8;
+
+/// A file that is written beside the one that it will replace.
+pub struct Pending {
+    path: PathBuf,
+    fresh: Fresh,
+    file: File,
+    backs_up: bool,
+}
+
+/// Writes a template's output beside its destination. `None`: it stands there already.
+pub fn prepare(job: &Job, destination: &Path, bytes: &[u8]) -> Result<Option<Pending>, String> {
     let shown = |why: io::Error| format!("{}: {why}", destination.display());
     // What a link leads to is written; the link stays.
     let path = fs::canonicalize(destination).unwrap_or_else(|_| destination.to_path_buf());
@@ -38,19 +53,49 @@ pub fn write(job: &Job, destination: &Path, bytes: &[u8]) -> Result<bool, String
         if owner.is_some_and(|owner| owner != old.uid()) || group.is_some_and(|group| group != old.gid()) {
             chown(&path, owner, group).map_err(shown)?;
         }
-        return Ok(false);
+        return Ok(None);
     }
     let folder = folder_of(&path);
     if job.makes_folders {
         fs::create_dir_all(folder).map_err(shown)?;
     }
     let ids = (owner.or(old.as_ref().map(MetadataExt::uid)), group.or(old.as_ref().map(MetadataExt::gid)));
-    let fresh = Fresh::write(&path, bytes, mode, ids, (owner.is_some(), group.is_some())).map_err(shown)?;
-    if job.backup && old.is_some() {
-        back_up(&path).map_err(shown)?;
+    let asked = (owner.is_some(), group.is_some());
+    let (fresh, file) = Fresh::write(&path, bytes, mode, ids, asked).map_err(shown)?;
+    Ok(Some(Pending { path, fresh, file, backs_up: job.backup && old.is_some() }))
+}
+
+/// Brings files to the disk and puts them in their places.
+pub fn commit(pending: Vec<Pending>) -> Result<(), String> {
+    let shown = |pending: &Pending, why: io::Error| format!("{}: {why}", pending.path.display());
+    let part = pending.len().div_ceil(SYNCERS).max(1);
+    thread::scope(|scope| {
+        let sync = |part: &[Pending]| {
+            part.iter().try_for_each(|one| one.file.sync_all().map_err(|why| shown(one, why)))
+        };
+        let threads: Vec<_> = pending.chunks(part).map(|part| scope.spawn(move || sync(part))).collect();
+        threads.into_iter().try_for_each(|thread| {
+            thread.join().unwrap_or_else(|_| Err("a thread that waits for the disk has panicked".to_owned()))
+        })
+    })?;
+    let mut folders = BTreeSet::new();
+    for one in pending {
+        if one.backs_up {
+            back_up(&one.path).map_err(|why| shown(&one, why))?;
+        }
+        folders.insert(folder_of(&one.path).to_path_buf());
+        let name = one.path.display().to_string();
+        one.fresh.replace(&one.path).map_err(|why| format!("{name}: {why}"))?;
     }
-    fresh.replace(&path).map_err(shown)?;
-    Ok(true)
+    for folder in folders {
+        sync_folder(&folder).map_err(|why| format!("{}: {why}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// Brings the names in a folder to the disk.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -69,7 +114,7 @@ impl Fresh {
         mode: u32,
         ids: (Option<u32>, Option<u32>),
         asked: (bool, bool),
-    ) -> io::Result<Fresh> {
+    ) -> io::Result<(Fresh, File)> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -91,15 +136,14 @@ impl Fresh {
             }
         }
         file.set_permissions(Permissions::from_mode(mode))?;
-        file.sync_all()?;
-        Ok(fresh)
+        Ok((fresh, file))
     }
 
     fn replace(mut self, path: &Path) -> io::Result<()> {
         let Some(temporary) = &self.path else { return Ok(()) };
         fs::rename(temporary, path)?;
         self.path = None;
-        File::open(folder_of(path))?.sync_all()
+        Ok(())
     }
 }
 
@@ -138,8 +182,13 @@ pub fn write_extra(file: &FileToWrite) -> Result<(), String> {
     let group = id(&file.group, users::group_id).map_err(shown)?;
     if !file.appends {
         let asked = (owner.is_some(), group.is_some());
-        let fresh = Fresh::write(path, &file.content, file.mode, (owner, group), asked).map_err(shown)?;
-        return fresh.replace(path).map_err(shown);
+        let (fresh, file) =
+            Fresh::write(path, &file.content, file.mode, (owner, group), asked).map_err(shown)?;
+        return file
+            .sync_all()
+            .and_then(|()| fresh.replace(path))
+            .and_then(|()| sync_folder(folder_of(path)))
+            .map_err(shown);
     }
     let mut out = OpenOptions::new().append(true).create(true).mode(file.mode).open(path).map_err(shown)?;
     out.write_all(&file.content).map_err(shown)?;
