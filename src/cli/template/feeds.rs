@@ -166,7 +166,7 @@ impl Line {
         let mut follower = Follower::new(manner.client.clone(), manner.followable(question));
         self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(follower.stopper());
         while !self.is_stopped() {
-            let news = match follower.next() {
+            let news = match follower.wait() {
                 Followed::Changed(answer) if answer.status == 404 => News::Nothing,
                 Followed::Changed(answer) => News::Here(answer.body),
                 Followed::Failed(failure) => News::Failed(failure.why),
