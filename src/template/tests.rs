@@ -112,24 +112,49 @@ const WEB: &str = r#"[
 fn instances_have_the_fields_of_consul_template() {
     let mut world = answered(&[(service("web|any"), WEB), (service("web"), WEB)]);
     for (text, expected) in [
-        (r#"{{range service "web|any"}}{{.Node}}/{{.ID}}/{{.Name}} {{.Address}}:{{.Port}} {{.Status}} {{.Tags}};{{end}}"#,
-         "n1/web1/web 10.9.9.9:80 passing [];n2/web2/web 10.0.0.2:81 warning [blue v2];"),
+        (
+            r#"{{range service "web|any"}}{{.Node}}/{{.ID}}/{{.Name}} {{.Address}}:{{.Port}} {{.Status}} {{.Tags}};{{end}}"#,
+            "n1/web1/web 10.9.9.9:80 passing [];n2/web2/web 10.0.0.2:81 warning [blue v2];",
+        ),
         (r#"{{range service "web"}}{{.ID}}{{end}}"#, "web1"),
-        (r#"{{with index (service "web|any") 1}}{{.NodeID}} {{.NodeAddress}} {{.NodeMeta.rack}} {{.NodeTaggedAddresses.lan}} {{.ServiceMeta.shard}} {{.Weights.Passing}} {{.ServiceTaggedAddresses.wan.Port}} {{(index .Checks 0).Output}} {{.Checks.AggregatedStatus}}{{end}}"#,
-         "id2 10.0.0.2 b 10.0.0.2 2 3 9 slow warning"),
-        (r#"{{range service "web|any"}}{{if .Tags | contains "blue"}}{{.ID}}{{end}}{{if .Tags.Contains "v2"}}!{{end}}{{if in .Tags "v3"}}?{{end}}{{end}}"#, "web2!"),
+        (
+            r#"{{with index (service "web|any") 1}}{{.NodeID}} {{.NodeAddress}} {{.NodeMeta.rack}} {{.NodeTaggedAddresses.lan}} {{.ServiceMeta.shard}} {{.Weights.Passing}} {{.ServiceTaggedAddresses.wan.Port}} {{(index .Checks 0).Output}} {{.Checks.AggregatedStatus}}{{end}}"#,
+            "id2 10.0.0.2 b 10.0.0.2 2 3 9 slow warning",
+        ),
+        (
+            r#"{{range service "web|any"}}{{if .Tags | contains "blue"}}{{.ID}}{{end}}{{if .Tags.Contains "v2"}}!{{end}}{{if in .Tags "v3"}}?{{end}}{{end}}"#,
+            "web2!",
+        ),
         (r#"{{range service "web|any"}}[{{.Tags | join ","}}]{{end}}"#, "[][blue,v2]"),
-        (r#"{{range $tag, $all := service "web|any" | byTag}}{{$tag}}={{range $all}}{{.ID}}{{end}} {{end}}"#, "blue=web2 v2=web2 "),
-        (r#"{{range $port, $all := service "web|any" | byPort}}{{$port}}={{len $all}} {{end}}"#, "80=1 81=1 "),
-        (r#"{{range $key, $all := service "web|any" | byMeta "shard|int,none"}}{{$key}} {{end}}"#, "00002__no_none_ 00010__no_none_ "),
+        (
+            r#"{{range $tag, $all := service "web|any" | byTag}}{{$tag}}={{range $all}}{{.ID}}{{end}} {{end}}"#,
+            "blue=web2 v2=web2 ",
+        ),
+        (
+            r#"{{range $port, $all := service "web|any" | byPort}}{{$port}}={{len $all}} {{end}}"#,
+            "80=1 81=1 ",
+        ),
+        (
+            r#"{{range $key, $all := service "web|any" | byMeta "shard|int,none"}}{{$key}} {{end}}"#,
+            "00002__no_none_ 00010__no_none_ ",
+        ),
         (r#"{{range service "web" "any"}}{{.ID}} {{end}}"#, "web1 web2 "),
         (r#"{{service ""}}"#, "[]"),
         (r#"{{range service "web|any"}}{{.NodeMeta.rack}},{{end}}"#, ",b,"),
-        (r#"{{(index (service "web|any") 0).Nope}}"#, "error: can't evaluate field Nope in type *dependency.HealthService"),
+        (
+            r#"{{(index (service "web|any") 0).Nope}}"#,
+            "error: can't evaluate field Nope in type *dependency.HealthService",
+        ),
         (r#"{{service "a b"}}"#, "error: health.service: invalid format: \"a b\""),
         (r#"{{service "web|odd"}}"#, "error: health.service: invalid filter: \"odd\" in \"web|odd\""),
-        (r#"{{service "web?ns=other"}}"#, "error: health.service: ns=other is not supported: there is only the default"),
-        (r#"{{secret "x"}}"#, "error: Vault is not supported: put the secret into a file and read it with `file`"),
+        (
+            r#"{{service "web?ns=other"}}"#,
+            "error: health.service: ns=other is not supported: there is only the default",
+        ),
+        (
+            r#"{{secret "x"}}"#,
+            "error: Vault is not supported: put the secret into a file and read it with `file`",
+        ),
         (r#"{{plugin "x"}}"#, "error: plugins are not allowed: -allow-plugins permits them"),
     ] {
         check_in(&mut world, text, expected);
@@ -156,41 +181,92 @@ fn keys_nodes_and_services_are_there() {
         (Dependency::keys("conf").expect("keys"), pairs),
         (key("a"), r#"[{"Key": "a", "Value": "b25l"}]"#),
         (Dependency::node("").expect("a node"), node),
-        (Dependency::nodes("").expect("nodes"), r#"[{"Node": "b", "Address": "2"}, {"Node": "a", "Address": "1"}]"#),
+        (
+            Dependency::nodes("").expect("nodes"),
+            r#"[{"Node": "b", "Address": "2"}, {"Node": "a", "Address": "1"}]"#,
+        ),
         (Dependency::services("").expect("services"), r#"{"web": ["b", "a"], "consul": []}"#),
         (Dependency::Datacenters { ignore_failing: false }, r#"["dc2", "dc1"]"#),
     ]);
     world.known.insert(key("none"), Value::Nil);
     world.environment.insert("FOO", "bar");
     for (text, expected) in [
-        (r#"{{range ls "conf"}}{{.Key}}:{{.Value}}:{{.Path}}:{{.Flags}}:{{.CreateIndex}} {{end}}"#, "a:1:conf/a:7:5 "),
+        (
+            r#"{{range ls "conf"}}{{.Key}}:{{.Value}}:{{.Path}}:{{.Flags}}:{{.CreateIndex}} {{end}}"#,
+            "a:1:conf/a:7:5 ",
+        ),
         (r#"{{range tree "conf"}}{{.Key}}={{.Value}} {{end}}"#, "a=1 b/c=2 b/d/e=\u{fffd} "),
         (r#"{{with tree "conf" | explode}}{{.a}} {{.b.c}} {{len .b.d}}{{end}}"#, "1 2 1"),
-        (r#"{{range $k, $v := tree "conf" | byKey}}{{$k}}{{range $v}} {{.Key}}={{.Value}}{{end}}{{end}}"#, "b c=2 d/e=\u{fffd}"),
-        (r#"{{key "a"}} {{keyOrDefault "a" "x"}} {{keyOrDefault "none" "x"}} {{keyExists "a"}} {{keyExists "none"}}"#, "one one x true false"),
-        (r#"{{with node}}{{.Node.Node}} {{.Node.Meta.a}} {{range .Services}}{{.Service}}:{{.Port}} {{end}}{{end}}"#, "n1 b api:2 web:1 "),
+        (
+            r#"{{range $k, $v := tree "conf" | byKey}}{{$k}}{{range $v}} {{.Key}}={{.Value}}{{end}}{{end}}"#,
+            "b c=2 d/e=\u{fffd}",
+        ),
+        (
+            r#"{{key "a"}} {{keyOrDefault "a" "x"}} {{keyOrDefault "none" "x"}} {{keyExists "a"}} {{keyExists "none"}}"#,
+            "one one x true false",
+        ),
+        (
+            r#"{{with node}}{{.Node.Node}} {{.Node.Meta.a}} {{range .Services}}{{.Service}}:{{.Port}} {{end}}{{end}}"#,
+            "n1 b api:2 web:1 ",
+        ),
         (r#"{{range nodes}}{{.Node}}{{.Address}}{{end}}"#, "a1b2"),
         (r#"{{range services}}{{.Name}}{{.Tags}}{{end}}"#, "consul[]web[a b]"),
         (r#"{{range datacenters}}{{.}}{{end}}"#, "dc1dc2"),
         (r#"{{env "FOO"}} {{env "NO"}}{{envOrDefault "NO" "d"}} {{mustEnv "FOO"}}"#, "bar d bar"),
         (r#"{{mustEnv "NO"}}"#, "error: required environment variable NO is empty"),
-        (r#"{{scratch.Set "a" 1}}{{scratch.SetX "a" 2}}{{scratch.Get "a"}}{{scratch.Key "a"}}{{scratch.Key "b"}}{{scratch.MapSet "m" "y" 1}}{{scratch.MapSetX "m" "y" 5}}{{scratch.MapSet "m" "x" 2}}{{scratch.MapValues "m"}}{{scratch.Get "m"}}"#, "1truefalse[2 1]map[x:2 y:1]"),
+        (
+            r#"{{scratch.Set "a" 1}}{{scratch.SetX "a" 2}}{{scratch.Get "a"}}{{scratch.Key "a"}}{{scratch.Key "b"}}{{scratch.MapSet "m" "y" 1}}{{scratch.MapSetX "m" "y" 5}}{{scratch.MapSet "m" "x" 2}}{{scratch.MapValues "m"}}{{scratch.Get "m"}}"#,
+            "1truefalse[2 1]map[x:2 y:1]",
+        ),
         (r#"{{scratch.Set "a" 1}}{{scratch.MapSet "a" "b" 1}}"#, "error: \"a\" is not a map"),
-        (r#"{{define "t"}}<{{.}}>{{end}}{{$x := executeTemplate "t" 5}}{{$x}}{{executeTemplate "t"}}"#, "<5><<no value>>"),
-        (r#"{{range loop 3}}{{.}}{{end}} {{range $i := loop 5 8}}{{$i}}{{end}} {{range loop "2"}}x{{end}}"#, "012 567 xx"),
+        (
+            r#"{{define "t"}}<{{.}}>{{end}}{{$x := executeTemplate "t" 5}}{{$x}}{{executeTemplate "t"}}"#,
+            "<5><<no value>>",
+        ),
+        (
+            r#"{{range loop 3}}{{.}}{{end}} {{range $i := loop 5 8}}{{$i}}{{end}} {{range loop "2"}}x{{end}}"#,
+            "012 567 xx",
+        ),
         (r#"{{range 3}}{{.}}{{end}} {{range $i := 2}}{{$i}}{{end}}"#, "012 01"),
-        (r#"{{add 1 2}} {{subtract 2 5}} {{multiply 2 3}} {{divide 2 10}} {{modulo 2 5}} {{minimum 2 5}} {{maximum 2 5}} {{10 | divide 4}} {{add 1.5 2}}"#, "3 3 6 5 1 2 5 2 3.5"),
+        (
+            r#"{{add 1 2}} {{subtract 2 5}} {{multiply 2 3}} {{divide 2 10}} {{modulo 2 5}} {{minimum 2 5}} {{maximum 2 5}} {{10 | divide 4}} {{add 1.5 2}}"#,
+            "3 3 6 5 1 2 5 2 3.5",
+        ),
         (r#"{{divide 0 1}}"#, "error: divide: division by zero"),
-        (r#"{{"a,b,c" | split "," | join "-"}} {{splitN "," 2 "a,b,c"}} {{(splitToMap "," "=" "a=1,b=2").b}}"#, "a-b-c [a b,c] 2"),
-        (r#"{{indent 2 "a\n\nb"}}|{{trim "!" "!a!"}} {{trimPrefix "a" "ab"}} {{trimSuffix "b" "ab"}} {{trimSpace " a "}}"#, "  a\n\n  b|a b a a"),
-        (r#"{{toLower "Ab"}}{{toUpper "Ab"}} {{toTitle "foo bar-baz"}} {{replaceAll "a" "b" "aac"}}"#, "abAB Foo Bar-Baz bbc"),
+        (
+            r#"{{"a,b,c" | split "," | join "-"}} {{splitN "," 2 "a,b,c"}} {{(splitToMap "," "=" "a=1,b=2").b}}"#,
+            "a-b-c [a b,c] 2",
+        ),
+        (
+            r#"{{indent 2 "a\n\nb"}}|{{trim "!" "!a!"}} {{trimPrefix "a" "ab"}} {{trimSuffix "b" "ab"}} {{trimSpace " a "}}"#,
+            "  a\n\n  b|a b a a",
+        ),
+        (
+            r#"{{toLower "Ab"}}{{toUpper "Ab"}} {{toTitle "foo bar-baz"}} {{replaceAll "a" "b" "aac"}}"#,
+            "abAB Foo Bar-Baz bbc",
+        ),
         (r#"{{regexMatch "^a.c$" "abc"}} {{regexReplaceAll "(\\w)b" "${1}x" "ab cb"}}"#, "true ax cx"),
-        (r#"{{sha256Hex "a"}} {{md5sum "a"}} {{hmacSHA256Hex "m" "k"}}"#, "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb 0cc175b9c0f1b6a831c399e269772661 a9e5acf7bd6cc2e25ffaaff0ec8e32ddef1d8f9e2a3d2b8b8da3e5d9c8f6bc32"),
-        (r#"{{base64Encode "hi?"}} {{base64Decode "aGk/"}} {{base64URLEncode "hi?"}} {{base64URLDecode "aGk_"}}"#, "aGk/ hi? aGk_ hi?"),
-        (r#"{{parseBool "t"}} {{parseInt "-5"}} {{parseUint "5"}} {{parseFloat "1.5"}} {{parseBool ""}}"#, "true -5 5 1.5 false"),
+        (
+            r#"{{sha256Hex "a"}} {{md5sum "a"}} {{hmacSHA256Hex "m" "k"}}"#,
+            "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb 0cc175b9c0f1b6a831c399e269772661 a9e5acf7bd6cc2e25ffaaff0ec8e32ddef1d8f9e2a3d2b8b8da3e5d9c8f6bc32",
+        ),
+        (
+            r#"{{base64Encode "hi?"}} {{base64Decode "aGk/"}} {{base64URLEncode "hi?"}} {{base64URLDecode "aGk_"}}"#,
+            "aGk/ hi? aGk_ hi?",
+        ),
+        (
+            r#"{{parseBool "t"}} {{parseInt "-5"}} {{parseUint "5"}} {{parseFloat "1.5"}} {{parseBool ""}}"#,
+            "true -5 5 1.5 false",
+        ),
         (r#"{{parseInt "x"}}"#, "error: parseInt: strconv.ParseInt: parsing \"x\": invalid syntax"),
-        (r#"{{containsAll (sprig_list "a") (split "," "a,b")}} {{containsAny (sprig_list "z") (split "," "a,b")}} {{containsNone (sprig_list "z") (split "," "a,b")}} {{containsNotAll (sprig_list "a" "z") (split "," "a,b")}}"#, "true false true true"),
-        (r#"{{$m := parseJSON "{\"a\":1,\"c\":{\"x\":1}}"}}{{mergeMap $m (parseJSON "{\"a\":2,\"b\":3,\"c\":{\"y\":2}}")}}"#, "map[a:1 b:3 c:map[x:1 y:2]]"),
+        (
+            r#"{{containsAll (sprig_list "a") (split "," "a,b")}} {{containsAny (sprig_list "z") (split "," "a,b")}} {{containsNone (sprig_list "z") (split "," "a,b")}} {{containsNotAll (sprig_list "a" "z") (split "," "a,b")}}"#,
+            "true false true true",
+        ),
+        (
+            r#"{{$m := parseJSON "{\"a\":1,\"c\":{\"x\":1}}"}}{{mergeMap $m (parseJSON "{\"a\":2,\"b\":3,\"c\":{\"y\":2}}")}}"#,
+            "map[a:1 b:3 c:map[x:1 y:2]]",
+        ),
         (r#"{{(scratch.MapSet "e" "foo/bar" "a")}}{{scratch.Get "e" | explodeMap}}"#, "map[foo:map[bar:a]]"),
         (r#"{{timestamp "unix"}} {{timestamp}}"#, "0 1970-01-01T00:00:00Z"),
     ] {
@@ -209,7 +285,9 @@ fn what_is_missing_is_told_and_waited_for() {
     let mut world = World::default();
     let text = r#"{{range services}}{{range service .Name}}{{.Address}}{{end}}{{end}}{{key "a"}}"#;
     let first = template(text).execute(&mut world, limits());
-    let names = |all: &std::collections::BTreeSet<Dependency>| -> Vec<String> { all.iter().map(ToString::to_string).collect() };
+    let names = |all: &std::collections::BTreeSet<Dependency>| -> Vec<String> {
+        all.iter().map(ToString::to_string).collect()
+    };
     assert_eq!(names(&first.missing), ["kv.get(a)", "catalog.services"]);
     let services = Dependency::services("").expect("services");
     world.known.insert(services.clone(), services.answer(Some(br#"{"web": []}"#)).expect("an answer"));
@@ -221,13 +299,19 @@ fn what_is_missing_is_told_and_waited_for() {
     // Empty where it must not be.
     let keys = Dependency::keys("p").expect("keys");
     world.known.insert(keys.clone(), keys.answer(None).expect("nothing"));
-    assert_eq!(names(&template(r#"{{safeLs "p"}}{{ls "p"}}"#).execute(&mut world, limits()).missing), ["kv.list(p)"]);
+    assert_eq!(
+        names(&template(r#"{{safeLs "p"}}{{ls "p"}}"#).execute(&mut world, limits()).missing),
+        ["kv.list(p)"]
+    );
     assert!(template(r#"{{ls "p"}}{{safeTree ""}}"#).execute(&mut world, limits()).missing.is_empty());
     // Nothing is written beside the output while something is missing.
     template(r#"{{key "zz"}}{{"x" | writeToFile "/f" "" "" "0600"}}"#).execute(&mut world, limits());
     assert!(world.written.is_empty());
     template(r#"{{"x" | writeToFile "/f" "" "" "0600" "append,newline"}}"#).execute(&mut world, limits());
-    assert_eq!((world.written[0].mode, world.written[0].appends, world.written[0].content.as_slice()), (0o600, true, &b"x\n"[..]));
+    assert_eq!(
+        (world.written[0].mode, world.written[0].appends, world.written[0].content.as_slice()),
+        (0o600, true, &b"x\n"[..])
+    );
 }
 
 #[test]
@@ -240,9 +324,16 @@ fn questions_are_those_of_the_api() {
     let row = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
     assert_eq!(
         question(service("v1.2.web@dc2~_agent|passing,warning")),
-        row("health.service(v1.2.web@dc2~_agent|passing,warning)", "/v1/health/service/web", "dc=dc2&near=_agent&tag=v1.2")
+        row(
+            "health.service(v1.2.web@dc2~_agent|passing,warning)",
+            "/v1/health/service/web",
+            "dc=dc2&near=_agent&tag=v1.2"
+        )
     );
-    assert_eq!(question(service("web")), row("health.service(web|passing)", "/v1/health/service/web", "passing=1"));
+    assert_eq!(
+        question(service("web")),
+        row("health.service(web|passing)", "/v1/health/service/web", "passing=1")
+    );
     assert_eq!(
         question(Dependency::key("/a/b?ns=default@dc1").expect("a key")),
         row("kv.get(a/b@dc1)", "/v1/kv/a/b", "dc=dc1")
@@ -251,7 +342,10 @@ fn questions_are_those_of_the_api() {
         question(Dependency::nodes("@dc1~n").expect("nodes")),
         row("catalog.nodes(@dc1~n)", "/v1/catalog/nodes", "dc=dc1&near=n")
     );
-    assert_eq!(question(Dependency::node("n.x").expect("a node")), row("catalog.node(n.x)", "/v1/catalog/node/n.x", ""));
+    assert_eq!(
+        question(Dependency::node("n.x").expect("a node")),
+        row("catalog.node(n.x)", "/v1/catalog/node/n.x", "")
+    );
 }
 
 #[test]
@@ -279,11 +373,22 @@ fn a_key_that_is_not_there_may_be_an_error() {
 
 #[test]
 fn delimiters_and_denied_functions() {
-    let options = Options { left: "<<".into(), right: ">>".into(), denied: vec!["sprig_*".into()], ..Options::default() };
-    let template = Template::parse("t", "{{x}}<<- 1 ->> <<\"a\" | toUpper>><</* c */>>", options.clone()).expect("parses");
+    let options = Options {
+        left: "<<".into(),
+        right: ">>".into(),
+        denied: vec!["sprig_*".into()],
+        ..Options::default()
+    };
+    let template = Template::parse("t", "{{x}}<<- 1 ->> <<\"a\" | toUpper>><</* c */>>", options.clone())
+        .expect("parses");
     assert_eq!(template.execute(&mut World::default(), limits()).output.expect("renders"), b"{{x}}1A");
     let template = Template::parse("t", "<<sprig_list>>", options).expect("parses");
-    assert!(template.execute(&mut World::default(), limits()).output.is_err_and(|e| e.text.contains("function is disabled")));
+    assert!(
+        template
+            .execute(&mut World::default(), limits())
+            .output
+            .is_err_and(|e| e.text.contains("function is disabled"))
+    );
 }
 
 #[test]
@@ -295,7 +400,10 @@ fn what_would_never_end_ends() {
         ("{{indent 1000000 \"a\\nb\\nc\"}}", "longer than"),
         ("{{$x := \"aaaaaaaaaaaaaaaa\"}}{{range loop 64}}{{$x = print $x $x}}{{end}}", "longer than"),
         ("{{$x := sprig_list 1}}{{range loop 64}}{{$x = sprig_list $x $x}}{{end}}{{$x}}", "too long"),
-        ("{{$x := sprig_list 1}}{{range loop 40}}{{$x = sprig_list $x $x}}{{end}}{{toJSON $x}}", "longer than"),
+        (
+            "{{$x := sprig_list 1}}{{range loop 40}}{{$x = sprig_list $x $x}}{{end}}{{toJSON $x}}",
+            "longer than",
+        ),
         ("{{range loop 300000}}aaaaaaaaaa{{end}}", "too long"),
         ("{{$d := sprig_dict}}{{sprig_set $d \"a\" $d}}", "cannot hold itself"),
         ("{{sprig_untilStep 0 9223372036854775807 1}}", "longer than"),
@@ -306,9 +414,14 @@ fn what_would_never_end_ends() {
         assert!(why.contains(part), "{text}: {why}");
     }
     let deep = format!("{}1{}", "(".repeat(1000), ")".repeat(1000));
-    assert!(rendered(&mut World::default(), &format!("{{{{{deep}}}}}")).is_err_and(|why| why.contains("nested")));
+    assert!(
+        rendered(&mut World::default(), &format!("{{{{{deep}}}}}")).is_err_and(|why| why.contains("nested"))
+    );
     let deep = format!("a: {}{}", "[".repeat(10_000), "]".repeat(10_000));
-    assert!(rendered(&mut World::default(), &format!("{{{{parseYAML `{deep}`}}}}")).is_err_and(|why| why.contains("nested")));
+    assert!(
+        rendered(&mut World::default(), &format!("{{{{parseYAML `{deep}`}}}}"))
+            .is_err_and(|why| why.contains("nested"))
+    );
 }
 
 #[test]
@@ -319,5 +432,8 @@ fn maps_that_a_template_made_may_change() {
         "{{$x := sprig_dict}}{{$y := $x}}{{range loop 100000}}{{$z := sprig_dict}}{{$_ := sprig_set $y \"a\" $z}}{{$y = $z}}{{end}}{{len $x}}",
         "1",
     );
-    check("{{$d := sprig_dict \"a\" 1}}{{range $k, $v := $d}}{{$_ := sprig_set $d \"b\" 2}}{{$k}}{{end}}{{len $d}}", "a2");
+    check(
+        "{{$d := sprig_dict \"a\" 1}}{{range $k, $v := $d}}{{$_ := sprig_set $d \"b\" 2}}{{$k}}{{end}}{{len $d}}",
+        "a2",
+    );
 }

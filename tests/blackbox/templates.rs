@@ -62,7 +62,8 @@ impl Rendering {
 fn register(agent: &Agent, id: &str, port: u16) {
     let check = json!({"TTL": "1h", "Status": "passing"});
     let body = json!({"ID": id, "Name": "web", "Port": port, "Tags": ["v1"], "Check": check});
-    let reply = http::put(agent.ports.http, "/v1/agent/service/register", body.to_string()).expect("an answer");
+    let reply =
+        http::put(agent.ports.http, "/v1/agent/service/register", body.to_string()).expect("an answer");
     assert_eq!(reply.status, 200, "{}", reply.text());
 }
 
@@ -89,7 +90,8 @@ fn a_flip_changes_the_file_and_the_command_runs_once() {
     // A key that is not there is waited for, and holds nothing else up.
     assert!(!files.path("other.out").exists());
     files.await_text("ran", "web-1:81 web-2:82 \n", &program);
-    let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(files.path("out")).expect("it is there"));
+    let inode =
+        || std::os::unix::fs::MetadataExt::ino(&fs::metadata(files.path("out")).expect("it is there"));
     let before = inode();
     put(&agent, "/v1/agent/check/fail/service:web-2", "");
     files.await_text("ran", "web-1:81 web-2:82 \nweb-1:81 \n", &program);
@@ -125,18 +127,27 @@ fn once_waits_for_all_and_dry_writes_nothing() {
     // Mistakes end it, and say where they are.
     for (text, message) in [
         ("a\n{{nosuch}}", "template: in:2:3: function \"nosuch\" not defined\n"),
-        ("{{range services}}\n{{.Nope}}{{end}}", "template: in:2:3: executing \"\" at <.Nope>: can't evaluate field Nope in type *dependency.CatalogSnippet\n"),
+        (
+            "{{range services}}\n{{.Nope}}{{end}}",
+            "template: in:2:3: executing \"\" at <.Nope>: can't evaluate field Nope in type *dependency.CatalogSnippet\n",
+        ),
     ] {
         files.write("in", text);
         let output = files.command(&["-once", "-template", "in:out"]).output().expect("it runs");
-        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(14), message));
+        assert_eq!(
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()),
+            (Some(14), message)
+        );
     }
     let output = files.command(&["-once", "-template", "in"]).output().expect("it runs");
     assert_eq!(output.status.code(), Some(10));
     files.write("in", "x");
     let output = files.command(&["-once", "-template", "in:out:exit 3"]).output().expect("it runs");
     assert_eq!(output.status.code(), Some(14));
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "failed to execute command \"exit 3\": exit status 3\n");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "failed to execute command \"exit 3\": exit status 3\n"
+    );
 }
 
 #[test]
@@ -149,7 +160,16 @@ fn a_program_lives_as_long_as_its_file_is_rendered() {
         "server",
         "echo start $(cat out) >> log.txt\ntrap 'echo reload $(cat out) >> log.txt' HUP\ntrap 'echo end >> log.txt; exit 0' TERM\ntrap 'exit 7' USR1\nwhile :; do sleep 0.02; done\n",
     );
-    let args = ["-template", "in:out", "-exec", "exec sh server", "-exec-reload-signal", "SIGHUP", "-exec-kill-signal", "SIGTERM"];
+    let args = [
+        "-template",
+        "in:out",
+        "-exec",
+        "exec sh server",
+        "-exec-reload-signal",
+        "SIGHUP",
+        "-exec-kill-signal",
+        "SIGTERM",
+    ];
     let mut program = files.start(&args);
     files.await_text("log.txt", "start one\n", &program);
     put(&agent, "/v1/kv/a", "two");
@@ -186,20 +206,30 @@ fn settings_are_read_again() {
     let agent = Agent::dev(json!({}));
     put(&agent, "/v1/kv/a", "one");
     let files = Rendering::of(&agent);
-    files.write("conf.hcl", "template { contents = \"{{ key \\\"a\\\" }}\"  destination = \"out\"  perms = 0600 }");
+    files.write(
+        "conf.hcl",
+        "template { contents = \"{{ key \\\"a\\\" }}\"  destination = \"out\"  perms = 0600 }",
+    );
     let mut program = files.start(&["-config", "conf.hcl"]);
     files.await_text("out", "one", &program);
     // What is wrong changes nothing.
     files.write("conf.hcl", "template {");
     program.signal(libc::SIGHUP);
-    wait::until_true("it says what is wrong", SOON, || program.log().contains("the settings stay as they were"));
+    wait::until_true("it says what is wrong", SOON, || {
+        program.log().contains("the settings stay as they were")
+    });
     put(&agent, "/v1/kv/a", "two");
     files.await_text("out", "two", &program);
-    files.write("conf.hcl", "template { contents = \"<{{ key \\\"a\\\" }}>\"  destination = \"out\"  backup = true }");
+    files.write(
+        "conf.hcl",
+        "template { contents = \"<{{ key \\\"a\\\" }}>\"  destination = \"out\"  backup = true }",
+    );
     program.signal(libc::SIGHUP);
     files.await_text("out", "<two>", &program);
     files.await_text("out.bak", "two", &program);
-    let mode = |path: &Path| std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).expect("it is there").permissions());
+    let mode = |path: &Path| {
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).expect("it is there").permissions())
+    };
     assert_eq!(mode(&files.path("out")) & 0o777, 0o600, "the mode of the file before");
     assert!(program.ended().is_none());
 }

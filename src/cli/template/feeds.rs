@@ -105,7 +105,9 @@ impl Feeds {
 
     fn poll(&mut self, dependency: &Dependency) {
         let mut state = self.polls.lock();
-        state.all.insert(dependency.clone(), Poll { due: Instant::now(), is_asked: false, seen: Seen::Unknown });
+        state
+            .all
+            .insert(dependency.clone(), Poll { due: Instant::now(), is_asked: false, seen: Seen::Unknown });
         if state.threads < POLLERS {
             state.threads += 1;
             let (polls, manner, to) = (self.polls.clone(), self.manner.clone(), self.to.clone());
@@ -304,13 +306,16 @@ fn look(manner: &Manner, dependency: &Dependency, seen: &Seen) -> (Seen, Option<
         }
     }
     let query = manner.query(&question);
-    let query: Vec<(&str, &str)> = query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let query: Vec<(&str, &str)> =
+        query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let answer = manner.client.get(&path, &query).and_then(|reply| match reply.status {
         404 => Ok(None),
         _ => reply.ok().map(Some),
     });
     let answer = match (answer, dependency) {
-        (Ok(Some(body)), Dependency::Datacenters { ignore_failing: true }) => answering(manner, body).map(Some),
+        (Ok(Some(body)), Dependency::Datacenters { ignore_failing: true }) => {
+            answering(manner, body).map(Some)
+        }
         (answer, _) => answer,
     };
     match answer {

@@ -74,22 +74,40 @@ pub const TEMPLATE: Program = Program {
             "Wait until nothing has changed for so long, and at most for so long, with a colon between: 5s:20s. The second is four times the first when not given.",
         ),
         switch("allow-plugins", "Permit templates to start programs (function 'plugin')."),
-        switch("dedup", "Accepted for consul-template's sake; all watchers of an agent share one answer anyway."),
-        value("exec", "Program that is started when all is rendered, told of changes, and ended with this one."),
-        value("exec-reload-signal", "Signal that tells the program of a change. Without it, it is started anew."),
+        switch(
+            "dedup",
+            "Accepted for consul-template's sake; all watchers of an agent share one answer anyway.",
+        ),
+        value(
+            "exec",
+            "Program that is started when all is rendered, told of changes, and ended with this one.",
+        ),
+        value(
+            "exec-reload-signal",
+            "Signal that tells the program of a change. Without it, it is started anew.",
+        ),
         value("exec-kill-signal", "Signal that ends the program; SIGINT when not given."),
         value("exec-kill-timeout", "How long the program may take to end; 30s when not given."),
         value("exec-splay", "Longest random wait before the program is told of a change."),
         switch("exec-env-pristine", "The program gets nothing of this environment."),
         list("exec-env-custom", "Variable for the program, NAME=value. May be given several times."),
-        list("exec-env-allowlist", "Variables of this environment that the program gets; '*' stands for anything."),
+        list(
+            "exec-env-allowlist",
+            "Variables of this environment that the program gets; '*' stands for anything.",
+        ),
         list("exec-env-denylist", "Variables of this environment that the program does not get."),
         value("kill-signal", "Signal that ends this program, besides SIGTERM; SIGINT when not given."),
         value("reload-signal", "Signal that has the settings read again; SIGHUP when not given."),
         value("pid-file", "File that gets the number of this process."),
-        value("log-level", "Least grave lines that are logged: trace, debug, info, warn (the default) or err."),
+        value(
+            "log-level",
+            "Least grave lines that are logged: trace, debug, info, warn (the default) or err.",
+        ),
         value("max-stale", "Any server may answer, as long as its answer is not older than this."),
-        value("template-error-fatal", "Whether an error in a template ends the program; true when not given."),
+        value(
+            "template-error-fatal",
+            "Whether an error in a template ends the program; true when not given.",
+        ),
         value("default-left-delimiter", "What opens an action in templates that do not say it."),
         value("default-right-delimiter", "What closes an action in templates that do not say it."),
         value("consul-addr", "The same as -http-addr."),
@@ -141,7 +159,8 @@ fn run(flags: &Parsed) -> Outcome {
             }
         });
         let thread = thread.map_err(|why| format!("cannot start a thread: {why}"))?;
-        let end = thread.join().unwrap_or_else(|_| End::Failed("the thread that renders has panicked".to_owned()));
+        let end =
+            thread.join().unwrap_or_else(|_| End::Failed("the thread that renders has panicked".to_owned()));
         match end {
             End::Done => return Ok(ExitCode::SUCCESS),
             End::Stopped => return Ok(ExitCode::from(INTERRUPTED)),

@@ -112,7 +112,8 @@ impl<'v> Object<'v> {
     pub fn objects(&mut self, key: &'static str) -> Result<Vec<Object<'v>>, String> {
         self.read.insert(key);
         let values = self.entries.iter().filter(|(name, _)| *name == key).map(|(_, value)| *value);
-        let blocks = values.flat_map(|value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice));
+        let blocks =
+            values.flat_map(|value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice));
         blocks.map(|block| Object::new(key, block)).collect()
     }
 

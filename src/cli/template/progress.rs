@@ -35,7 +35,8 @@ impl Progress {
             Level::Info => "INFO",
             Level::Debug => "DEBUG",
         };
-        let text = if self.is_terminal { format!("[{name}] {text}") } else { format!("{} [{name}] {text}", now()) };
+        let text =
+            if self.is_terminal { format!("[{name}] {text}") } else { format!("{} [{name}] {text}", now()) };
         self.print(&text);
     }
 

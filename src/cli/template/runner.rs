@@ -335,7 +335,8 @@ impl Runner {
         };
         task.is_rendered = true;
         if self.settings.dry {
-            let name = task.job.destination.as_ref().map_or_else(String::new, |path| path.display().to_string());
+            let name =
+                task.job.destination.as_ref().map_or_else(String::new, |path| path.display().to_string());
             println!("> {name}\n{}", String::from_utf8_lossy(&output));
             return Ok(None);
         }
@@ -373,5 +374,6 @@ fn task(job: &Job, now: Instant) -> Result<Task, String> {
 
 fn read(path: &Path) -> Result<String, String> {
     let bytes = fs::read(path).map_err(|why| format!("failed to read template {}: {why}", path.display()))?;
-    String::from_utf8(bytes).map_err(|_| format!("failed to read template {}: it is not UTF-8", path.display()))
+    String::from_utf8(bytes)
+        .map_err(|_| format!("failed to read template {}: it is not UTF-8", path.display()))
 }

@@ -160,7 +160,9 @@ impl Level {
             "warn" | "warning" => Level::Warn,
             "info" => Level::Info,
             "debug" | "trace" => Level::Debug,
-            _ => return Err(format!("invalid log level {text:?}: trace, debug, info, warn or err are known")),
+            _ => {
+                return Err(format!("invalid log level {text:?}: trace, debug, info, warn or err are known"));
+            }
         })
     }
 }
@@ -250,7 +252,10 @@ impl Settings {
             block.finish()?;
         }
         for (key, remark) in [
-            ("deduplicate", "deduplicate does nothing: all watchers of an agent share one answer of the servers"),
+            (
+                "deduplicate",
+                "deduplicate does nothing: all watchers of an agent share one answer of the servers",
+            ),
             ("vault", "vault is not supported: templates that ask for secrets fail"),
             ("nomad", "nomad is not supported"),
             ("syslog", "syslog does nothing: the log goes to standard error"),
@@ -367,8 +372,9 @@ impl Settings {
             files.attempts = Some(u32::try_from(attempts).unwrap_or(0));
         }
         if flags.is_on("dedup") {
-            self.remarks
-                .push("-dedup does nothing: all watchers of an agent share one answer of the servers".to_owned());
+            self.remarks.push(
+                "-dedup does nothing: all watchers of an agent share one answer of the servers".to_owned(),
+            );
         }
         if let Some(text) = flags.value("default-left-delimiter") {
             files.delimiters.0 = Some(text.to_owned());
@@ -400,7 +406,8 @@ impl Settings {
         }
         let environment = &mut exec.command.environment;
         environment.pristine |= flags.is_on("exec-env-pristine");
-        let add = |to: &mut Vec<String>, flag: &str| to.extend(flags.values(flag).into_iter().map(str::to_owned));
+        let add =
+            |to: &mut Vec<String>, flag: &str| to.extend(flags.values(flag).into_iter().map(str::to_owned));
         add(&mut environment.custom, "exec-env-custom");
         add(&mut environment.allowed, "exec-env-allowlist");
         add(&mut environment.denied, "exec-env-denylist");
@@ -427,7 +434,8 @@ impl Settings {
             }
             job.error_is_fatal &= files.error_is_fatal.unwrap_or(true);
             job.wait = if self.once { None } else { job.wait.or(self.wait) };
-            let named = job.source.as_ref().map_or_else(|| "(contents)".into(), |path| path.to_string_lossy());
+            let named =
+                job.source.as_ref().map_or_else(|| "(contents)".into(), |path| path.to_string_lossy());
             match (&job.source, &job.contents) {
                 (Some(_), Some(_)) => {
                     return Err(format!("template {named}: cannot specify both 'source' and 'contents'"));
@@ -444,7 +452,8 @@ impl Settings {
         if self.jobs.is_empty() && self.exec.is_none() {
             return Err("nothing to do: give -template \"in:out:command\" or -config".to_owned());
         }
-        let mut destinations: Vec<&PathBuf> = self.jobs.iter().filter_map(|job| job.destination.as_ref()).collect();
+        let mut destinations: Vec<&PathBuf> =
+            self.jobs.iter().filter_map(|job| job.destination.as_ref()).collect();
         destinations.sort_unstable();
         if let Some(pair) = destinations.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(format!("two templates are rendered to {}", pair[0].display()));
@@ -611,8 +620,9 @@ fn exec(mut block: Object<'_>, mut out: Exec) -> Result<Exec, String> {
     if enabled == Some(false) {
         out.command.argv.clear();
     }
-    out.command.timeout =
-        block.duration("timeout")?.map_or(out.command.timeout, |timeout| Some(timeout).filter(|t| !t.is_zero()));
+    out.command.timeout = block
+        .duration("timeout")?
+        .map_or(out.command.timeout, |timeout| Some(timeout).filter(|t| !t.is_zero()));
     out.command.kill_timeout = block.duration("kill_timeout")?.unwrap_or(out.command.kill_timeout);
     out.command.kill_signal = block.signal("kill_signal")?.flatten().unwrap_or(out.command.kill_signal);
     out.reload_signal = block.signal("reload_signal")?.unwrap_or(out.reload_signal);

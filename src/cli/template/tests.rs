@@ -33,8 +33,8 @@ fn write(job: &settings::Job, path: &Path, bytes: &[u8]) -> Result<bool, String>
 
 #[test]
 fn a_flag_names_template_file_and_command() {
-    let settings =
-        load(&["-template", "a.ctmpl:/tmp/b: curl http://x:1/ ", "-wait", "1s", "-once=false"]).expect("loads");
+    let settings = load(&["-template", "a.ctmpl:/tmp/b: curl http://x:1/ ", "-wait", "1s", "-once=false"])
+        .expect("loads");
     let job = &settings.jobs[0];
     assert_eq!(job.source, Some(PathBuf::from("a.ctmpl")));
     assert_eq!(job.destination, Some(PathBuf::from("/tmp/b")));
@@ -95,9 +95,13 @@ fn files_say_the_same_as_for_consul_template() {
     "#;
     let path = file(folder.path(), "a.hcl", hcl);
     let settings = load(&["-config", &path, "-consul-addr", "localhost:1"]).expect("loads");
-    let client = |name: &str| settings.client.iter().rev().find(|(flag, _)| *flag == name).map(|(_, v)| v.as_str());
+    let client =
+        |name: &str| settings.client.iter().rev().find(|(flag, _)| *flag == name).map(|(_, v)| v.as_str());
     assert_eq!(client("http-addr"), Some("localhost:1"));
-    assert_eq!((client("token"), client("auth"), client("ca-file")), (Some("secret"), Some("u:p"), Some("/ca")));
+    assert_eq!(
+        (client("token"), client("auth"), client("ca-file")),
+        (Some("secret"), Some("u:p"), Some("/ca"))
+    );
     assert_eq!(settings.attempts, Some(5));
     assert_eq!((settings.level, settings.reload_signal, settings.kill_signal), (Level::Info, None, Some(3)));
     assert_eq!(settings.remarks.len(), 1);
@@ -108,7 +112,10 @@ fn files_say_the_same_as_for_consul_template() {
     let command = first.command.as_ref().expect("a command");
     assert_eq!((command.argv.len(), command.timeout), (3, Some(Duration::from_secs(5))));
     let command = second.command.as_ref().expect("a command");
-    assert_eq!((second.mode, command.argv[2].as_str(), command.kill_signal), (Some(0o755), "true && true", 10));
+    assert_eq!(
+        (second.mode, command.argv[2].as_str(), command.kill_signal),
+        (Some(0o755), "true && true", 10)
+    );
     let exec = settings.exec.expect("a program");
     assert_eq!((exec.reload_signal, exec.splay), (Some(1), Duration::from_secs(2)));
     assert!(exec.command.environment.pristine);
@@ -117,7 +124,11 @@ fn files_say_the_same_as_for_consul_template() {
 #[test]
 fn folders_are_read_in_the_order_of_names() {
     let folder = tempfile::tempdir().expect("a folder");
-    file(folder.path(), "2.json", r#"{"log_level": "err", "template": {"source": "b", "destination": "/b"}}"#);
+    file(
+        folder.path(),
+        "2.json",
+        r#"{"log_level": "err", "template": {"source": "b", "destination": "/b"}}"#,
+    );
     file(folder.path(), "1.hcl", "log_level = \"debug\"\ntemplate { source = \"a\" destination = \"/a\" }");
     let settings = load(&["-config", &folder.path().display().to_string()]).expect("loads");
     let sources: Vec<_> = settings.jobs.iter().filter_map(|job| job.source.as_deref()).collect();
@@ -147,13 +158,16 @@ fn mistakes_are_named() {
         assert!(why.contains(part), "{text}: {why}");
     }
     assert!(load(&[]).is_err_and(|why| why.contains("nothing to do")));
-    assert!(load(&["-template", "a:/x", "-template", "b:/x"]).is_err_and(|why| why.contains("two templates")));
+    assert!(
+        load(&["-template", "a:/x", "-template", "b:/x"]).is_err_and(|why| why.contains("two templates"))
+    );
 }
 
 /// The settings of one template.
 fn job(more: &str) -> settings::Job {
     let folder = tempfile::tempdir().expect("a folder");
-    let path = file(folder.path(), "x.hcl", &format!("template {{ contents = \"x\" destination = \"/x\" {more} }}"));
+    let path =
+        file(folder.path(), "x.hcl", &format!("template {{ contents = \"x\" destination = \"/x\" {more} }}"));
     load(&["-config", &path]).expect("loads").jobs.remove(0)
 }
 

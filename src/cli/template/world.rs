@@ -58,7 +58,8 @@ impl Host for World<'_> {
     }
 
     fn socket_address(&self, template: &str) -> Result<String, String> {
-        let all = interfaces::list().map_err(|why| format!("cannot list the addresses of this host: {why}"))?;
+        let all =
+            interfaces::list().map_err(|why| format!("cannot list the addresses of this host: {why}"))?;
         expand(&format!("{{{{ {template} }}}}"), &all)
     }
 

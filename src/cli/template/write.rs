@@ -124,10 +124,8 @@ impl Fresh {
         let fresh = Fresh { path: Some(temporary.clone()) };
         file.write_all(bytes)?;
         let own = file.metadata()?;
-        let (user, group) = (
-            ids.0.filter(|user| *user != own.uid()),
-            ids.1.filter(|group| *group != own.gid()),
-        );
+        let (user, group) =
+            (ids.0.filter(|user| *user != own.uid()), ids.1.filter(|group| *group != own.gid()));
         if user.is_some() || group.is_some() {
             let done = chown(&temporary, user, group);
             // Who is not root cannot keep another's file another's; only what was asked for must be.
