@@ -20,6 +20,7 @@ mod operator;
 mod services;
 mod snapshot;
 mod table;
+mod template;
 mod transport;
 mod usage;
 mod watch;
@@ -79,7 +80,7 @@ const OF_THE_AGENT: [Program; 12] = [
 ];
 
 /// Commands of one word whose shared flags include those about a datacenter.
-const OF_A_DATACENTER: [Program; 3] = [exec::EXEC, lock::LOCK, watch::WATCH];
+const OF_A_DATACENTER: [Program; 4] = [exec::EXEC, lock::LOCK, template::TEMPLATE, watch::WATCH];
 
 /// The commands that speak to nobody.
 const LOCAL: [Program; 3] = [local::KEYGEN, local::VALIDATE, local::VERSION];
