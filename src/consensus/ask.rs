@@ -391,6 +391,33 @@ mod tests {
         });
     }
 
+    /// Renewals hung for ten seconds at a leader that was none any more, and then ended without having been asked again.
+    #[test]
+    fn what_may_be_done_twice_goes_to_the_next_leader_at_once() {
+        with_world(|world, events| async move {
+            world.led_by(OTHER);
+            let told = ask(&events, true, LONG);
+            assert_eq!(world.next_sent().await.0, OTHER);
+            let third = ServerId([3; 16]);
+            world.led_by(third);
+            let (to, message) = world.next_sent().await;
+            assert_eq!(to, third);
+            let answer = Some(Bytes::new());
+            let told_by = PeerMessage::Told { token: token_of(message), answer };
+            assert!(events.try_send(Event::Peer(third, told_by)).is_ok());
+            assert_eq!(told.await, Some(Ok(Bytes::new())));
+        });
+    }
+
+    #[test]
+    fn too_many_questions_are_refused() {
+        with_world(|_, events| async move {
+            let waiting: Vec<_> = (0..WAITING_MAX).map(|_| ask(&events, true, LONG)).collect();
+            assert_eq!(ask(&events, true, LONG).await, Some(Err(ProposeError::TooBusy)));
+            drop(waiting);
+        });
+    }
+
     #[test]
     fn without_a_leader_or_a_link_the_wait_ends() {
         with_world(|world, events| async move {
@@ -412,6 +439,11 @@ mod tests {
             let told = ask(&events, false, LONG);
             asked.recv().await.expect("the question").answer(Bytes::from_static(b"own"));
             assert_eq!(told.await, Some(Ok(Bytes::from_static(b"own"))));
+            // The desk could not tell; what may be asked twice is.
+            let again = ask(&events, true, LONG);
+            drop(asked.recv().await.expect("the question"));
+            asked.recv().await.expect("the question, once more").answer(Bytes::from_static(b"own"));
+            assert_eq!(again.await, Some(Ok(Bytes::from_static(b"own"))));
             let foreign = PeerMessage::Ask { token: 7, question: Bytes::from_static(b"q") };
             assert!(events.try_send(Event::Peer(OTHER, foreign.clone())).is_ok());
             asked.recv().await.expect("the question").answer(Bytes::from_static(b"far"));
