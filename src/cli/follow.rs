@@ -160,7 +160,8 @@ impl Follower {
             query.push((name, value));
             query.push(("wait", &wait_text));
         }
-        let (path, url) = self.client.address(&self.question.path, &query);
+        let stale = self.client.is_stale() && !self.course.wants_fresh();
+        let (path, url) = self.client.address_at(&self.question.path, &query, stale);
         let limit = wait + wait / JITTER_FRACTION + PATIENCE;
         let (head, body) = self.exchange(&path, limit).map_err(|why| (failed("GET", &url, &why), None))?;
         match head.status {

@@ -112,12 +112,14 @@ impl Shared {
         // What earlier leaders wrote must be here first.
         self.proposals.barrier(Consistency::Consistent).await?;
         let term = self.proposals.standing().term;
-        *self.lead.borrow_mut() = Some(Lead { term, timers: Timers::begin(time::now()) });
-        loop {
-            let standing = self.proposals.standing();
-            if !standing.leads() || standing.term != term {
-                return Ok(());
-            }
+        let state = self.state.load_full();
+        // Behind the look at the state: it holds nothing of a later leader then.
+        if !self.leads_in(term) {
+            return Ok(());
+        }
+        *self.lead.borrow_mut() = Some(Lead { term, timers: Timers::begin(time::now(), &state) });
+        drop(state);
+        while self.leads_in(term) {
             let (due, ended, idle) = {
                 let state = self.state.load_full();
                 self.with_timers(|timers| {
@@ -127,13 +129,14 @@ impl Shared {
                 })
             };
             if due {
-                self.expire().await?;
+                self.expire(term).await?;
             }
             if !ended.is_empty() {
                 self.proposals.propose(&Command::Session(SessionOp::EndDelays(ended))).await?;
             }
             time::sleep(if idle { IDLE_INTERVAL } else { LOOK_INTERVAL }).await;
         }
+        Ok(())
     }
 
     fn with_timers<T>(&self, work: impl FnOnce(&mut Timers) -> T) -> T {
@@ -142,17 +145,20 @@ impl Shared {
     }
 
     /// Expires what is due still when the lead is confirmed.
-    async fn expire(&self) -> Result<(), ProposeError> {
+    async fn expire(&self, term: u64) -> Result<(), ProposeError> {
         self.proposals.barrier(Consistency::Consistent).await?;
-        let ids = self.with_timers(|timers| {
+        // Whoever was replaced passes it too, by way of the next leader.
+        if !self.leads_in(term) {
+            return Ok(());
+        }
+        let (ids, seen) = self.with_timers(|timers| {
             let due = timers.due(ENDED_MAX);
             timers.doom(&due);
-            due
+            (due, timers.basis())
         });
         if ids.is_empty() {
             return Ok(());
         }
-        let seen = self.state.load().index();
         let count = ids.len();
         match self.proposals.propose(&Command::Session(SessionOp::Expire { ids, seen })).await? {
             Applied::Condition(false) => {}
@@ -181,7 +187,7 @@ impl Shared {
         self.confirm().await?;
         let lives = self.state.load().session(id).is_some();
         let holds = match &*self.lead.borrow() {
-            Some(lead) => lead.term == term && !lead.timers.is_doomed(&session.id),
+            Some(lead) => lead.term == term && self.leads_in(term) && !lead.timers.is_doomed(&session.id),
             None => false,
         };
         Ok(match (lives, holds) {
@@ -189,6 +195,11 @@ impl Shared {
             (true, true) => Renewal::Done(Some(session)),
             (true, false) => Renewal::Again,
         })
+    }
+
+    fn leads_in(&self, term: u64) -> bool {
+        let standing = self.proposals.standing();
+        standing.leads() && standing.term == term
     }
 
     async fn confirm(&self) -> Result<(), Unrenewed> {
