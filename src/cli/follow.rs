@@ -84,7 +84,7 @@ pub struct Follower {
     stop: Arc<Stop>,
 }
 
-/// Ends a [`Follower`] from another thread, or before a moment.
+/// Ends a [`Follower`] from another thread.
 #[derive(Clone)]
 pub struct Stopper(Arc<Stop>);
 
