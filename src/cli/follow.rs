@@ -113,12 +113,6 @@ impl Follower {
         Stopper(self.stop.clone())
     }
 
-    /// Forgets what was told: the next answer comes at once, whether it is new or not.
-    pub fn ask_anew(&mut self) {
-        self.course.begin_anew();
-        self.rest = Duration::ZERO;
-    }
-
     /// Waits for the first answer, a changed one, a failure, or the end.
     pub fn wait(&mut self) -> Event {
         loop {
