@@ -151,13 +151,23 @@ impl Client {
         Ok((incoming, url))
     }
 
+    /// Whether any server may answer.
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
     /// Where a request goes: its target with the query, encoded, and its URL for messages.
     pub fn address(&self, path: &str, query: &[(&str, &str)]) -> (String, String) {
+        self.address_at(path, query, self.stale)
+    }
+
+    /// The same, where any server may answer or only the leader.
+    pub fn address_at(&self, path: &str, query: &[(&str, &str)], stale: bool) -> (String, String) {
         let mut query = query.to_vec();
         if let Some(datacenter) = &self.datacenter {
             query.push(("dc", datacenter));
         }
-        if self.stale {
+        if stale {
             query.push(("stale", ""));
         }
         query.sort_unstable();

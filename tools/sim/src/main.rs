@@ -9,6 +9,7 @@ mod clients;
 mod clock;
 mod disk;
 mod finish;
+mod follow;
 mod gossip;
 mod life;
 mod locks;
