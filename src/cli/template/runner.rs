@@ -180,10 +180,9 @@ impl Runner {
             Event::News(dependency, news) => self.learn(dependency, news),
             Event::Signal(number) => self.obey(number),
             Event::Ended(number, exit) => {
-                let ward = self.ward.as_ref().filter(|ward| ward.is_end(number))?;
+                self.ward.as_ref().filter(|ward| ward.is_end(number))?;
                 // As a shell tells it.
                 let code = exit.code.unwrap_or_else(|| 128 + exit.signal.unwrap_or(signal::KILL));
-                let _ = ward;
                 self.progress.log(Level::Info, format!("the program has ended: {exit}"));
                 Some(End::Child(code))
             }
