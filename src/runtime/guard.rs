@@ -562,7 +562,9 @@ impl Watch {
                 self.end(libc::SIGTERM, self.lease.kill_at);
             }
             let soon = match (self.killed, self.status, self.stopping) {
-                (Some(at), ..) if now > at.saturating_add(GROUP_POLL_FOR) => now.saturating_add(GROUP_POLL_SLOW),
+                (Some(at), ..) if now > at.saturating_add(GROUP_POLL_FOR) => {
+                    now.saturating_add(GROUP_POLL_SLOW)
+                }
                 (Some(_), ..) => now.saturating_add(GROUP_POLL),
                 (None, Some(_), Some(kill_at)) => now.saturating_add(GROUP_POLL).min(kill_at),
                 (None, None, Some(kill_at)) => kill_at,

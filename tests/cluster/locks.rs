@@ -433,7 +433,10 @@ fn a_parent_that_ignores_its_children_changes_nothing() {
         });
     }
     let out = command.output().expect("it ends");
-    assert_eq!((out.status.code(), text(&out.stderr).as_str()), (Some(2), "Error running handler: exit status 7\n"));
+    assert_eq!(
+        (out.status.code(), text(&out.stderr).as_str()),
+        (Some(2), "Error running handler: exit status 7\n")
+    );
 }
 
 #[test]
