@@ -15,12 +15,9 @@ use crate::store::model::Session;
 
 /// As much of a step counts at most. The leader looks several times a second.
 pub const STEP_MAX: Duration = Duration::from_millis(500);
-/// How long a session that was not renewed for its TTL lives on: this part of the TTL, within these bounds.
+/// How long a session that was not renewed for its TTL lives on: this part of the TTL, but not less than that.
 const GRACE_FRACTION: u32 = 20;
 const GRACE_MIN: Duration = Duration::from_millis(750);
-const GRACE_MAX: Duration = Duration::from_secs(1);
-/// Of a long TTL at least this part: four times by how much NTP lets a clock run wrong.
-const GRACE_FRACTION_MIN: u32 = 500;
 /// By which part of it a lock-delay is longer than asked for, as holders count it by clocks of their own.
 const DELAY_FRACTION: u32 = 64;
 
@@ -114,14 +111,25 @@ impl Timers {
         self.doomed.extend(ids.iter().map(|id| id.as_str().into()));
     }
 
+    /// The end of these was not proposed after all.
+    pub fn spare(&mut self, ids: &[String]) {
+        self.doomed.retain(|doomed| !ids.iter().any(|id| **id == **doomed));
+    }
+
     /// Whether the end of a session was proposed; nobody renews it then.
     pub fn is_doomed(&self, id: &str) -> bool {
         self.doomed.contains(id)
     }
 
-    /// Lock-delays that are over, at most so many.
-    pub fn ended(&self, max: usize) -> Vec<DelayEnd> {
+    /// Lock-delays that are over, at most so many, with so many bytes of keys, but one in any case.
+    pub fn ended(&self, max: usize, bytes_max: usize) -> Vec<DelayEnd> {
         let over = self.delays.iter().filter(|(_, (_, end))| *end <= self.passed);
+        let mut bytes = 0;
+        let over = over.take_while(|(key, _)| {
+            let first = bytes == 0;
+            bytes += key.len();
+            first || bytes <= bytes_max
+        });
         over.take(max).map(|(key, (since, _))| DelayEnd { key: key.to_vec(), since: *since }).collect()
     }
 
@@ -169,8 +177,7 @@ impl Timers {
 /// Its TTL with the moment behind it; `None`: it lives until somebody ends it.
 fn life_of(session: &Session) -> Option<Duration> {
     let ttl = u64::try_from(session.ttl_ns).ok().filter(|ns| *ns > 0).map(Duration::from_nanos)?;
-    let grace = (ttl / GRACE_FRACTION).clamp(GRACE_MIN, GRACE_MAX);
-    Some(ttl + grace.max(ttl / GRACE_FRACTION_MIN))
+    Some(ttl + (ttl / GRACE_FRACTION).max(GRACE_MIN))
 }
 
 #[cfg(test)]
@@ -259,6 +266,8 @@ mod tests {
         bench.timers.doom(&bench.due());
         assert!(bench.timers.is_doomed("b"));
         assert_eq!(bench.due(), ["b"], "its end may have been lost");
+        bench.timers.spare(&bench.due());
+        assert!(!bench.timers.is_doomed("b"), "or refused at once");
     }
 
     #[test]
@@ -298,13 +307,28 @@ mod tests {
         bench.apply(&Command::Session(SessionOp::Destroy { id: "a".into() }));
         bench.run(TICK);
         bench.run(Duration::from_secs(3) - TICK);
-        assert!(bench.timers.ended(9).is_empty() && !bench.timers.is_empty());
+        assert!(bench.timers.ended(9, 1 << 20).is_empty() && !bench.timers.is_empty());
         // A holder's clock may be a little slower.
         bench.run(2 * TICK);
-        let ended = bench.timers.ended(9);
+        let ended = bench.timers.ended(9, 1 << 20);
         assert_eq!(ended, [DelayEnd { key: "k".into(), since: bench.state.index() }]);
         bench.apply(&Command::Session(SessionOp::EndDelays(ended)));
         bench.run(TICK);
-        assert!(bench.timers.ended(9).is_empty() && bench.timers.is_empty());
+        assert!(bench.timers.ended(9, 1 << 20).is_empty() && bench.timers.is_empty());
+    }
+
+    /// The delays of a few keys of a megabyte each did not fit into a command, and all that was measured began anew, again and again.
+    #[test]
+    fn the_ends_of_long_keys_are_told_one_by_one() {
+        let mut bench = Bench::new();
+        bench.session("a", TTL);
+        for key in ["x", "y", "z"] {
+            let entry = KvEntry { key: key.repeat(100).into(), session: "a".into(), ..KvEntry::default() };
+            bench.apply(&Command::Kv(KvOp::Acquire(entry)));
+        }
+        bench.apply(&Command::Session(SessionOp::Destroy { id: "a".into() }));
+        bench.run(TTL);
+        let ended = |max, bytes_max| bench.timers.ended(max, bytes_max).len();
+        assert_eq!([ended(9, 1), ended(9, 200), ended(9, 1000), ended(2, 1000)], [1, 2, 3, 2]);
     }
 }

@@ -22,6 +22,8 @@ use crate::world::{Event, World};
 const LOOK: Duration = Duration::from_millis(250);
 /// Sessions, or keys, that one write ends.
 const ENDED_MAX: usize = 512;
+/// Bytes of their keys.
+const ENDED_BYTES_MAX: usize = 1 << 20;
 
 /// Clocks in here begin anywhere; only differences count.
 static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -111,7 +113,7 @@ impl World {
         timers.pass(now);
         timers.follow(&state);
         let due = !timers.due(1).is_empty();
-        let ended = timers.ended(ENDED_MAX);
+        let ended = timers.ended(ENDED_MAX, ENDED_BYTES_MAX);
         if due {
             self.await_barrier(server, Step::Confirm);
         } else if !ended.is_empty() {
