@@ -1,5 +1,8 @@
 //! Floating-point numbers as Go's `strconv.FormatFloat` writes them.
 
+/// Digits behind which a number of 64 bits has zeros only.
+const DIGITS_MAX: usize = 1_100;
+
 /// Writes a number as `e`, `E`, `f`, `g` or `G`; without a precision, in as few digits as tell it from its neighbours.
 pub fn format(number: f64, form: char, precision: Option<usize>) -> String {
     if number.is_nan() {
@@ -8,6 +11,16 @@ pub fn format(number: f64, form: char, precision: Option<usize>) -> String {
     if number.is_infinite() {
         return if number > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
+    if let Some(wanted) = precision
+        && wanted > DIGITS_MAX
+        && matches!(form, 'e' | 'E' | 'f')
+    {
+        let text = format(number, form, Some(DIGITS_MAX));
+        let at = text.find(['e', 'E']).unwrap_or(text.len());
+        let (digits, power) = text.split_at(at);
+        return format!("{digits}{}{power}", "0".repeat(wanted - DIGITS_MAX));
+    }
+    let precision = precision.map(|precision| precision.min(DIGITS_MAX));
     match (form, precision) {
         ('f', None) => plain(number),
         ('f', Some(precision)) => format!("{number:.precision$}"),

@@ -78,11 +78,13 @@ fn hex_float(text: &str) -> Option<f64> {
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = format!("{whole}{fraction}");
     // More digits than a float can hold are not worth a rounding of our own.
-    if digits.is_empty() || digits.len() > 13 || exponent.abs() > 1_000 {
+    if digits.is_empty() || digits.len() > 13 || exponent.unsigned_abs() > 1_100 {
         return None;
     }
     let value = u64::from_str_radix(&digits, 16).ok()? as f64;
-    Some(value * 2f64.powi(exponent - 4 * fraction.len() as i32))
+    let exponent = exponent - 4 * fraction.len() as i32;
+    // In two steps: the scale of a very small number is none itself.
+    Some(value * 2f64.powi(exponent / 2) * 2f64.powi(exponent - exponent / 2))
 }
 
 /// A character in single quotes.

@@ -149,6 +149,10 @@ impl Template {
     pub fn parse(source: &str, text: &str, options: Options) -> Result<Template, Box<Error>> {
         let known = |name: &str| functions::find(name).is_some() || exec::is_special(name);
         let delimiters = (options.left.as_str(), options.right.as_str());
+        if delimiters.0.is_empty() || delimiters.1.is_empty() {
+            let mistake = error::Mistake::at(0, "a delimiter is empty");
+            return Err(Box::new(Error::new(source, text, mistake)));
+        }
         let trees = parse::parse(text, delimiters, &known)
             .map_err(|mistake| Box::new(Error::new(source, text, mistake)))?;
         Ok(Template { source: source.to_owned(), text: text.to_owned(), trees, options })
@@ -158,6 +162,9 @@ impl Template {
     pub fn execute(&self, host: &mut dyn Host, limits: Limits) -> Rendered {
         let mut run = Run::new(host, limits);
         let output = exec::execute(self, &mut run);
+        // It may hold itself, and would stay for ever.
+        let held = run.scratch.take();
+        drop(held);
         Rendered { output, used: run.used, missing: run.missing }
     }
 

@@ -10,6 +10,9 @@ use super::literal;
 /// Deepest nesting of blocks and parentheses; a deeper template is refused.
 const NESTING_MAX: usize = 100;
 
+/// Longest chain of `else if`.
+const CHAIN_MAX: usize = 1_000;
+
 /// Names that are no functions.
 const KEYWORDS: [&str; 10] =
     ["block", "break", "continue", "define", "else", "end", "if", "range", "template", "with"];
@@ -37,6 +40,7 @@ pub fn parse(
         variables: vec!["$".to_owned()],
         ranges: 0,
         depth: 0,
+        chain: 0,
         defined: BTreeMap::new(),
         is_function,
     };
@@ -54,6 +58,8 @@ struct Parser<'s> {
     ranges: usize,
     /// Blocks and parentheses around this place.
     depth: usize,
+    /// `else if` before this place that belong together.
+    chain: usize,
     defined: BTreeMap<String, Block>,
     is_function: &'s dyn Fn(&str) -> bool,
 }
@@ -204,7 +210,18 @@ impl<'s> Parser<'s> {
             let next = self.peek_word();
             if next.kind == TokenKind::Ident && next.text == word && word != "range" {
                 self.next_word();
+                // A chain is as deep for us as it is long, but not for who writes it.
+                self.chain += 1;
+                if self.chain > CHAIN_MAX {
+                    return Err(Mistake::at(
+                        next.at,
+                        format!("more than {CHAIN_MAX} else {word} behind each other"),
+                    ));
+                }
+                self.depth -= 1;
                 let inner = Box::new(self.branch(word, next.at)?);
+                self.depth += 1;
+                self.chain -= 1;
                 let node = if word == "if" { Node::If(inner) } else { Node::With(inner) };
                 otherwise = Some(Block { nodes: vec![node] });
             } else {

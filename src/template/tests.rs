@@ -408,6 +408,19 @@ fn what_would_never_end_ends() {
         ("{{$d := sprig_dict}}{{sprig_set $d \"a\" $d}}", "cannot hold itself"),
         ("{{sprig_untilStep 0 9223372036854775807 1}}", "longer than"),
         ("{{replaceAll \"\" (sprig_repeat 100000 \"a\") (sprig_repeat 100000 \"b\")}}", "longer than"),
+        ("{{0x1p-2147483648}}", "bad number syntax"),
+        (
+            "{{$x := sprig_list 1}}{{range loop 28}}{{$x = sprig_list $x $x $x $x}}{{end}}{{scratch.MapSet \"m\" \"k\" $x}}",
+            "cannot hold itself",
+        ),
+        (
+            "{{$m := sprig_dict}}{{range loop 28}}{{$m = sprig_dict \"a\" $m \"b\" $m}}{{end}}{{mergeMap $m $m}}",
+            "nested too deeply",
+        ),
+        (
+            "{{regexReplaceAll \".*\" (sprig_repeat 100000 \"$0\") (sprig_repeat 100000 \"a\")}}",
+            "longer than",
+        ),
         ("{{regexReplaceAll \"(a{1000}){1000}\" \"\" \"a\"}}", "error parsing regexp"),
     ] {
         let why = rendered(&mut World::default(), text).expect_err(text);
@@ -426,6 +439,15 @@ fn what_would_never_end_ends() {
 
 #[test]
 fn maps_that_a_template_made_may_change() {
+    check(
+        "{{printf \"%.70000f\" 1.0 | len}} {{printf \"%.70000e\" 1.5 | len}} {{printf \"%.70000g\" 1.5}}",
+        "70002 70006 1.5",
+    );
+    check("{{timestamp (print \".\" (sprig_repeat 70000 \"0\")) | len}}", "70001");
+    check("{{scratch.Set \"s\" scratch}}{{scratch.Key \"s\"}}", "true");
+    check("{{eq 0x1p-1060 0.0}}", "false");
+    let chain: String = (0..60).map(|i| format!("{{{{else if eq 3 {i}}}}}{i}")).collect();
+    check(&format!("{{{{if false}}}}{chain}{{{{end}}}}"), "3");
     // However deep they are, they go away.
     check("{{$x := sprig_list 1}}{{range loop 100000}}{{$x = sprig_list $x}}{{end}}{{len $x}}", "1");
     check(

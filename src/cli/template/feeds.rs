@@ -5,13 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::BufReader;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::super::client::Client;
+use super::super::client::{Client, Reply, failed};
 use super::super::follow::{Event as Followed, Follower, Question as Followable, Stopper};
+use super::super::transport::{self, Outgoing, error_text};
 use super::Event;
 use crate::template::{Dependency, Question};
 
@@ -25,8 +27,12 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 const POLL_SPACING: Duration = Duration::from_millis(10);
 /// How often a file is looked at.
 const FILE_EVERY: Duration = Duration::from_millis(500);
+/// Bytes of a file that is taken.
+const FILE_MAX: u64 = 64 << 20;
 /// How often the names of all datacenters are asked for, and by which others that cannot be held back.
 const SLOW_EVERY: Duration = Duration::from_secs(15);
+/// How long an agent may take to be reached, and to go on with an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long to rest after a failure.
 const FAILED_REST: Duration = Duration::from_secs(1);
 
@@ -60,12 +66,14 @@ pub struct Feeds {
     to: SyncSender<Event>,
     lines: BTreeMap<Dependency, Arc<Line>>,
     polls: Arc<Polls>,
+    /// Files have threads of their own: they are there when no agent is.
+    files: Arc<Polls>,
 }
 
 impl Feeds {
     /// Nothing watched yet.
     pub fn new(manner: Manner, to: SyncSender<Event>) -> Feeds {
-        Feeds { manner, to, lines: BTreeMap::new(), polls: Arc::default() }
+        Feeds { manner, to, lines: BTreeMap::new(), polls: Arc::default(), files: Arc::default() }
     }
 
     /// Watches these and nothing else.
@@ -77,9 +85,13 @@ impl Feeds {
             }
             stays
         });
-        self.polls.lock().all.retain(|dependency, _| wanted.contains(dependency));
+        let polls = [self.polls.clone(), self.files.clone()];
+        for polls in &polls {
+            polls.lock().all.retain(|dependency, _| wanted.contains(dependency));
+        }
         for dependency in wanted {
-            if self.lines.contains_key(dependency) || self.polls.lock().all.contains_key(dependency) {
+            let is_polled = polls.iter().any(|polls| polls.lock().all.contains_key(dependency));
+            if self.lines.contains_key(dependency) || is_polled {
                 continue;
             }
             match dependency.question() {
@@ -93,7 +105,7 @@ impl Feeds {
 
     /// How many are watched.
     pub fn len(&self) -> usize {
-        self.lines.len() + self.polls.lock().all.len()
+        self.lines.len() + self.polls.lock().all.len() + self.files.lock().all.len()
     }
 
     fn follow(&mut self, dependency: &Dependency, question: Question) {
@@ -104,24 +116,27 @@ impl Feeds {
     }
 
     fn poll(&mut self, dependency: &Dependency) {
-        let mut state = self.polls.lock();
-        state
-            .all
-            .insert(dependency.clone(), Poll { due: Instant::now(), is_asked: false, seen: Seen::Unknown });
+        let polls = if matches!(dependency, Dependency::File(_)) { &self.files } else { &self.polls };
+        let mut state = polls.lock();
+        state.numbers += 1;
+        let (number, due) = (state.numbers, Instant::now());
+        state.all.insert(dependency.clone(), Poll { number, due, is_asked: false, seen: Seen::Unknown });
         if state.threads < POLLERS {
             state.threads += 1;
-            let (polls, manner, to) = (self.polls.clone(), self.manner.clone(), self.to.clone());
+            let (polls, manner, to) = (polls.clone(), self.manner.clone(), self.to.clone());
             thread::spawn(move || polls.run(&manner, &to));
         }
-        self.polls.bell.notify_one();
+        polls.bell.notify_one();
     }
 }
 
 impl Drop for Feeds {
     fn drop(&mut self) {
         self.lines.values().for_each(|line| line.stop());
-        self.polls.lock().is_over = true;
-        self.polls.bell.notify_all();
+        for polls in [&self.polls, &self.files] {
+            polls.lock().is_over = true;
+            polls.bell.notify_all();
+        }
     }
 }
 
@@ -181,9 +196,27 @@ impl Line {
     }
 }
 
+/// Asks once, and not for ever: who has gone never answers.
+fn get(client: &Client, path: &str, query: &[(&str, &str)]) -> Result<Reply, String> {
+    let (path, url) = client.address(path, query);
+    let exchange = || -> Result<Reply, String> {
+        let (mut stream, socket) = transport::connect(client.target(), client.tls(), Some(ANSWER_MAX))?;
+        let io = |why: std::io::Error| error_text(&why);
+        socket.limit(ANSWER_MAX, ANSWER_MAX).map_err(io)?;
+        let request = Outgoing { method: "GET", path: &path, headers: client.headers(), body: &[] };
+        let head = transport::head(client.target(), &request, true)?;
+        transport::write(&mut stream, &head, &[]).map_err(io)?;
+        let mut reader = BufReader::new(stream);
+        let mut answer = transport::read_head(&mut reader).map_err(io)?;
+        let body = transport::read_body(&mut reader, &mut answer.framing).map_err(io)?;
+        Ok(Reply { status: answer.status, body })
+    };
+    exchange().map_err(|why| failed("GET", &url, &why))
+}
+
 /// The name of the agent's node.
 fn own_name(client: &Client) -> Result<String, String> {
-    let body = client.get("/v1/agent/self", &[])?.ok()?;
+    let body = get(client, "/v1/agent/self", &[])?.ok()?;
     let json: serde_json::Value = serde_json::from_slice(&body).map_err(|why| why.to_string())?;
     let name = json["Config"]["NodeName"].as_str();
     name.map(str::to_owned).ok_or_else(|| "the agent does not tell its node's name".to_owned())
@@ -225,11 +258,14 @@ struct Polls {
 #[derive(Default)]
 struct PollState {
     all: BTreeMap<Dependency, Poll>,
+    numbers: u64,
     threads: usize,
     is_over: bool,
 }
 
 struct Poll {
+    /// Which one it is: another one may stand in its place meanwhile.
+    number: u64,
     due: Instant,
     is_asked: bool,
     seen: Seen,
@@ -251,7 +287,7 @@ impl Polls {
 
     /// Asks whatever is due, until all is over.
     fn run(&self, manner: &Manner, to: &SyncSender<Event>) {
-        while let Some((dependency, seen)) = self.next() {
+        while let Some((dependency, number, seen)) = self.next() {
             let (now_seen, news, rest) = look(manner, &dependency, &seen);
             if let Some(news) = news
                 && to.send(Event::News(dependency.clone(), news)).is_err()
@@ -260,7 +296,7 @@ impl Polls {
             }
             let mut state = self.lock();
             let count = u32::try_from(state.all.len()).unwrap_or(u32::MAX);
-            if let Some(poll) = state.all.get_mut(&dependency) {
+            if let Some(poll) = state.all.get_mut(&dependency).filter(|poll| poll.number == number) {
                 poll.is_asked = false;
                 poll.seen = now_seen;
                 poll.due = Instant::now() + rest.max(POLL_SPACING.saturating_mul(count));
@@ -269,7 +305,7 @@ impl Polls {
     }
 
     /// Waits for the next that is due; `None` at the end.
-    fn next(&self) -> Option<(Dependency, Seen)> {
+    fn next(&self) -> Option<(Dependency, u64, Seen)> {
         let mut state = self.lock();
         loop {
             if state.is_over {
@@ -281,7 +317,7 @@ impl Polls {
             let rest = match next {
                 Some((dependency, poll)) if poll.due <= now => {
                     poll.is_asked = true;
-                    return Some((dependency.clone(), poll.seen.clone()));
+                    return Some((dependency.clone(), poll.number, poll.seen.clone()));
                 }
                 Some((_, poll)) => poll.due - now,
                 None => POLL_EVERY,
@@ -308,7 +344,7 @@ fn look(manner: &Manner, dependency: &Dependency, seen: &Seen) -> (Seen, Option<
     let query = manner.query(&question);
     let query: Vec<(&str, &str)> =
         query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let answer = manner.client.get(&path, &query).and_then(|reply| match reply.status {
+    let answer = get(&manner.client, &path, &query).and_then(|reply| match reply.status {
         404 => Ok(None),
         _ => reply.ok().map(Some),
     });
@@ -335,7 +371,7 @@ fn look(manner: &Manner, dependency: &Dependency, seen: &Seen) -> (Seen, Option<
 fn answering(manner: &Manner, body: Vec<u8>) -> Result<Vec<u8>, String> {
     let names: Vec<String> = serde_json::from_slice(&body).map_err(|why| why.to_string())?;
     let answers = |name: &String| {
-        let reply = manner.client.get("/v1/catalog/services", &[("dc", name), ("consistent", "")]);
+        let reply = get(&manner.client, "/v1/catalog/services", &[("dc", name), ("consistent", "")]);
         reply.is_ok_and(|reply| reply.status == 200)
     };
     let names: Vec<String> = names.into_iter().filter(answers).collect();
@@ -343,7 +379,13 @@ fn answering(manner: &Manner, body: Vec<u8>) -> Result<Vec<u8>, String> {
 }
 
 fn look_at_file(path: &str, seen: &Seen) -> (Seen, Option<News>, Duration) {
-    let mark = fs::metadata(path).and_then(|meta| Ok((meta.len(), meta.modified()?)));
+    let mark = fs::metadata(path).and_then(|meta| {
+        // A pipe or a device has no end.
+        if !meta.is_file() || meta.len() > FILE_MAX {
+            return Err(std::io::Error::other("not a file, or too large a one"));
+        }
+        Ok((meta.len(), meta.modified()?))
+    });
     let known = match seen {
         Seen::Here(content, Some(mark)) => Some((content, *mark)),
         _ => None,

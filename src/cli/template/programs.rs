@@ -18,6 +18,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Runs a command to its end. The error says why it counts as failed.
 pub fn run(command: &Command, is_ending: &AtomicBool) -> Result<(), String> {
     let shown = shown(command);
+    if is_ending.load(Ordering::Relaxed) {
+        return Err(format!("{shown}: not started, because this program ends"));
+    }
     let child = Child::start(&setup(command, Stdin::Nothing)).map_err(|why| format!("{shown}: {why}"))?;
     let deadline = command.timeout.map(|timeout| Instant::now() + timeout);
     loop {

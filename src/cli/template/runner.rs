@@ -65,8 +65,6 @@ pub struct Runner {
     ward: Option<Ward>,
     is_ending: Arc<AtomicBool>,
     progress: Progress,
-    /// Whether all was rendered once: before, nobody waits for quiet.
-    is_settled: bool,
 }
 
 impl Runner {
@@ -95,7 +93,6 @@ impl Runner {
             ward,
             is_ending,
             progress,
-            is_settled: false,
             settings,
         })
     }
@@ -126,7 +123,6 @@ impl Runner {
             }
             let rendered = self.tasks.iter().filter(|task| task.is_rendered).count();
             if rendered == self.tasks.len() {
-                self.is_settled = true;
                 if let Some(ward) = &mut self.ward
                     && !self.settings.dry
                 {
@@ -170,7 +166,8 @@ impl Runner {
         let (first, last) = task.changed?;
         // What waits for something missing is not due: only an event helps it.
         match task.job.wait {
-            Some(wait) if self.is_settled => Some((last + wait.min).min(first + wait.max)),
+            // What was never written is wanted at once.
+            Some(wait) if task.is_rendered => Some((last + wait.min).min(first + wait.max)),
             _ => Some(first),
         }
     }
@@ -242,12 +239,38 @@ impl Runner {
         }
     }
 
-    /// Renders what is due, writes what has changed, and runs the commands.
+    /// Renders what is due, writes what has changed, and runs the commands. What is written has its command run, even if
+    /// something else fails: afterwards nobody would know that it has changed.
     fn pass(&mut self) -> Result<(), String> {
-        let mut commands: Vec<Command> = Vec::new();
-        let mut pending = Vec::new();
-        let mut has_written = false;
+        let mut written = Vec::new();
         let mut needs_change = false;
+        let mut result = self.write_due(&mut written, &mut needs_change);
+        if needs_change {
+            self.watch();
+        }
+        let mut commands: Vec<Command> = Vec::new();
+        for command in written.iter().filter_map(|at| self.tasks[*at].job.command.as_ref()) {
+            if !commands.contains(command) {
+                commands.push(command.clone());
+            }
+        }
+        for command in &commands {
+            if !self.is_ending.load(Ordering::Relaxed) {
+                let ran = self.run_command(command);
+                result = result.and(ran);
+            }
+        }
+        result?;
+        match &mut self.ward {
+            Some(ward) if !written.is_empty() => ward.reload(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Renders what is due and writes what has changed: whose files those are, and whether other things are used now.
+    fn write_due(&mut self, written: &mut Vec<usize>, needs_change: &mut bool) -> Result<(), String> {
+        let mut pending: Vec<Pending> = Vec::new();
+        let mut result = Ok(());
         let now = Instant::now();
         for at in 0..self.tasks.len() {
             if self.due(&self.tasks[at]).is_none_or(|due| due > now) {
@@ -258,31 +281,28 @@ impl Runner {
                 continue;
             }
             let used = std::mem::take(&mut self.tasks[at].used);
-            let changed = self.render(at, &used)?;
-            needs_change |= self.tasks[at].used != used;
-            let Some(changed) = changed else { continue };
-            pending.push(changed);
-            has_written = true;
-            if let Some(command) = &self.tasks[at].job.command
-                && !commands.contains(command)
-            {
-                commands.push(command.clone());
+            let changed = self.render(at, &used);
+            *needs_change |= self.tasks[at].used != used;
+            match changed {
+                Ok(None) => {}
+                Ok(Some(mut changed)) => {
+                    changed.of = at;
+                    pending.push(changed);
+                }
+                Err(why) => {
+                    result = Err(why);
+                    break;
+                }
             }
             if pending.len() >= TOGETHER {
-                write::commit(std::mem::take(&mut pending))?;
+                result = write::commit(std::mem::take(&mut pending), written);
+                if result.is_err() {
+                    break;
+                }
             }
         }
-        write::commit(pending)?;
-        if needs_change {
-            self.watch();
-        }
-        for command in &commands {
-            self.run_command(command)?;
-        }
-        match &mut self.ward {
-            Some(ward) if has_written => ward.reload(),
-            _ => Ok(()),
-        }
+        let last = write::commit(pending, written);
+        result.and(last)
     }
 
     /// Watches what the templates use now, and forgets the rest.

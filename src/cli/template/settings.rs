@@ -427,10 +427,20 @@ impl Settings {
         }
         for job in &mut self.jobs {
             if job.delimiters.0.is_empty() {
-                job.delimiters.0 = files.delimiters.0.clone().unwrap_or_else(|| "{{".to_owned());
+                job.delimiters.0 = files
+                    .delimiters
+                    .0
+                    .clone()
+                    .filter(|text| !text.is_empty())
+                    .unwrap_or_else(|| "{{".to_owned());
             }
             if job.delimiters.1.is_empty() {
-                job.delimiters.1 = files.delimiters.1.clone().unwrap_or_else(|| "}}".to_owned());
+                job.delimiters.1 = files
+                    .delimiters
+                    .1
+                    .clone()
+                    .filter(|text| !text.is_empty())
+                    .unwrap_or_else(|| "}}".to_owned());
             }
             job.error_is_fatal &= files.error_is_fatal.unwrap_or(true);
             job.wait = if self.once { None } else { job.wait.or(self.wait) };

@@ -27,7 +27,7 @@ fn file(folder: &Path, name: &str, text: &str) -> String {
 fn write(job: &settings::Job, path: &Path, bytes: &[u8]) -> Result<bool, String> {
     let pending = write::prepare(job, path, bytes)?;
     let differs = pending.is_some();
-    write::commit(pending.into_iter().collect())?;
+    write::commit(pending.into_iter().collect(), &mut Vec::new())?;
     Ok(differs)
 }
 
@@ -179,6 +179,21 @@ fn a_file_is_replaced_only_when_it_differs() {
     let meta = fs::metadata(&path).expect("it is there");
     assert_eq!(meta.mode() & 0o7777, 0o644);
     assert_eq!(write(&job(""), &path, b"one"), Ok(false));
+    // What a killed process of the same number has left is in nobody's way.
+    for count in 0..64 {
+        let name = format!("deep/er/.left.{}.{count}.tmp", std::process::id());
+        fs::write(folder.path().join(name), b"half").expect("a file");
+    }
+    let left = folder.path().join("deep/er/left");
+    assert_eq!(write(&job(""), &left, b"x"), Ok(true));
+    for entry in fs::read_dir(folder.path().join("deep/er")).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.file_name().is_some_and(|name| name != "out") {
+            fs::remove_file(path).expect("it goes");
+        }
+    }
+    let long = "x".repeat(250);
+    assert_eq!(write(&job(""), &folder.path().join(&long), b"x"), Ok(true));
     assert_eq!(fs::metadata(&path).expect("it is there").ino(), meta.ino());
     // The mode of the file before is kept, and one that is asked for is set without another write.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("a mode");

@@ -19,6 +19,8 @@ const MODE_DEFAULT: u32 = 0o644;
 /// What is behind the name of a backup.
 const BACKUP: &str = ".bak";
 
+/// Characters of a name that its temporary file keeps.
+const NAME_MAX: usize = 50;
 /// How many threads wait for the disk at once.
 const SYNCERS: usize = 8;
 
@@ -28,6 +30,8 @@ pub struct Pending {
     fresh: Fresh,
     file: File,
     backs_up: bool,
+    /// Whose output it is.
+    pub of: usize,
 }
 
 /// Writes a template's output beside its destination. `None`: it stands there already.
@@ -62,11 +66,11 @@ pub fn prepare(job: &Job, destination: &Path, bytes: &[u8]) -> Result<Option<Pen
     let ids = (owner.or(old.as_ref().map(MetadataExt::uid)), group.or(old.as_ref().map(MetadataExt::gid)));
     let asked = (owner.is_some(), group.is_some());
     let (fresh, file) = Fresh::write(&path, bytes, mode, ids, asked).map_err(shown)?;
-    Ok(Some(Pending { path, fresh, file, backs_up: job.backup && old.is_some() }))
+    Ok(Some(Pending { path, fresh, file, backs_up: job.backup && old.is_some(), of: 0 }))
 }
 
-/// Brings files to the disk and puts them in their places.
-pub fn commit(pending: Vec<Pending>) -> Result<(), String> {
+/// Brings files to the disk and puts them in their places. Whose are there is added to `done`, also when others fail.
+pub fn commit(pending: Vec<Pending>, done: &mut Vec<usize>) -> Result<(), String> {
     let shown = |pending: &Pending, why: io::Error| format!("{}: {why}", pending.path.display());
     let part = pending.len().div_ceil(SYNCERS).max(1);
     thread::scope(|scope| {
@@ -86,6 +90,7 @@ pub fn commit(pending: Vec<Pending>) -> Result<(), String> {
         folders.insert(folder_of(&one.path).to_path_buf());
         let name = one.path.display().to_string();
         one.fresh.replace(&one.path).map_err(|why| format!("{name}: {why}"))?;
+        done.push(one.of);
     }
     for folder in folders {
         sync_folder(&folder).map_err(|why| format!("{}: {why}", folder.display()))?;
@@ -117,10 +122,20 @@ impl Fresh {
     ) -> io::Result<(Fresh, File)> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // Longer names than this leave no room for what is added.
+        let name: String = name.chars().take(NAME_MAX).collect();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let temporary = folder_of(path).join(format!(".{name}.{}.{count}.tmp", std::process::id()));
         // Nobody else may read it before its mode is what it shall be.
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+        let mut file = match create() {
+            // Left by a process of our number that was killed: in containers all have the same.
+            Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(&temporary)?;
+                create()?
+            }
+            other => other?,
+        };
         let fresh = Fresh { path: Some(temporary.clone()) };
         file.write_all(bytes)?;
         let own = file.metadata()?;

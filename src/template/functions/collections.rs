@@ -27,10 +27,10 @@ pub const ALL: &[Function] = &[
     }),
     open("loop", &[Param::Any], Param::Any, counted),
     fixed("mergeMap", &[Param::Map, Param::Map], |call| {
-        merged(call.map(0)?, call.map(1)?, false, 0).map(Value::map)
+        merged(call.map(0)?, call.map(1)?, false, 0, &mut 0).map(Value::map)
     }),
     fixed("mergeMapWithOverride", &[Param::Map, Param::Map], |call| {
-        merged(call.map(0)?, call.map(1)?, true, 0).map(Value::map)
+        merged(call.map(0)?, call.map(1)?, true, 0, &mut 0).map(Value::map)
     }),
 ];
 
@@ -88,21 +88,25 @@ pub fn put(map: &Rc<Map>, key: Key, value: Value) -> Result<(), String> {
             Value::Map(Rc::clone(map)).type_name()
         ));
     }
-    if holds(&value, map, 0) {
+    if holds(&value, map, 0, &mut 0) {
         return Err("a map cannot hold itself".to_owned());
     }
     map.items.borrow_mut().insert(key, value);
     Ok(())
 }
 
+/// Values that one look passes: what is shared counts as often as it is met.
+pub const WALK_MAX: usize = 1_000_000;
 /// Deepest nesting that is looked through.
 const NESTING_MAX: usize = 30;
 
 /// Whether a value holds a map. What is nested deeper than can be looked through counts as if it did.
-fn holds(value: &Value, map: &Rc<Map>, depth: usize) -> bool {
-    let inside = |value: &Value| holds(value, map, depth + 1);
+fn holds(value: &Value, map: &Rc<Map>, depth: usize, seen: &mut usize) -> bool {
+    *seen += 1;
+    let is_far = depth > NESTING_MAX || *seen > WALK_MAX;
+    let inside = |value: &Value| holds(value, map, depth + 1, seen);
     match value {
-        _ if depth > NESTING_MAX => true,
+        _ if is_far => true,
         Value::Map(other) => Rc::ptr_eq(other, map) || other.items.borrow().values().any(inside),
         Value::List(list) => list.items.iter().any(inside),
         _ => false,
@@ -156,15 +160,17 @@ pub fn merged(
     second: &Map,
     overrides: bool,
     depth: usize,
+    seen: &mut usize,
 ) -> Result<BTreeMap<Key, Value>, String> {
-    if depth > NESTING_MAX {
+    *seen = seen.saturating_add(1 + first.items.borrow().len() + second.items.borrow().len());
+    if depth > NESTING_MAX || *seen > WALK_MAX {
         return Err("the maps are nested too deeply".to_owned());
     }
     let mut out = first.items.borrow().clone();
     for (key, value) in second.items.borrow().iter() {
         let merged = match (out.get(key), value) {
             (Some(Value::Map(old)), Value::Map(new)) => {
-                Value::map_of(old.elem, old.keys, merged(old, new, overrides, depth + 1)?)
+                Value::map_of(old.elem, old.keys, merged(old, new, overrides, depth + 1, seen)?)
             }
             // What is empty counts as not there.
             (Some(old), _) if old.truth() && !(overrides && value.truth()) => continue,

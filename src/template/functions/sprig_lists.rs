@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::collections::{merged, put};
+use super::collections::{WALK_MAX, merged, put};
 use super::sprig_math::{is_empty, text_of, to_int};
 use super::{Call, Function, Outcome, Param, fixed, open};
 use crate::template::value::{Key, Kind, Value};
@@ -188,7 +188,7 @@ fn chosen(call: &mut Call<'_, '_, '_>, named: bool) -> Outcome {
 fn merge(call: &mut Call<'_, '_, '_>, overrides: bool) -> Outcome {
     let first = call.map(0)?;
     for at in 1..call.args.len() {
-        let all = merged(first, call.map(at)?, overrides, 0)?;
+        let all = merged(first, call.map(at)?, overrides, 0, &mut 0)?;
         let Value::Map(map) = &call.args[0] else { continue };
         for (key, value) in all {
             put(map, key, value)?;
@@ -224,8 +224,13 @@ const NESTING_MAX: usize = 30;
 
 /// Whether two values are the same all through. What is nested deeper than can be looked through is not.
 fn same(a: &Value, b: &Value, depth: usize) -> bool {
+    alike(a, b, depth, &mut 0)
+}
+
+fn alike(a: &Value, b: &Value, depth: usize, seen: &mut usize) -> bool {
+    *seen += 1;
     match (a, b) {
-        _ if depth > NESTING_MAX => false,
+        _ if depth > NESTING_MAX || *seen > WALK_MAX => false,
         (Value::Nil, Value::Nil) => true,
         (Value::Bool(a), Value::Bool(b)) => a == b,
         (Value::Int(a), Value::Int(b)) => a == b,
@@ -235,17 +240,19 @@ fn same(a: &Value, b: &Value, depth: usize) -> bool {
         (Value::List(a), Value::List(b)) => {
             let pairs = a.items.iter().zip(&b.items);
             std::rc::Rc::ptr_eq(a, b)
-                || a.items.len() == b.items.len() && pairs.into_iter().all(|(a, b)| same(a, b, depth + 1))
+                || a.items.len() == b.items.len()
+                    && pairs.into_iter().all(|(a, b)| alike(a, b, depth + 1, seen))
         }
         (Value::Map(a), Value::Map(b)) => {
             if std::rc::Rc::ptr_eq(a, b) {
                 return true;
             }
             let (a, b) = (a.items.borrow(), b.items.borrow());
-            a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.0 == b.0 && same(a.1, b.1, depth + 1))
+            a.len() == b.len()
+                && a.iter().zip(b.iter()).all(|(a, b)| a.0 == b.0 && alike(a.1, b.1, depth + 1, seen))
         }
         (Value::Struct(a), Value::Struct(b)) => {
-            a.kind == b.kind && a.fields.iter().zip(&b.fields).all(|(a, b)| same(a, b, depth + 1))
+            a.kind == b.kind && a.fields.iter().zip(&b.fields).all(|(a, b)| alike(a, b, depth + 1, seen))
         }
         _ => false,
     }

@@ -206,6 +206,8 @@ pub fn replaced(call: &Call<'_, '_, '_>, pattern_text: &str, at: usize, by: &str
     let mut end = 0;
     for found in pattern.captures_iter(&text) {
         let Some(all) = found.get(0) else { break };
+        // The piece is made as a whole: it must fit before.
+        call.fits(by.matches('$').count().saturating_mul(all.len()).saturating_add(by.len()))?;
         out.text(&text[end..all.start()]);
         let mut piece = String::new();
         found.expand(by, &mut piece);

@@ -120,7 +120,7 @@ fn fraction<'l>(rest: &'l str, moment: &Moment) -> Option<(String, &'l str)> {
         return None;
     }
     let all = format!("{:09}", moment.nanos);
-    let shown = if count <= 9 { all[..count].to_owned() } else { format!("{all:0<count$}") };
+    let shown = if count <= 9 { all[..count].to_owned() } else { all.clone() + &"0".repeat(count - 9) };
     if digit == '0' {
         return Some((format!("{mark}{shown}"), after));
     }
