@@ -86,6 +86,8 @@ pub enum Sample {
     FsmCoordinates,
     /// One write to the sessions applied.
     FsmSession,
+    /// One transaction applied.
+    FsmTxn,
     /// One run of a check.
     CheckRun,
     /// One question about our domain answered over DNS.
@@ -133,6 +135,7 @@ const SAMPLES: [&str; Sample::RaftTurn as usize + 1] = [
     "fsm.restore",
     "fsm.coordinate.batch-update",
     "fsm.session",
+    "fsm.txn",
     "agent.check.run",
     "dns.domain_query",
     "dns.ptr_query",

@@ -50,12 +50,15 @@ areas! {
     http: "http",
     kv: "kv",
     lan: "lan",
+    lock: "lock",
     noleader: "noleader",
     noserver: "noserver",
     operator: "operator",
+    session: "session",
     snapshot: "snapshot",
     status: "status",
     trio: "trio",
+    txn: "txn",
 }
 
 /// Areas whose rooms are not built yet, each with the feature that it waits for.
@@ -68,10 +71,7 @@ const LATER: &[(&str, &str)] = &[
     ("acl-policy", "ACL"),
     ("acl-token", "ACL"),
     ("dns-query", "prepared queries"),
-    ("lock", "sessions"),
     ("query", "prepared queries"),
-    ("session", "sessions"),
-    ("txn", "transactions"),
     ("wan", "WAN gossip"),
 ];
 

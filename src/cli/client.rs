@@ -42,6 +42,7 @@ pub const FLAGS: [Flag; 10] = [
 pub const AGENT_FLAGS: usize = 8;
 
 /// The agent that a command speaks to.
+#[derive(Clone)]
 pub struct Client {
     target: Target,
     /// The address as URLs in messages show it.

@@ -284,7 +284,7 @@ fn stream(client: &Arc<Client>, folder: &str, wait: Duration, words: &SyncSender
     let mut follower = Follower::new(client.clone(), question);
     let (mut seen, mut failures) = (BTreeSet::new(), 0);
     loop {
-        let keys: Vec<String> = match follower.next() {
+        let keys: Vec<String> = match follower.wait() {
             Event::Changed(answer) if answer.status == 200 => {
                 serde_json::from_slice(&answer.body).unwrap_or_default()
             }
@@ -301,7 +301,10 @@ fn stream(client: &Arc<Client>, folder: &str, wait: Duration, words: &SyncSender
             Event::Stopped => return,
         };
         failures = 0;
-        for key in keys {
+        // How a node ended is told behind what it said.
+        let (ends, others): (Vec<String>, Vec<String>) =
+            keys.into_iter().partition(|key| key.ends_with("/exit"));
+        for key in others.into_iter().chain(ends) {
             let Some(name) = key.strip_prefix(folder).filter(|_| !seen.contains(&key)) else { continue };
             match word(client, &key, name) {
                 Ok(None) => {}

@@ -1,7 +1,7 @@
 //! A question that is followed: asked with the index of the last answer, so that the server answers when there is
 //! something new, over one connection that is kept. `watch`, `lock` and `template` follow this way.
 //!
-//! Whose thread calls [`Follower::next`] is told the first answer at once, each change once, and each failure as it
+//! Whose thread calls [`Follower::wait`] is told the first answer at once, each change once, and each failure as it
 //! comes; [`Course`] decides which. Another thread may end it ([`Stopper`]).
 
 use std::io::{BufRead, BufReader};
@@ -13,7 +13,7 @@ use super::transport::{self, Head, Outgoing, Reader, Socket, error_text};
 use crate::config::duration;
 use crate::runtime::random::Rng;
 pub use crate::watch::course::{Answer, Indexes};
-use crate::watch::course::{Course, Next};
+use crate::watch::course::{Course, Mark, Next};
 
 /// How long a server waits when nothing else is asked for (Consul: `defaultQueryTime`).
 const WAIT_DEFAULT: Duration = Duration::from_secs(300);
@@ -89,7 +89,7 @@ pub struct Follower {
 pub struct Stopper(Arc<Stop>);
 
 impl Stopper {
-    /// Ends it: whatever [`Follower::next`] waits for, it returns at once (but for up to ten seconds in which a
+    /// Ends it: whatever [`Follower::wait`] waits for, it returns at once (but for up to ten seconds in which a
     /// connection is being opened).
     pub fn stop(&self) {
         let mut state = self.0.lock();
@@ -102,7 +102,7 @@ impl Stopper {
 }
 
 impl Follower {
-    /// Follows a question; nothing is asked before [`Follower::next`].
+    /// Follows a question; nothing is asked before [`Follower::wait`].
     pub fn new(client: Arc<Client>, question: Question) -> Follower {
         let course = Course::new(question.indexes, Rng::seeded());
         Follower { client, question, course, line: None, rest: Duration::ZERO, stop: Arc::default() }
@@ -120,7 +120,7 @@ impl Follower {
     }
 
     /// Waits for the first answer, a changed one, a failure, or the end.
-    pub fn next(&mut self) -> Event {
+    pub fn wait(&mut self) -> Event {
         loop {
             if self.stop.rests(std::mem::take(&mut self.rest)) {
                 self.line = None;
@@ -129,7 +129,12 @@ impl Follower {
             let began = Instant::now();
             match self.ask() {
                 Ok((head, body)) => {
-                    match self.course.answered(head.index, head.status, &body, began.elapsed()) {
+                    match self.course.answered(
+                        Mark::Index(head.index.unwrap_or(0)),
+                        head.status,
+                        &body,
+                        began.elapsed(),
+                    ) {
                         Next::Tell(answer) => return Event::Changed(answer),
                         Next::Ask(rest) => self.rest = rest,
                     }
@@ -148,11 +153,11 @@ impl Follower {
     fn ask(&mut self) -> Result<(Head, Vec<u8>), (String, Option<u16>)> {
         let wait = self.question.wait.unwrap_or(WAIT_DEFAULT);
         let wait_text = duration::format(i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX));
-        let index = self.course.index().to_string();
+        let mark = self.course.parameter();
         let mut query: Vec<(&str, &str)> =
             self.question.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        if self.course.index() > 0 {
-            query.push(("index", &index));
+        if let Some((name, value)) = &mark {
+            query.push((name, value));
             query.push(("wait", &wait_text));
         }
         let (path, url) = self.client.address(&self.question.path, &query);

@@ -14,6 +14,7 @@ pub mod follow;
 mod gossip;
 mod kv;
 mod local;
+mod lock;
 mod operator;
 mod services;
 mod snapshot;
@@ -77,7 +78,7 @@ const OF_THE_AGENT: [Program; 12] = [
 ];
 
 /// Commands of one word whose shared flags include those about a datacenter.
-const OF_A_DATACENTER: [Program; 2] = [exec::EXEC, watch::WATCH];
+const OF_A_DATACENTER: [Program; 3] = [exec::EXEC, lock::LOCK, watch::WATCH];
 
 /// The commands that speak to nobody.
 const LOCAL: [Program; 3] = [local::KEYGEN, local::VALIDATE, local::VERSION];

@@ -50,6 +50,8 @@ pub struct Head {
     pub status: u16,
     /// `X-Consul-Index`.
     pub index: Option<u64>,
+    /// `X-Muster-Waits`: the server knows how to wait with a write.
+    pub waits: bool,
     /// The connection takes another request after the body.
     pub keeps: bool,
     /// How far the body goes.
@@ -242,7 +244,7 @@ pub fn read_head(from: &mut impl BufRead) -> io::Result<Head> {
             return Err(io::Error::other(format!("malformed HTTP response {status:?}")));
         };
         let mut keeps = rest.is_some_and(|rest| rest.starts_with('1'));
-        let (mut length, mut chunked, mut index) = (None, false, None);
+        let (mut length, mut chunked, mut index, mut waits) = (None, false, None, false);
         for _ in 0..HEADERS_MAX {
             let header = line(from)?;
             if header.is_empty() {
@@ -254,6 +256,7 @@ pub fn read_head(from: &mut impl BufRead) -> io::Result<Head> {
                 ("transfer-encoding", value) => chunked = value.eq_ignore_ascii_case("chunked"),
                 ("connection", value) if value.eq_ignore_ascii_case("close") => keeps = false,
                 ("x-consul-index", value) => index = value.parse::<u64>().ok(),
+                ("x-muster-waits", _) => waits = true,
                 _ => {}
             }
         }
@@ -268,7 +271,7 @@ pub fn read_head(from: &mut impl BufRead) -> io::Result<Head> {
             (false, None) => Framing::Close,
         };
         keeps &= !matches!(framing, Framing::Close);
-        return Ok(Head { status, index, keeps, framing });
+        return Ok(Head { status, index, waits, keeps, framing });
     }
 }
 

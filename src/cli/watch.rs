@@ -55,7 +55,8 @@ fn watch(flags: &Parsed) -> Outcome {
         Ok(None) => return gossip::misused(&WATCH, &super::client::FLAGS, "Watch type must be specified"),
         Err(why) => return Err(why),
     };
-    if let Subject::Apart(kind) = &plan.subject {
+    let kind = flags.value("type").unwrap_or_default().to_owned();
+    if matches!(plan.subject, Subject::AgentService(_) | Subject::Mesh(_)) {
         return Err(format!("Type {kind} is not supported in the CLI tool"));
     }
     let client = Client::new(flags).map_err(connecting)?;
@@ -67,7 +68,6 @@ fn watch(flags: &Parsed) -> Outcome {
     // Before any thread begins, so that all signals come here.
     let signals = Caught::block().map_err(|why| format!("cannot listen for signals: {why}"))?;
     let running = Running::default();
-    let kind = flags.value("type").unwrap_or_default().to_owned();
     let watching = Watching { argv: child, running: running.clone(), kind, plan, client: Arc::new(client) };
     thread::spawn(move || {
         let code = watching.run();
@@ -148,7 +148,7 @@ impl Watching {
         let mut follower = Follower::new(self.client.clone(), question);
         let mut reader = Reader::new(self.plan.subject.clone());
         loop {
-            let answer = match follower.next() {
+            let answer = match follower.wait() {
                 Event::Changed(answer) => answer,
                 Event::Failed(failure) => {
                     self.complain(&failure);

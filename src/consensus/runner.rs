@@ -455,8 +455,8 @@ fn counter(role: Role) -> Counter {
 
 /// Counts what a step has applied; the step's time is shared out among its writes.
 fn count(kinds: Kinds, took: Duration) {
-    let Kinds { kv, register, deregister, autopilot, restore, coordinates, sessions } = kinds;
-    let all = kv + register + deregister + autopilot + restore + coordinates + sessions;
+    let Kinds { kv, register, deregister, autopilot, restore, coordinates, sessions, txn } = kinds;
+    let all = kv + register + deregister + autopilot + restore + coordinates + sessions + txn;
     metrics::count(Counter::RaftApply, all);
     let share = |some: u64| took.mul_f64(some as f64 / all.max(1) as f64);
     metrics::samples(Sample::FsmKvs, kv, share(kv));
@@ -466,6 +466,7 @@ fn count(kinds: Kinds, took: Duration) {
     metrics::samples(Sample::FsmRestore, restore, share(restore));
     metrics::samples(Sample::FsmCoordinates, coordinates, share(coordinates));
     metrics::samples(Sample::FsmSession, sessions, share(sessions));
+    metrics::samples(Sample::FsmTxn, txn, share(txn));
 }
 
 /// The configuration of no cluster, for whoever has no links.

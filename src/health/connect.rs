@@ -63,13 +63,18 @@ pub async fn secure(
     alpn: &[&[u8]],
 ) -> Result<Connection, String> {
     let name = if probe.server_name.is_empty() { host } else { &probe.server_name };
-    let name = ServerName::try_from(name.to_owned()).map_err(|e| format!("tls: {name}: {e}"))?;
     let mut config: Arc<ClientConfig> = configs.get(probe.skip_verify).await?;
     if !alpn.is_empty() {
         let mut with_alpn = ClientConfig::clone(&config);
         with_alpn.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
         config = Arc::new(with_alpn);
     }
+    secure_by(stream, name, config).await
+}
+
+/// Shakes hands on a stream by these rules.
+pub async fn secure_by(stream: Stream, name: &str, config: Arc<ClientConfig>) -> Result<Connection, String> {
+    let name = ServerName::try_from(name.to_owned()).map_err(|e| format!("tls: {name}: {e}"))?;
     let handshake = TlsConnector::from(config).connect(name, stream).await;
     let tls = handshake.map_err(|e| format!("tls: {}", tls_text(&e)))?;
     Ok(Connection::Tls(Box::new(tls)))

@@ -1,12 +1,15 @@
 //! TLS rules of checks: the host's certificate authorities, or none at all. Made once, when first needed.
 
 use std::cell::OnceCell;
+use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::runtime::blocking;
 
@@ -48,10 +51,27 @@ fn verified() -> Result<ClientConfig, String> {
 }
 
 fn unverified() -> Result<ClientConfig, String> {
+    Ok(anyones()?.with_no_client_auth())
+}
+
+/// Takes any certificate and shows one: for an agent that asks itself. Blocking.
+///
+/// # Errors
+/// A file is missing or holds something else; the text names it.
+pub fn unverified_with(cert: &Path, key: &Path) -> Result<Arc<ClientConfig>, String> {
+    let wrong = |path: &Path, why: pem::Error| format!("{}: {why}", path.display());
+    let chain = CertificateDer::pem_file_iter(cert).map_err(|why| wrong(cert, why))?;
+    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|why| wrong(cert, why))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|why| wrong(key, why))?;
+    let config = anyones()?.with_client_auth_cert(chain, private);
+    Ok(Arc::new(config.map_err(|why| format!("{} and its key: {why}", cert.display()))?))
+}
+
+fn anyones() -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
     let builder = ClientConfig::builder_with_provider(provider());
     let builder = builder.with_safe_default_protocol_versions().map_err(|e| format!("tls: {e}"))?;
     let anyone = Arc::new(Anyone(provider()));
-    Ok(builder.dangerous().with_custom_certificate_verifier(anyone).with_no_client_auth())
+    Ok(builder.dangerous().with_custom_certificate_verifier(anyone))
 }
 
 /// Takes any certificate, as `tls_skip_verify` asks; signatures are still checked.

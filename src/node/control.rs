@@ -113,7 +113,10 @@ pub(super) async fn run(plan: Plan, control: Control) {
     let _settled = task::spawn(async move {
         time::sleep(SETTLED).await;
         memory::let_go_of_code();
-        while !is_server {
+        if is_server {
+            return;
+        }
+        loop {
             time::sleep(LET_GO_EVERY).await;
             memory::let_go_of_code();
         }

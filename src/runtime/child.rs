@@ -177,7 +177,7 @@ impl Child {
         Ok(Child { pid, fate, warden: None })
     }
 
-    /// Starts a program under a guard, which stops it when the lease is over, or when this process is gone; in that case the
+    /// Starts a program under a guard, which stops it when the lease is over, or when this process is gone; in these cases the
     /// guard then runs a testament, if it is not empty: arguments of our own program.
     ///
     /// # Errors

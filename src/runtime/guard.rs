@@ -1,8 +1,9 @@
 //! A guard: a small process between ours and a child, which ends the child's group in time even if ours cannot.
 //!
 //! Ours renews a *lease*; the guard sends SIGTERM when it is nearly over and SIGKILL at its end, by the clock that counts a
-//! suspended machine's time, too. It needs nobody for that: our process may be stopped (SIGSTOP), hang, or be killed; then
-//! it is heard no more, and the guard ends the group at once and, when nothing of it is left, runs a *testament*.
+//! suspended machine's time, too. It needs nobody for that: our process may be stopped (SIGSTOP), or hang. If it is killed, it
+//! is heard no more, and the guard ends the group at once. In all these cases the guard then runs a *testament*: a command that
+//! does what ours cannot do any more, after the group's death.
 //!
 //! Who watches whom: the guard is the child's parent, in a process group of its own, deaf to all signals that can be
 //! blocked. If it is killed, the kernel kills the child (PR_SET_PDEATHSIG) and ours kills the group; if it is stopped, ours
@@ -41,7 +42,7 @@ pub(super) struct Plan<'a> {
     /// What it reads; `None` for our own standard input.
     pub stdin: Option<File>,
     pub lease: Lease,
-    /// What the guard becomes when our process has vanished and the child's group is dead: arguments of our own program.
+    /// What the guard becomes after it had to end the group by itself: arguments of our own program.
     pub testament: &'a [OsString],
 }
 
@@ -54,6 +55,8 @@ const GROUP_POLL_SLOW: Duration = Duration::from_secs(1);
 const GUARD_LATE: Duration = Duration::from_millis(200);
 /// How often our process looks whether it is: short enough after a suspended machine wakes.
 const GUARD_POLL: Duration = Duration::from_secs(1);
+/// How long a testament may take.
+const TESTAMENT_SECONDS: libc::c_uint = 60;
 /// Bytes of a word to the guard, and of one from it.
 const ORDER: usize = 24;
 const REPORT: usize = 8;
@@ -164,6 +167,7 @@ impl Line {
                         let (kind, value) = read_report(&report);
                         if kind == ENDED {
                             fate.tell(Exit::from_status(value));
+                            // It may have become its testament, and take a while.
                             sys::reap_now(self.guard);
                             return;
                         }
@@ -304,12 +308,12 @@ fn watch(words: &Words, socket: RawFd, lease: Lease) -> c_int {
         }
         let socket = keep_only(socket);
         tell(socket, STARTED, child);
-        let status = Watch::new(child, socket, lease).run();
-        let vanished = status.1;
-        tell(socket, ENDED, status.0);
-        if let (true, Some(testament)) = (vanished, &words.testament) {
+        let (status, is_alone) = Watch::new(child, socket, lease).run();
+        tell(socket, ENDED, status);
+        if let (true, Some(testament)) = (is_alone, &words.testament) {
             let none = signal_set_empty();
             libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+            libc::alarm(TESTAMENT_SECONDS);
             libc::execve(c"/proc/self/exe".as_ptr(), testament.list.as_ptr(), words.envp.list.as_ptr());
         }
         0
@@ -407,6 +411,8 @@ struct Watch {
     status: Option<c_int>,
     /// Nothing more is to be heard from the process that forked us.
     vanished: bool,
+    /// The lease is over.
+    expired: bool,
 }
 
 impl Watch {
@@ -432,10 +438,11 @@ impl Watch {
             killed: None,
             status: None,
             vanished: false,
+            expired: false,
         }
     }
 
-    /// Ends with the child; and, if it was to end, with its group.
+    /// Ends with the child; and, if it was to end, with its group. How the child ended, and whether nobody told us to end it.
     fn run(mut self) -> (c_int, bool) {
         loop {
             // Orders first: if this process itself was stopped, a longer lease may lie there.
@@ -445,14 +452,16 @@ impl Watch {
             if let Some(status) = self.status {
                 let hopeless = self.killed.is_some_and(|at| now > at.saturating_add(GROUP_POLL_FOR));
                 if self.stopping.is_none() || hopeless || !self.is_group() {
-                    return (status, self.vanished);
+                    return (status, self.vanished || self.expired);
                 }
             }
             if now >= self.stopping.unwrap_or(self.lease.kill_at) {
                 self.kill(libc::SIGKILL);
                 self.killed.get_or_insert(now);
+                self.expired |= self.stopping.is_none();
                 self.stopping.get_or_insert(now);
             } else if self.stopping.is_none() && now >= self.lease.stop_at {
+                self.expired = true;
                 self.end(libc::SIGTERM, self.lease.kill_at);
             }
             let soon = match (self.killed, self.status, self.stopping) {

@@ -110,7 +110,7 @@ async fn answer(
     };
     if let Question::Renew(id) = &question {
         return match sessions.renew(id).await {
-            Ok(session) => Some(Answer::Session(session.map(Box::new))),
+            Ok(session) => Some(Answer::Session(session.map(|session| Box::new(Session::clone(&session))))),
             Err(Unrenewed::NotLeader) => None,
             Err(Unrenewed::Undecided) => Some(Answer::Refused(UNDECIDED.to_owned())),
         };

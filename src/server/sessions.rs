@@ -10,10 +10,11 @@
 //!   in a log somewhere can meet a session that the next leader has renewed;
 //! - time in which this process did not run does not count ([`timers`]), and before anything is expired the lead is confirmed.
 
-mod timers;
+pub mod timers;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::timers::Timers;
@@ -88,7 +89,7 @@ impl Sessions {
     ///
     /// # Errors
     /// Nobody can tell; the session was not renewed then, or its owner must not count on it.
-    pub async fn renew(&self, id: &str) -> Result<Option<Session>, Unrenewed> {
+    pub async fn renew(&self, id: &str) -> Result<Option<Arc<Session>>, Unrenewed> {
         let until = time::now() + RENEW_LIMIT;
         loop {
             match self.0.try_renew(id).await? {
@@ -101,7 +102,7 @@ impl Sessions {
 }
 
 enum Renewal {
-    Done(Option<Session>),
+    Done(Option<Arc<Session>>),
     Again,
 }
 
@@ -185,7 +186,7 @@ impl Shared {
         };
         Ok(match (lives, holds) {
             (false, _) => Renewal::Done(None),
-            (true, true) => Renewal::Done(Some(Session::clone(&session))),
+            (true, true) => Renewal::Done(Some(session)),
             (true, false) => Renewal::Again,
         })
     }

@@ -37,6 +37,7 @@ impl State {
             ArchivedCommand::Restore(op) => self.apply_restore(log_index, op, touched),
             ArchivedCommand::Coordinates(places) => self.apply_coordinates(index, places, touched),
             ArchivedCommand::Session(op) => self.apply_session(index, op, touched),
+            ArchivedCommand::Txn(ops) => Applied::Txn(self.apply_txn(index, ops, touched)),
         }
     }
 
@@ -80,19 +81,13 @@ impl State {
     ) -> Result<(), String> {
         let node: Node = thaw(&register.node);
         let key: Name = fold(&node.node).into();
-        let plan = self.plan_node(&node, &key, register.skip_node_update)?;
+        let plan = self
+            .plan_node(&node, &key, register.skip_node_update)
+            .map_err(|why| format!("failed inserting node: {why}"))?;
         let mut checks: Vec<Check> = register.checks.iter().map(thaw).collect();
         self.admit_checks(&mut checks, &node, &key, register)?;
 
-        if let NodePlan::Write { renamed_from } = plan {
-            if let Some(old) = renamed_from {
-                let create_index = self.nodes.get(&old).map(|entry| entry.row.create_index);
-                self.remove_node(index, &old, touched);
-                self.write_node(index, &key, node, create_index, touched);
-            } else {
-                self.write_node(index, &key, node, None, touched);
-            }
-        }
+        self.carry_out(index, plan, &key, node, touched);
         if let Some(service) = register.service.as_ref() {
             self.write_service(index, &key, thaw(service), touched);
         }
@@ -100,8 +95,27 @@ impl State {
         Ok(())
     }
 
+    /// Does to the node row what was planned.
+    pub(super) fn carry_out(
+        &mut self,
+        index: u64,
+        plan: NodePlan,
+        key: &Name,
+        node: Node,
+        touched: &mut Touched,
+    ) {
+        let NodePlan::Write { renamed_from } = plan else { return };
+        if let Some(old) = renamed_from {
+            let create_index = self.nodes.get(&old).map(|entry| entry.row.create_index);
+            self.remove_node(index, &old, touched);
+            self.write_node(index, key, node, create_index, touched);
+        } else {
+            self.write_node(index, key, node, None, touched);
+        }
+    }
+
     /// Decides what becomes of the node row, or why it cannot.
-    fn plan_node(&self, node: &Node, key: &Name, skip_update: bool) -> Result<NodePlan, String> {
+    pub(super) fn plan_node(&self, node: &Node, key: &Name, skip_update: bool) -> Result<NodePlan, String> {
         if self.nodes.get(key).is_some_and(|entry| skip_update || same_node(&entry.row, node)) {
             return Ok(NodePlan::Keep);
         }
@@ -109,19 +123,15 @@ impl State {
             return Ok(NodePlan::Write { renamed_from: None });
         }
         let Some(old) = self.node_ids.get(&*node.id) else {
-            self.refuse_taken_name(node, key, true).map_err(|why| {
-                format!("failed inserting node: Error while renaming Node ID: {:?}: {why}", node.id)
-            })?;
+            self.refuse_taken_name(node, key, true)
+                .map_err(|why| format!("Error while renaming Node ID: {:?}: {why}", node.id))?;
             return Ok(NodePlan::Write { renamed_from: None });
         };
         if old == key {
             return Ok(NodePlan::Write { renamed_from: None });
         }
         self.refuse_taken_name(node, key, false).map_err(|why| {
-            format!(
-                "failed inserting node: Error while renaming Node ID: {:?} ({}): {why}",
-                node.id, node.address
-            )
+            format!("Error while renaming Node ID: {:?} ({}): {why}", node.id, node.address)
         })?;
         Ok(NodePlan::Write { renamed_from: Some(old.clone()) })
     }
@@ -188,7 +198,7 @@ impl State {
 }
 
 /// What a registration does to the node row.
-enum NodePlan {
+pub(super) enum NodePlan {
     /// Nothing.
     Keep,
     /// Writes it; the node of that ID leaves its old name, with all that was on it.

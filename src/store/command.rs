@@ -1,6 +1,8 @@
 //! Writes, as values. A command is encoded once (rkyv) where it is accepted; the same bytes travel, are
 //! logged, and are read in place at apply (DESIGN section 4).
 
+use std::sync::Arc;
+
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::coordinates::PARTS;
@@ -23,6 +25,8 @@ pub enum Command {
     Coordinates(Vec<Place>),
     /// A write to the sessions.
     Session(SessionOp),
+    /// Operations that all take place, or none (`PUT /v1/txn`).
+    Txn(Vec<TxnOp>),
 }
 
 /// Length of an archived command, which lies at the end of its bytes: those of old logs are found by it, so no variant may
@@ -141,6 +145,83 @@ pub struct DelayEnd {
     pub since: u64,
 }
 
+/// One operation of a transaction. The modify index inside a row is the one that its conditional verbs expect.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum TxnOp {
+    /// Looks at something; changes nothing.
+    Look(Look),
+    /// Writes keys.
+    Kv(KvOp),
+    /// Writes a node's row.
+    Node(RowVerb, Node),
+    /// Writes a service on the node that its row names.
+    Service(RowVerb, Service),
+    /// Writes a check on the node that its row names.
+    Check(RowVerb, Check),
+}
+
+/// What a transaction does with a row of the catalog.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[rkyv(derive(Clone, Copy, PartialEq, Eq))]
+pub enum RowVerb {
+    /// Adds or updates it.
+    Set,
+    /// The same if its modify index is the given one (0: if there is none).
+    Cas,
+    /// Removes it; absent is fine.
+    Delete,
+    /// Removes it if its modify index is the given one.
+    DeleteCas,
+}
+
+/// What a transaction looks at. It fails where the answer is not the wanted one.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum Look {
+    /// A key that must be there.
+    Key(Vec<u8>),
+    /// The keys under a prefix.
+    Tree(Vec<u8>),
+    /// A key must have this modify index.
+    Index {
+        /// The key.
+        key: Vec<u8>,
+        /// The wanted index.
+        index: u64,
+    },
+    /// A key must be held by this session.
+    Holder {
+        /// The key.
+        key: Vec<u8>,
+        /// The wanted session.
+        session: String,
+    },
+    /// There must be no such key.
+    Absence(Vec<u8>),
+    /// A node that must be there: by ID if one is given, else by name.
+    Node {
+        /// Its name.
+        name: String,
+        /// Its ID, or empty.
+        id: String,
+    },
+    /// A service that must be there.
+    Service {
+        /// The node's name.
+        node: String,
+        /// The service's ID.
+        id: String,
+    },
+    /// A check that must be there.
+    Check {
+        /// The node's name.
+        node: String,
+        /// The check's ID.
+        id: String,
+    },
+    /// Nothing that can be done, for this reason: fails whatever the state.
+    Nonsense(String),
+}
+
 /// See [`Command::Autopilot`]. Indexes inside the row are ignored; the store sets them.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub enum AutopilotOp {
@@ -196,9 +277,38 @@ pub enum RestoreOp {
     },
 }
 
+/// What an operation of a transaction found or left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A key that was asked for.
+    Entry(Arc<KvEntry>),
+    /// A key that was written or compared: its value is not part of the answer.
+    Key(Arc<KvEntry>),
+    /// A node.
+    Node(Arc<Node>),
+    /// A service.
+    Service(Arc<Service>),
+    /// A check.
+    Check(Arc<Check>),
+}
+
+/// Why an operation of a transaction failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Its place in the transaction, from 0.
+    pub op: usize,
+    /// The reason, in Consul's words.
+    pub what: String,
+}
+
+/// What all operations of a transaction found, or those that failed and why.
+pub type TxnOutcome = Result<Vec<Found>, Vec<Failure>>;
+
 /// What a command did, for whoever proposed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
+    /// A transaction: took place, or changed nothing.
+    Txn(TxnOutcome),
     /// Done.
     Done,
     /// A conditional write: whether it took place.

@@ -18,6 +18,9 @@ use super::state::State;
 use super::topic::{Topic, fold};
 use super::touched::Touched;
 
+/// A key, shared by the maps that use it.
+type Key = Arc<[u8]>;
+
 /// The tables. All names and IDs in keys are folded.
 #[derive(Clone, Debug)]
 pub(super) struct Sessions {
@@ -28,13 +31,13 @@ pub(super) struct Sessions {
     /// Index of the first entry of the newest leader that found any sessions.
     pub led_since: u64,
     /// Lock-delays that are not over, by key.
-    pub delays: OrdMap<Arc<[u8]>, LockDelay>,
+    pub delays: OrdMap<Key, LockDelay>,
     /// By node. The nodes without any are in `gone_nodes`.
     nodes: OrdMap<Name, OnNode>,
     /// Node, check, session.
     checks: OrdSet<(Name, Name, Name)>,
     /// Session and key of each lock that is held.
-    held: OrdSet<(Name, Arc<[u8]>)>,
+    held: OrdSet<(Name, Key)>,
     gone: Graveyard,
     gone_nodes: Graveyard,
 }
@@ -117,7 +120,7 @@ impl Sessions {
     }
 
     /// Takes a row out of all maps, and the keys that it holds out of theirs.
-    fn unlink(&mut self, index: u64, id: &Name) -> Option<(Arc<Session>, Vec<Arc<[u8]>>)> {
+    fn unlink(&mut self, index: u64, id: &Name) -> Option<(Arc<Session>, Vec<Key>)> {
         let row = self.rows.remove(id)?;
         let node: Name = fold(&row.node).into();
         for check in row.check_ids() {
@@ -137,8 +140,8 @@ impl Sessions {
         Some((row, keys))
     }
 
-    fn held_by(&self, id: &Name) -> impl Iterator<Item = &Arc<[u8]>> {
-        let from: (Name, Arc<[u8]>) = (id.clone(), Arc::from(&[][..]));
+    fn held_by(&self, id: &Name) -> impl Iterator<Item = &Key> {
+        let from: (Name, Key) = (id.clone(), Arc::from(&[][..]));
         self.held.range(from..).take_while(move |(holder, _)| holder == id).map(|(_, key)| key)
     }
 
@@ -235,7 +238,7 @@ impl State {
     }
 
     /// The keys whose locks a session holds, in their order.
-    pub fn locks_of(&self, id: &str) -> impl Iterator<Item = Arc<[u8]>> {
+    pub fn locks_of(&self, id: &str) -> impl Iterator<Item = Key> {
         self.sessions.held_by(&fold(id).into()).cloned().collect::<Vec<_>>().into_iter()
     }
 

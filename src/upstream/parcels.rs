@@ -120,7 +120,8 @@ pub fn put_outcomes(outcomes: &[Outcome]) -> Bytes {
             Ok(Applied::Done) => DONE,
             Ok(Applied::Condition(true)) => CONDITION_MET,
             Ok(Applied::Condition(false)) => CONDITION_NOT_MET,
-            Ok(Applied::Refused(_)) => REFUSED,
+            // Agents write no transactions of their own.
+            Ok(Applied::Refused(_) | Applied::Txn(_)) => REFUSED,
             Err(ProposeError::NoLeader) => NO_LEADER,
             Err(ProposeError::NoServers) => NO_SERVERS,
             Err(ProposeError::LeadershipLost) => LEADERSHIP_LOST,
@@ -132,6 +133,7 @@ pub fn put_outcomes(outcomes: &[Outcome]) -> Bytes {
         put_u8(&mut out, code);
         match outcome {
             Ok(Applied::Refused(why)) => put_text(&mut out, why),
+            Ok(Applied::Txn(_)) => put_text(&mut out, "a transaction is not an agent's write"),
             Err(ProposeError::TooLarge { length, .. }) => {
                 put_u32(&mut out, u32::try_from(*length).unwrap_or(u32::MAX));
             }

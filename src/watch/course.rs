@@ -47,13 +47,24 @@ pub enum Indexes {
     Grow,
     /// They differ from one answer to another and say nothing else: those of events.
     Differ,
+    /// There are hashes instead: those of an agent's own services.
+    Hashes,
+}
+
+/// What an answer is known by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// `X-Consul-Index`; 0 when there was none.
+    Index(u64),
+    /// `X-Consul-ContentHash`.
+    Hash(String),
 }
 
 /// One question that is followed.
 #[derive(Debug)]
 pub struct Course {
     indexes: Indexes,
-    index: u64,
+    mark: Mark,
     told: Option<(u16, Arc<[u8]>)>,
     failures: u32,
     idle: u32,
@@ -63,29 +74,35 @@ pub struct Course {
 impl Course {
     /// A question that was never asked.
     pub fn new(indexes: Indexes, rng: Rng) -> Course {
-        Course { indexes, index: 0, told: None, failures: 0, idle: 0, rng }
+        Course { indexes, mark: Mark::Index(0), told: None, failures: 0, idle: 0, rng }
     }
 
-    /// The index to ask with: 0 asks for an answer at once.
-    pub fn index(&self) -> u64 {
-        self.index
+    /// The parameter to ask with, so that the server waits for something else; none asks for an answer at once.
+    pub fn parameter(&self) -> Option<(&'static str, String)> {
+        match &self.mark {
+            Mark::Index(0) => None,
+            Mark::Index(index) => Some(("index", index.to_string())),
+            Mark::Hash(hash) => Some(("hash", hash.clone())),
+        }
     }
 
     /// Forgets what was told: the next answer is asked for at once, and told.
     pub fn begin_anew(&mut self) {
-        self.index = 0;
+        self.mark = Mark::Index(0);
         self.told = None;
     }
 
     /// An answer came, `took` after the question was sent.
-    pub fn answered(&mut self, index: Option<u64>, status: u16, body: &[u8], took: Duration) -> Next {
+    pub fn answered(&mut self, mark: Mark, status: u16, body: &[u8], took: Duration) -> Next {
         self.failures = 0;
-        let asked = self.index;
-        let index = index.unwrap_or(0);
         // An index that went back is of other tables (a restore), or of a server that is behind. Neither may be waited
         // with, and the second must not be told for news.
-        let went_back = self.indexes == Indexes::Grow && index < asked;
-        self.index = if went_back { 0 } else { index };
+        let went_back = match (&self.mark, &mark) {
+            (Mark::Index(asked), Mark::Index(index)) => self.indexes == Indexes::Grow && index < asked,
+            _ => false,
+        };
+        let index = if let Mark::Index(index) = mark { index } else { 0 };
+        self.mark = if went_back { Mark::Index(0) } else { mark };
         let known = self.told.as_ref().is_some_and(|(told, said)| *told == status && **said == *body);
         if !known && !went_back {
             self.idle = 0;
@@ -120,6 +137,10 @@ mod tests {
         Course::new(Indexes::Grow, Rng::new(1))
     }
 
+    fn index_of(course: &Course) -> u64 {
+        course.parameter().map_or(0, |(_, index)| index.parse().expect("a number"))
+    }
+
     fn told(next: &Next) -> Option<&[u8]> {
         match next {
             Next::Tell(answer) => Some(&answer.body),
@@ -130,31 +151,41 @@ mod tests {
     #[test]
     fn the_first_answer_and_every_change_are_told_once() {
         let mut course = course();
-        assert_eq!(told(&course.answered(Some(5), 404, b"", LONG)), Some(&b""[..]));
-        assert_eq!((course.index(), told(&course.answered(Some(5), 404, b"", LONG))), (5, None));
-        assert_eq!(told(&course.answered(Some(9), 200, b"", LONG)), Some(&b""[..]));
-        assert_eq!((course.index(), told(&course.answered(Some(12), 200, b"", LONG))), (9, None));
+        assert_eq!(told(&course.answered(Mark::Index(5), 404, b"", LONG)), Some(&b""[..]));
+        assert_eq!((index_of(&course), told(&course.answered(Mark::Index(5), 404, b"", LONG))), (5, None));
+        assert_eq!(told(&course.answered(Mark::Index(9), 200, b"", LONG)), Some(&b""[..]));
+        assert_eq!((index_of(&course), told(&course.answered(Mark::Index(12), 200, b"", LONG))), (9, None));
         course.begin_anew();
-        assert_eq!(course.index(), 0);
-        assert!(told(&course.answered(Some(12), 200, b"", LONG)).is_some());
+        assert_eq!(index_of(&course), 0);
+        assert!(told(&course.answered(Mark::Index(12), 200, b"", LONG)).is_some());
     }
 
     #[test]
     fn an_index_that_goes_back_is_asked_about_at_once() {
         let mut course = course();
-        course.answered(Some(50), 200, b"new", LONG);
-        assert_eq!(told(&course.answered(Some(20), 200, b"old", LONG)), None);
-        assert_eq!(course.index(), 0);
-        assert_eq!(told(&course.answered(Some(20), 200, b"old", LONG)), Some(&b"old"[..]));
-        assert_eq!(course.index(), 20);
+        course.answered(Mark::Index(50), 200, b"new", LONG);
+        assert_eq!(told(&course.answered(Mark::Index(20), 200, b"old", LONG)), None);
+        assert_eq!(index_of(&course), 0);
+        assert_eq!(told(&course.answered(Mark::Index(20), 200, b"old", LONG)), Some(&b"old"[..]));
+        assert_eq!(index_of(&course), 20);
     }
 
     #[test]
     fn indexes_that_only_differ_do_not_go_back() {
         let mut course = Course::new(Indexes::Differ, Rng::new(1));
-        course.answered(Some(50), 200, b"a", LONG);
-        assert_eq!(told(&course.answered(Some(20), 200, b"b", LONG)), Some(&b"b"[..]));
-        assert_eq!(course.index(), 20);
+        course.answered(Mark::Index(50), 200, b"a", LONG);
+        assert_eq!(told(&course.answered(Mark::Index(20), 200, b"b", LONG)), Some(&b"b"[..]));
+        assert_eq!(index_of(&course), 20);
+    }
+
+    #[test]
+    fn hashes_are_asked_with_as_they_are() {
+        let mut course = Course::new(Indexes::Hashes, Rng::new(1));
+        assert_eq!(course.parameter(), None);
+        course.answered(Mark::Hash("x".to_owned()), 200, b"a", LONG);
+        assert_eq!(course.parameter(), Some(("hash", "x".to_owned())));
+        course.begin_anew();
+        assert_eq!(course.parameter(), None);
     }
 
     #[test]
@@ -163,23 +194,23 @@ mod tests {
         let rests: Vec<Duration> = (0..20).map(|_| course.failed()).collect();
         assert!(rests[0] <= REST_MIN && rests[0] >= REST_MIN / 2);
         assert!(rests.iter().all(|rest| *rest <= REST_MAX) && rests[19] >= REST_MAX / 2);
-        course.answered(Some(1), 200, b"", LONG);
+        course.answered(Mark::Index(1), 200, b"", LONG);
         assert!(course.failed() <= REST_MIN);
     }
 
     #[test]
     fn who_answers_at_once_for_ever_is_not_asked_without_rest() {
         let mut course = course();
-        course.answered(None, 200, b"x", Duration::ZERO);
+        course.answered(Mark::Index(0), 200, b"x", Duration::ZERO);
         let rests: Vec<Duration> = (0..40)
-            .map(|_| match course.answered(None, 200, b"x", Duration::ZERO) {
+            .map(|_| match course.answered(Mark::Index(0), 200, b"x", Duration::ZERO) {
                 Next::Ask(rest) => rest,
                 Next::Tell(_) => panic!("told twice"),
             })
             .collect();
         assert_eq!((rests[0], rests[39]), (Duration::ZERO, IDLE_REST_MAX));
-        course.answered(None, 200, b"y", Duration::ZERO);
-        assert_eq!(course.answered(None, 200, b"y", Duration::ZERO), Next::Ask(Duration::ZERO));
+        course.answered(Mark::Index(0), 200, b"y", Duration::ZERO);
+        assert_eq!(course.answered(Mark::Index(0), 200, b"y", Duration::ZERO), Next::Ask(Duration::ZERO));
     }
 
     /// What happens to the servers of [`Servers`].
@@ -224,11 +255,11 @@ mod tests {
         fn ask(&self, course: &mut Course, behind: usize, told: &mut Vec<u8>) {
             let at = self.states.len() - 1 - behind.min(self.states.len() - 1);
             let (index, value) = self.states[at];
-            if behind == 0 && index == course.index() {
+            if behind == 0 && index == index_of(course) {
                 return;
             }
             let status = if value == 0 { 404 } else { 200 };
-            if let Next::Tell(answer) = course.answered(Some(index), status, &[value], LONG) {
+            if let Next::Tell(answer) = course.answered(Mark::Index(index), status, &[value], LONG) {
                 assert_eq!((answer.index, answer.status), (index, status));
                 told.push(answer.body[0]);
             }
@@ -254,7 +285,7 @@ mod tests {
             }
             // As if the last write were heard of: one more, then two questions (the first may find the index gone back).
             let (index, _) = servers.newest();
-            servers.states.push((index.max(course.index()) + 1, 3));
+            servers.states.push((index.max(index_of(&course)) + 1, 3));
             servers.ask(&mut course, 0, &mut told);
             servers.ask(&mut course, 0, &mut told);
             prop_assert_eq!(told.last(), Some(&3));

@@ -36,6 +36,8 @@ pub enum News {
     Checks(Vec<Check>),
     /// Events that are new.
     Events(Vec<Event>),
+    /// A service of the agent itself.
+    Own(Box<Service>),
 }
 
 impl Reader {
@@ -65,7 +67,8 @@ impl Reader {
                 Some(events) => News::Events(events),
                 None => return Ok(None),
             },
-            Subject::Apart(kind) => return Err(format!("watches of type {kind} are not available")),
+            Subject::AgentService(_) => News::Own(Box::new(decoded(body)?)),
+            Subject::Mesh(kind) => return Err(format!("watches of type {kind} are not available")),
         }))
     }
 
@@ -133,9 +136,10 @@ pub struct Instance {
     checks: Option<Vec<Check>>,
 }
 
+/// A service.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct Service {
+pub struct Service {
     #[serde(skip_serializing_if = "String::is_empty")]
     kind: String,
     #[serde(rename = "ID")]
@@ -153,6 +157,8 @@ struct Service {
     create_index: u64,
     #[serde(skip_serializing_if = "is_zero")]
     modify_index: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    content_hash: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -255,28 +261,31 @@ fn is_empty<T>(map: &Option<BTreeMap<String, T>>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::plan::Plan;
 
     fn answer(status: u16, body: &str) -> Answer {
         Answer { index: 1, status, body: body.as_bytes().into() }
     }
 
-    fn told(subject: Subject, status: u16, body: &str) -> String {
-        let news = Reader::new(subject).read(&answer(status, body)).expect("read").expect("news");
-        String::from_utf8(news.line()).expect("text")
-    }
-
+    /// Recorded of Consul 1.8.7: what its agent answered, and what its `watch` made of it.
     #[test]
-    fn absent_keys_are_null() {
-        assert_eq!(told(Subject::Key("a".into()), 404, ""), "null\n");
-        assert_eq!(told(Subject::KeyPrefix("a".into()), 404, ""), "null\n");
-    }
-
-    #[test]
-    fn a_key_has_the_fields_of_consuls_client() {
-        let body = r#"[{"LockIndex":2,"Key":"a","Flags":3,"Value":"eA==","CreateIndex":4,"ModifyIndex":5}]"#;
-        let line = r#"{"Key":"a","CreateIndex":4,"ModifyIndex":5,"LockIndex":2,"Flags":3,"Value":"eA==","Session":""}"#;
-        assert_eq!(told(Subject::Key("a".into()), 200, body), format!("{line}\n"));
-        assert_eq!(told(Subject::KeyPrefix("a".into()), 200, body), format!("[{line}]\n"));
+    fn answers_are_told_as_consul_tells_them() {
+        #[derive(Deserialize)]
+        struct Case {
+            params: serde_json::Map<String, Value>,
+            status: u16,
+            body: String,
+            shown: String,
+            told: String,
+        }
+        for line in include_str!("../../tests/fixtures/watches.jsonl").lines() {
+            let mut case: Case = serde_json::from_str(line).expect("a case");
+            let subject = Plan::parse(&mut case.params, &[]).expect("a watch").subject;
+            let read = Reader::new(subject).read(&answer(case.status, &case.body));
+            let news = read.expect("an answer").expect("news");
+            assert_eq!(String::from_utf8_lossy(&news.line()), case.told, "{line}");
+            assert_eq!(String::from_utf8_lossy(&news.indented()) + "\n", case.shown, "{line}");
+        }
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! How an agent asks itself: over its own HTTP address, as every client does, and over one connection for each watch.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_lite::io::AsyncWriteExt;
 
 use crate::config::{Config, ListenAddr};
-use crate::health::connect::{Connection, secure, system_text};
+use crate::health::connect::{Connection, secure, secure_by, system_text};
 use crate::health::http_client::{Framing, Reader, framing};
 use crate::health::output::Tail;
 use crate::health::plan::TlsProbe;
-use crate::health::tls::TlsConfigs;
+use crate::health::tls::{TlsConfigs, unverified_with};
+use crate::runtime::blocking;
 use crate::runtime::net::{Endpoint, Stream};
 use crate::runtime::time;
 
@@ -25,8 +27,15 @@ const TRAILERS_MAX: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Own {
     endpoint: Endpoint,
-    /// Over TLS, for this host.
-    secured: Option<String>,
+    secured: Option<Secured>,
+}
+
+/// Over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Secured {
+    host: String,
+    /// Certificate and key that the agent shows itself, as it asks of all clients.
+    shown: Option<(PathBuf, PathBuf)>,
 }
 
 /// An answer.
@@ -36,6 +45,8 @@ pub struct Answered {
     pub status: u16,
     /// `X-Consul-Index`.
     pub index: Option<u64>,
+    /// `X-Consul-ContentHash`.
+    pub hash: Option<String>,
     /// Body.
     pub body: Vec<u8>,
 }
@@ -57,7 +68,9 @@ impl Own {
                 (Endpoint::Tcp(address), address.ip().to_string())
             }
         };
-        Some(Own { endpoint, secured: is_secured.then_some(host) })
+        let tls = &config.tls;
+        let shown = tls.cert_file.clone().zip(tls.key_file.clone()).filter(|_| tls.verify_incoming_https);
+        Some(Own { endpoint, secured: is_secured.then_some(Secured { host, shown }) })
     }
 
     async fn connect(&self, configs: &TlsConfigs) -> Result<Line, String> {
@@ -69,9 +82,14 @@ impl Own {
         let connection = match &self.secured {
             None => Connection::Plain(stream),
             // It is our own address: nobody else can listen there, whatever the certificate is made out for.
-            Some(host) => {
+            Some(Secured { host, shown: None }) => {
                 let anyone = TlsProbe { skip_verify: true, server_name: String::new() };
                 secure(stream, host, &anyone, configs, &[]).await?
+            }
+            Some(Secured { host, shown: Some((cert, key)) }) => {
+                let (cert, key) = (cert.clone(), key.clone());
+                let read = blocking::run(move || unverified_with(&cert, &key)).await;
+                secure_by(stream, host, read.map_err(|panicked| panicked.to_string())??).await?
             }
         };
         Ok(Line { connection, rest: Vec::new() })
@@ -179,7 +197,8 @@ impl Line {
         }
         let closes = head.fields.get("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         let index = head.fields.get("x-consul-index").and_then(|text| text.parse().ok());
-        let answered = Answered { status: head.status, index, body: body.into_bytes() };
+        let hash = head.fields.get("x-consul-contenthash").cloned();
+        let answered = Answered { status: head.status, index, hash, body: body.into_bytes() };
         Ok((answered, !closes && framing != Framing::Close))
     }
 }

@@ -39,8 +39,10 @@ pub enum Subject {
     ChecksOfService(String),
     /// User events, of one name if it is not empty.
     Event(String),
-    /// What belongs to the service mesh or to one agent's own service: known, and not watched here.
-    Apart(String),
+    /// A service of the agent itself, by its ID.
+    AgentService(String),
+    /// What belongs to the service mesh: known, and watched by nobody here.
+    Mesh(String),
 }
 
 /// A watch.
@@ -155,9 +157,18 @@ impl Plan {
                     named.map(|name| ("name", name.clone())).into_iter().collect(),
                 )
             }
-            Subject::Apart(_) => ask("/v1/agent/self".to_owned(), Vec::new()),
+            Subject::AgentService(id) => {
+                let path = format!("/v1/agent/service/{id}");
+                Question { path, query: Vec::new(), indexes: Indexes::Hashes }
+            }
+            Subject::Mesh(kind) => ask(mesh_path(kind), Vec::new()),
         }
     }
+}
+
+/// Where Consul has it.
+fn mesh_path(kind: &str) -> String {
+    format!("/v1/agent/connect/ca/{}", if kind == "connect_leaf" { "leaf" } else { "roots" })
 }
 
 /// Keys have no slash in front; Consul's client drops one.
@@ -194,15 +205,12 @@ impl Subject {
                 }
             }
             "event" => Subject::Event(text(params, "name")?),
-            "connect_roots" => Subject::Apart(kind.to_owned()),
+            "connect_roots" => Subject::Mesh(kind.to_owned()),
             "connect_leaf" => {
                 text(params, "service")?;
-                Subject::Apart(kind.to_owned())
+                Subject::Mesh(kind.to_owned())
             }
-            "agent_service" => {
-                text(params, "service_id")?;
-                Subject::Apart(kind.to_owned())
-            }
+            "agent_service" => Subject::AgentService(text(params, "service_id")?),
             other => return Err(format!("Unsupported watch type: {other}")),
         };
         Ok((subject, stale))
@@ -387,6 +395,7 @@ mod tests {
             (json!({"type": "checks", "service": "web"}), "/v1/health/checks/web?"),
             (json!({"type": "event", "name": "x"}), "/v1/event/list?name=x"),
             (json!({"type": "event"}), "/v1/event/list?"),
+            (json!({"type": "agent_service", "service_id": "w1"}), "/v1/agent/service/w1?"),
         ] {
             assert_eq!(target(params.clone()), expected, "{params}");
         }

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::config::{Handler, Watch};
-use super::course::{Answer, Course, Indexes, Next};
+use super::course::{Answer, Course, Indexes, Mark, Next};
 use super::gotext::encoded;
 use super::news::Reader;
 use super::own::{self, Answered, Line, Own, Request};
-use super::plan::{HttpHandler, Plan, Subject};
+use super::plan::{HttpHandler, Plan};
 use crate::config::{Config, duration};
 use crate::health::http_client;
 use crate::health::output::script_text;
@@ -42,10 +42,6 @@ impl Watches {
         for watch in watches {
             if let Some(at) = before.iter().position(|(running, _)| running.block == watch.block) {
                 self.running.push(before.swap_remove(at));
-                continue;
-            }
-            if let Subject::Apart(kind) = &watch.plan.subject {
-                tracing::warn!(target: "agent", "watches of type {kind} are not available: this one tells nothing");
                 continue;
             }
             if matches!(watch.handler, Handler::Shell(_)) {
@@ -81,9 +77,10 @@ impl Following {
         let mut line = None;
         loop {
             let began = time::now();
-            let rest = match self.ask(&mut line, course.index()).await {
-                Ok(Answered { status, index, body }) => {
-                    match course.answered(index, status, &body, time::now() - began) {
+            let rest = match self.ask(&mut line, course.parameter()).await {
+                Ok(Answered { status, index, hash, body }) => {
+                    let mark = hash.map_or(Mark::Index(index.unwrap_or(0)), Mark::Hash);
+                    match course.answered(mark, status, &body, time::now() - began) {
                         Next::Tell(answer) => {
                             self.tell(&mut reader, &answer).await;
                             Duration::ZERO
@@ -105,11 +102,14 @@ impl Following {
         }
     }
 
-    async fn ask(&self, line: &mut Option<Line>, index: u64) -> Result<Answered, String> {
+    async fn ask(&self, line: &mut Option<Line>, mark: Option<(&str, String)>) -> Result<Answered, String> {
         let joint = if self.target.contains('?') { '&' } else { '?' };
-        let target = match index {
-            0 => self.target.clone(),
-            index => format!("{}{joint}index={index}&wait={}s", self.target, WAIT.as_secs()),
+        let target = match mark {
+            None => self.target.clone(),
+            Some((name, value)) => {
+                let value = encoded(&value, false);
+                format!("{}{joint}{name}={value}&wait={}s", self.target, WAIT.as_secs())
+            }
         };
         let token = &self.watch.plan.token;
         let request = Request { method: "GET", target: &target, body: &[], token, limit: WAIT + WAIT_MORE };

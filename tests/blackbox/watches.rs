@@ -232,6 +232,44 @@ fn a_url_is_told_with_its_headers() {
 }
 
 #[test]
+fn a_service_of_the_agent_itself_is_told_by_its_hash() {
+    let folder = agent::new_folder();
+    let path = folder.path().join("told");
+    let agent = Agent::dev(json!({}));
+    agent.put("/v1/agent/service/register", &json!({"Name": "web", "Port": 80}));
+    let watch = json!({"type": "agent_service", "service_id": "web", "args": note(&path)});
+    agent.define("w.json", &json!({ "watches": [watch] }));
+    agent.process.signal(libc::SIGHUP);
+    assert_eq!((await_told(&path, 1)[0].0, &await_told(&path, 1)[0].1["Port"]), (0, &json!(80)));
+    agent.put("/v1/agent/service/register", &json!({"Name": "web", "Port": 81}));
+    let lines = await_told(&path, 2);
+    assert_eq!((lines.len(), &lines[1].1["Port"]), (2, &json!(81)));
+    assert_ne!(lines[0].1["ContentHash"], lines[1].1["ContentHash"]);
+}
+
+/// An agent that serves HTTPS only, to whom it knows, is known to itself.
+#[test]
+fn watches_ask_over_tls_when_there_is_nothing_else() {
+    let folder = agent::new_folder();
+    let path = folder.path().join("told");
+    let tls = |name: &str| format!("{}/tests/fixtures/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let ports = Ports::free();
+    let config = json!({
+        "ports": {"http": -1, "https": ports.http, "dns": -1, "server": ports.server, "serf_lan": ports.serf_lan,
+            "serf_wan": ports.serf_wan, "grpc": -1},
+        "cert_file": tls("cert.pem"), "key_file": tls("key.pem"), "ca_file": tls("cert.pem"),
+        "verify_incoming_https": true,
+        "watches": [{"type": "services", "args": note(&path)}],
+    });
+    agent::write_config(folder.path(), ports, config);
+    let process =
+        Process::agent(folder.path(), &agent::arguments(folder.path(), &["-dev"])).expect("starting it");
+    wait::until(&format!("an answer\n{}", process.log_tail()), START_LIMIT, || {
+        told(&path).last().filter(|(_, list)| list["consul"] == json!([])).map(drop)
+    });
+}
+
+#[test]
 fn an_agent_with_a_watch_that_is_wrong_does_not_start() {
     for (watch, text) in [
         (

@@ -99,12 +99,12 @@ fn a_change_is_told_once_over_one_connection_and_a_new_one() {
         Act::Answer(404, 13, ""),
     ]);
     let mut follower = follower(&client);
-    assert_eq!(body(&follower.next()), "a");
-    assert_eq!(body(&follower.next()), "b");
-    let Event::Failed(failure) = follower.next() else { panic!("no failure") };
+    assert_eq!(body(&follower.wait()), "a");
+    assert_eq!(body(&follower.wait()), "b");
+    let Event::Failed(failure) = follower.wait() else { panic!("no failure") };
     assert_eq!(failure.why, "Unexpected response code: 500 (No cluster leader)");
     assert_eq!((failure.status, failure.is_refusal()), (Some(500), false));
-    let Event::Changed(answer) = follower.next() else { panic!("no answer") };
+    let Event::Changed(answer) = follower.wait() else { panic!("no answer") };
     assert_eq!((answer.status, answer.index), (404, 13));
     let asked: Vec<String> = targets.try_iter().collect();
     let with = |index: u64| format!("/v1/kv/a?index={index}&recurse=&wait=2s");
@@ -117,8 +117,8 @@ fn it_is_stopped_while_it_waits_and_while_it_rests() {
     let (client, targets) = server(vec![Act::Answer(200, 7, "a"), Act::Silence]);
     let mut waiting = follower(&client);
     let stopper = waiting.stopper();
-    assert_eq!(body(&waiting.next()), "a");
-    let waiter = thread::spawn(move || matches!(waiting.next(), Event::Stopped));
+    assert_eq!(body(&waiting.wait()), "a");
+    let waiter = thread::spawn(move || matches!(waiting.wait(), Event::Stopped));
     assert!(targets.iter().nth(1).is_some_and(|target| target.contains("index=7")));
     stopper.stop();
     assert!(waiter.join().expect("ends"));
@@ -126,12 +126,12 @@ fn it_is_stopped_while_it_waits_and_while_it_rests() {
     let nobody = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").to_string();
     let flags = Parsed { flags: vec![("http-addr", nobody.clone())], args: Vec::new() };
     let mut resting = follower(&Arc::new(Client::new(&flags).expect("a client")));
-    let Event::Failed(failure) = resting.next() else { panic!("no failure") };
+    let Event::Failed(failure) = resting.wait() else { panic!("no failure") };
     let why =
         format!("Get \"http://{nobody}/v1/kv/a?recurse=\": dial tcp {nobody}: connect: connection refused");
     assert_eq!((failure.why, failure.status), (why, None));
     resting.stopper().stop();
-    assert!(matches!(resting.next(), Event::Stopped));
+    assert!(matches!(resting.wait(), Event::Stopped));
 }
 
 #[test]

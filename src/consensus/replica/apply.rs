@@ -150,6 +150,10 @@ impl Kinds {
                 self.sessions += 1;
                 return;
             }
+            ArchivedCommand::Txn(_) => {
+                self.txn += 1;
+                return;
+            }
         };
         match op {
             Some(ArchivedCatalogOp::Deregister(_)) => self.deregister += 1,

@@ -236,6 +236,8 @@ pub struct Kinds {
     pub coordinates: u64,
     /// Writes to sessions.
     pub sessions: u64,
+    /// Transactions.
+    pub txn: u64,
 }
 
 /// Numbers of the log, which move with every batch.

@@ -85,7 +85,7 @@ fn read_register(top: &Spot<'_>) -> Result<(Register, String), String> {
     Ok((register, datacenter))
 }
 
-fn read_service(spot: &Spot<'_>) -> Result<Service, String> {
+pub(super) fn read_service(spot: &Spot<'_>) -> Result<Service, String> {
     const FIELDS: &[&str] = &[
         "Kind",
         "ID",
@@ -122,7 +122,8 @@ fn read_service(spot: &Spot<'_>) -> Result<Service, String> {
             "Port" => service.port = spot.number()?,
             "Weights" => service.weights = read_weights(&spot)?,
             "EnableTagOverride" => service.enable_tag_override = spot.flag()?,
-            "CreateIndex" | "ModifyIndex" => drop(spot.number()?),
+            "ModifyIndex" => service.modify_index = spot.unsigned("uint64")?,
+            "CreateIndex" => drop(spot.unsigned("uint64")?),
             // Settings of the service mesh are taken and not kept.
             _ => drop(spot.entries("structs.ConnectProxyConfig")?),
         }
@@ -153,7 +154,7 @@ fn read_weights(spot: &Spot<'_>) -> Result<Weights, String> {
     Ok(if weights.passing < 1 || weights.warning < 0 { Weights::default() } else { weights })
 }
 
-fn read_check(spot: &Spot<'_>) -> Result<Check, String> {
+pub(super) fn read_check(spot: &Spot<'_>) -> Result<Check, String> {
     const FIELDS: &[&str] = &[
         "Node",
         "CheckID",
@@ -184,7 +185,8 @@ fn read_check(spot: &Spot<'_>) -> Result<Check, String> {
             "ServiceTags" => check.service_tags = spot.texts()?,
             "Type" => check.kind = spot.text()?,
             "Definition" => check.definition = read_definition(&spot)?,
-            _ => drop(spot.number()?),
+            "ModifyIndex" => check.modify_index = spot.unsigned("uint64")?,
+            _ => drop(spot.unsigned("uint64")?),
         }
     }
     Ok(check)
@@ -218,9 +220,9 @@ fn read_definition(spot: &Spot<'_>) -> Result<CheckDefinition, String> {
             "body" => definition.body = spot.text()?,
             "tlsskipverify" => definition.tls_skip_verify = spot.flag()?,
             "tcp" => definition.tcp = spot.text()?,
-            "interval" => definition.interval_ns = spot.duration()?,
-            "timeout" => definition.timeout_ns = spot.duration()?,
-            "deregistercriticalserviceafter" => {
+            "interval" | "intervalduration" => definition.interval_ns = spot.duration()?,
+            "timeout" | "timeoutduration" => definition.timeout_ns = spot.duration()?,
+            "deregistercriticalserviceafter" | "deregistercriticalserviceafterduration" => {
                 definition.deregister_critical_service_after_ns = spot.duration()?;
             }
             _ => {}
@@ -297,7 +299,7 @@ fn kind(definition: &CheckDefinition) -> &'static str {
     }
 }
 
-fn check_uuid(id: &str) -> Result<(), &'static str> {
+pub(super) fn check_uuid(id: &str) -> Result<(), &'static str> {
     let bytes = id.as_bytes();
     if bytes.len() != 36 {
         return Err("uuid string is wrong length");

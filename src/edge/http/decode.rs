@@ -2,6 +2,8 @@
 //! unknown fields refused, values of the wrong type refused, the first complaint in the order of the body, and in
 //! Go's words.
 
+use base64::engine::general_purpose::STANDARD;
+use base64::{DecodeError, Engine as _};
 use serde_json::Value;
 
 use crate::config::{duration, gojson};
@@ -58,6 +60,31 @@ impl<'v> Spot<'v> {
         }))
     }
 
+    /// Those of `names` that an object has, for the few bodies in which Consul passes over other fields. The type of the whole
+    /// is for the complaint about what is no object.
+    ///
+    /// # Errors
+    /// When it is not an object.
+    pub fn known_fields(
+        &self,
+        go_type: &str,
+        owner: &'static str,
+        names: &[&'static str],
+    ) -> Result<Vec<(&'static str, Spot<'v>)>, String> {
+        let object = match self.value {
+            Value::Null => return Ok(Vec::new()),
+            Value::Object(object) => object,
+            _ => return Err(self.mismatch(go_type)),
+        };
+        let known = object.iter().filter_map(|(given, value)| {
+            let name = names.iter().find(|name| name.eq_ignore_ascii_case(given))?;
+            let path =
+                if self.path.is_empty() { (*name).to_owned() } else { format!("{}.{name}", self.path) };
+            Some((*name, Spot { value, owner, path }))
+        });
+        Ok(known.collect())
+    }
+
     /// The items of an array. `null` has none.
     ///
     /// # Errors
@@ -94,6 +121,24 @@ impl<'v> Spot<'v> {
             Value::String(text) => Ok(text.clone()),
             _ => Err(self.mismatch("string")),
         }
+    }
+
+    /// Octets in base64; none for `null`.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn octets(&self) -> Result<Vec<u8>, String> {
+        let Value::String(text) = self.value else {
+            return if self.is_null() { Ok(Vec::new()) } else { Err(self.mismatch("[]uint8")) };
+        };
+        STANDARD.decode(text).map_err(|why| {
+            let at = match why {
+                DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+                // Go names the beginning of the group that is not whole.
+                DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len() / 4 * 4,
+            };
+            format!("illegal base64 data at input byte {at}")
+        })
     }
 
     /// A list of texts.
@@ -218,7 +263,9 @@ impl<'v> Spot<'v> {
 
     fn mismatch_of(&self, found: &str, go_type: &str) -> String {
         match self.owner {
-            "" => format!("json: cannot unmarshal {found} into Go value of type {go_type}"),
+            "" if self.path.is_empty() => {
+                format!("json: cannot unmarshal {found} into Go value of type {go_type}")
+            }
             owner => format!(
                 "json: cannot unmarshal {found} into Go struct field {owner}.{} of type {go_type}",
                 self.path

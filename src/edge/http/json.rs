@@ -387,22 +387,40 @@ impl Json for Weights {
 /// A service as in `/v1/catalog/node/:node`.
 impl Json for Service {
     fn write(&self, w: &mut JsonWriter) {
-        w.object(|w| {
-            if !self.kind.is_empty() {
-                w.field(name!("Kind")).text(&self.kind);
-            }
-            w.field(name!("ID")).text(&self.id);
-            w.field(name!("Service")).text(&self.name);
-            self.tags[..].write(w.field(name!("Tags")));
-            w.field(name!("Address")).text(&self.address);
-            tagged_addresses(w, name!("TaggedAddresses"), self);
-            self.meta.write(w.field(name!("Meta")));
-            w.field(name!("Port")).number(self.port);
-            self.weights.write(w.field(name!("Weights")));
-            w.field(name!("EnableTagOverride")).flag(self.enable_tag_override);
-            mesh(w, name!("Proxy"), name!("Connect"));
-            indexes(w, self.create_index, self.modify_index);
-        });
+        service(w, self, |w| self.tags[..].write(w));
+    }
+}
+
+/// A service as in answers of transactions.
+pub fn raw_service(w: &mut JsonWriter, row: &Service) {
+    service(w, row, |w| raw_tags(w, &row.tags));
+}
+
+fn service(w: &mut JsonWriter, row: &Service, tags: impl FnOnce(&mut JsonWriter)) {
+    w.object(|w| {
+        if !row.kind.is_empty() {
+            w.field(name!("Kind")).text(&row.kind);
+        }
+        w.field(name!("ID")).text(&row.id);
+        w.field(name!("Service")).text(&row.name);
+        tags(w.field(name!("Tags")));
+        w.field(name!("Address")).text(&row.address);
+        tagged_addresses(w, name!("TaggedAddresses"), row);
+        row.meta.write(w.field(name!("Meta")));
+        w.field(name!("Port")).number(row.port);
+        row.weights.write(w.field(name!("Weights")));
+        w.field(name!("EnableTagOverride")).flag(row.enable_tag_override);
+        mesh(w, name!("Proxy"), name!("Connect"));
+        indexes(w, row.create_index, row.modify_index);
+    });
+}
+
+/// Tags where Consul shows its rows as they are: `null` when there are none.
+fn raw_tags(w: &mut JsonWriter, tags: &[String]) {
+    if tags.is_empty() {
+        w.null();
+    } else {
+        tags.write(w);
     }
 }
 
@@ -450,21 +468,30 @@ pub fn service_entry<'a>(
 
 impl Json for Check {
     fn write(&self, w: &mut JsonWriter) {
-        w.object(|w| {
-            w.field(name!("Node")).text(&self.node);
-            w.field(name!("CheckID")).text(&self.check_id);
-            w.field(name!("Name")).text(&self.name);
-            w.field(name!("Status")).text(self.status.as_str());
-            w.field(name!("Notes")).text(&self.notes);
-            w.field(name!("Output")).text(&self.output);
-            w.field(name!("ServiceID")).text(&self.service_id);
-            w.field(name!("ServiceName")).text(&self.service_name);
-            self.service_tags[..].write(w.field(name!("ServiceTags")));
-            w.field(name!("Type")).text(&self.kind);
-            self.definition.write(w.field(name!("Definition")));
-            indexes(w, self.create_index, self.modify_index);
-        });
+        check(w, self, |w| self.service_tags[..].write(w));
     }
+}
+
+/// A check as in answers of transactions.
+pub fn raw_check(w: &mut JsonWriter, row: &Check) {
+    check(w, row, |w| raw_tags(w, &row.service_tags));
+}
+
+fn check(w: &mut JsonWriter, row: &Check, tags: impl FnOnce(&mut JsonWriter)) {
+    w.object(|w| {
+        w.field(name!("Node")).text(&row.node);
+        w.field(name!("CheckID")).text(&row.check_id);
+        w.field(name!("Name")).text(&row.name);
+        w.field(name!("Status")).text(row.status.as_str());
+        w.field(name!("Notes")).text(&row.notes);
+        w.field(name!("Output")).text(&row.output);
+        w.field(name!("ServiceID")).text(&row.service_id);
+        w.field(name!("ServiceName")).text(&row.service_name);
+        tags(w.field(name!("ServiceTags")));
+        w.field(name!("Type")).text(&row.kind);
+        row.definition.write(w.field(name!("Definition")));
+        indexes(w, row.create_index, row.modify_index);
+    });
 }
 
 /// Fields that are unset are left out.

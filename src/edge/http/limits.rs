@@ -21,6 +21,10 @@ pub const WRITES_MAX: usize = COMMAND_LENGTH_MAX + parcels::REQUEST_LENGTH_MAX;
 /// connection closes. Room for 256 values of the largest size at once.
 pub const BODIES_MAX: usize = 128 << 20;
 
+/// Bytes of keys and values that those have sent who wait for locks (`?acquire&wait`) at a core: beyond it 503. Room for as many
+/// as there can be connections, with values of 1 KiB.
+pub const LOCK_BYTES_MAX: usize = 64 << 20;
+
 /// Bytes of an archive on its way in (`PUT /v1/snapshot`): beyond it 413. It is kept as it came, compressed, in a file of the data
 /// folder: as many bytes as its content may have once it is unpacked.
 pub const ARCHIVE_MAX: usize = crate::store::RESTORE_LENGTH_MAX;

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use super::Edge;
 use super::area::refusal;
 use super::exchange::Response;
+use super::limits;
 use super::operator::await_fresh;
+use crate::consensus::ProposeError;
 use crate::edge::fresh::Freshness;
 use crate::runtime::bell::Bell;
 use crate::runtime::random::Rng;
@@ -25,6 +27,10 @@ use crate::store::{State, Touched, WatchId, Watchers};
 
 /// The random moment is below this: a few times what a write takes.
 const MOMENT_MAX: Duration = Duration::from_millis(20);
+/// How long the first of a line rests after an attempt that failed for want of a leader.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Told when the values of those who wait take too much room together.
+const NO_ROOM: &str = "Too many wait for locks with large values: try again after a pause";
 
 /// The lines of one core.
 #[derive(Default)]
@@ -37,6 +43,8 @@ struct Queues {
     /// Drawn from when the first line is made.
     rng: Option<Rng>,
     numbers: u64,
+    /// Bytes of all who wait.
+    bytes: usize,
 }
 
 struct Line {
@@ -49,6 +57,7 @@ struct Place {
     queues: Rc<RefCell<Queues>>,
     key: Rc<[u8]>,
     number: u64,
+    bytes: usize,
     bell: Rc<Bell>,
 }
 
@@ -70,8 +79,14 @@ impl LockQueues {
         }
     }
 
-    fn join(&self, key: &[u8]) -> Place {
+    /// `None`: there is no room.
+    fn join(&self, key: &[u8], value: usize) -> Option<Place> {
         let queues = &mut *self.0.borrow_mut();
+        let bytes = key.len() + value;
+        if queues.bytes + bytes > limits::LOCK_BYTES_MAX {
+            return None;
+        }
+        queues.bytes += bytes;
         queues.numbers += 1;
         let (number, bell) = (queues.numbers, Rc::new(Bell::default()));
         let key: Rc<[u8]> = key.into();
@@ -80,7 +95,7 @@ impl LockQueues {
             .entry(key.clone())
             .or_insert_with(|| Line { waiting: VecDeque::new(), watches: watch(&mut queues.watchers, &key) });
         line.waiting.push_back((number, bell.clone()));
-        Place { queues: self.0.clone(), key, number, bell }
+        Some(Place { queues: self.0.clone(), key, number, bytes, bell })
     }
 }
 
@@ -113,6 +128,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let queues = &mut *self.queues.borrow_mut();
+        queues.bytes -= self.bytes;
         let Some(line) = queues.lines.get_mut(&self.key) else { return };
         line.waiting.retain(|(number, _)| *number != self.number);
         if !line.waiting.is_empty() {
@@ -133,21 +149,8 @@ pub(super) async fn acquire(edge: &Rc<Edge>, entry: KvEntry, wait: Duration) -> 
     let command = Command::Kv(KvOp::Acquire(entry));
     let Command::Kv(KvOp::Acquire(entry)) = &command else { return Ok(false) };
     let until = time::now() + wait;
-    if !wait.is_zero() {
-        let place = edge.locks().join(&entry.key);
-        while time::now() < until {
-            if place.is_first() && !is_hopeless(&edge.state(), entry) {
-                if !edge.leadership().contact().alone {
-                    time::sleep(place.moment()).await;
-                }
-                if !is_hopeless(&edge.state(), entry) && propose(edge, &command).await? {
-                    return Ok(true);
-                }
-            }
-            if !place.is_first() || is_hopeless(&edge.state(), entry) {
-                hear(&place.bell, until).await;
-            }
-        }
+    if !wait.is_zero() && wait_for(edge, &command, entry, until).await? {
+        return Ok(true);
     }
     // The last attempt of those who have waited, and the only one of the others: what is not to be had needs no write, but has to
     // be true of what was acknowledged before.
@@ -157,7 +160,40 @@ pub(super) async fn acquire(edge: &Rc<Edge>, entry: KvEntry, wait: Duration) -> 
             return Ok(false);
         }
     }
-    propose(edge, &command).await
+    propose(edge, &command).await.map_err(|error| refusal(&error))?
+}
+
+/// Stands in line, and tries whenever it is the first and the lock seems free; false when the time is up.
+async fn wait_for(
+    edge: &Rc<Edge>,
+    command: &Command,
+    entry: &KvEntry,
+    until: Instant,
+) -> Result<bool, Response> {
+    let place = edge.locks().join(&entry.key, entry.value.len());
+    let place = place.ok_or_else(|| Response::text(503, NO_ROOM))?;
+    while time::now() < until {
+        if !place.is_first() || is_hopeless(&edge.state(), entry) {
+            hear(&place.bell, until).await;
+            continue;
+        }
+        if !edge.leadership().contact().alone {
+            time::sleep(place.moment()).await;
+            if is_hopeless(&edge.state(), entry) {
+                continue;
+            }
+        }
+        match propose(edge, command).await {
+            Ok(Ok(false)) => {}
+            Ok(tried) => return tried,
+            // Whatever became of it: a session that has the lock acquires it again.
+            Err(ProposeError::NoLeader | ProposeError::LeadershipLost | ProposeError::TooBusy) => {
+                time::sleep(RETRY_PAUSE).await;
+            }
+            Err(error) => return Err(refusal(&error)),
+        }
+    }
+    Ok(false)
 }
 
 async fn hear(bell: &Bell, until: Instant) {
@@ -171,10 +207,10 @@ fn is_hopeless(state: &State, entry: &KvEntry) -> bool {
     state.lock_delay(&entry.key).is_some() || !(held.is_empty() || held == session.id)
 }
 
-async fn propose(edge: &Rc<Edge>, command: &Command) -> Result<bool, Response> {
-    match edge.proposals().propose(command).await {
-        Ok(Applied::Refused(text)) => Err(Response::internal(text)),
-        Ok(applied) => Ok(applied != Applied::Condition(false)),
-        Err(error) => Err(refusal(&error)),
-    }
+/// The inner error is the refusal of the tables.
+async fn propose(edge: &Rc<Edge>, command: &Command) -> Result<Result<bool, Response>, ProposeError> {
+    Ok(match edge.proposals().propose(command).await? {
+        Applied::Refused(text) => Err(Response::internal(text)),
+        applied => Ok(applied != Applied::Condition(false)),
+    })
 }

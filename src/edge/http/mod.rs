@@ -59,6 +59,8 @@ mod tags;
 mod tests;
 pub mod tls;
 mod trunk;
+pub mod txn;
+mod txn_body;
 pub mod ui;
 pub mod view;
 
@@ -204,6 +206,7 @@ pub fn routes() -> Router {
         session::ROUTES,
         snapshot::ROUTES,
         status::ROUTES,
+        txn::ROUTES,
     ];
     let internal = [internal::ROUTES, view::ROUTES];
     local.into_iter().for_each(|area| router.add(area, Scope::Local));

@@ -15,7 +15,7 @@ use super::operator_body as body;
 use super::query;
 use super::router::Route;
 use crate::consensus::ProposeError;
-use crate::edge::fresh::{Freshness, Verdict};
+use crate::edge::fresh::{Freshness, Shown, Verdict};
 use crate::runtime::time;
 use crate::server::desk::{self, Answer, Question};
 use crate::server::health::ClusterHealth;
@@ -150,15 +150,15 @@ async fn ask(edge: &Rc<Edge>, question: &Question) -> Result<Answer, Response> {
     }
 }
 
-/// Waits until what this server knows is as fresh as asked.
-pub(super) async fn await_fresh(edge: &Rc<Edge>, freshness: Freshness) -> Result<(), Response> {
+/// Waits until what this server knows is as fresh as asked; what an answer then says of itself.
+pub(super) async fn await_fresh(edge: &Rc<Edge>, freshness: Freshness) -> Result<Shown, Response> {
     let until = time::now() + edge.config().performance.rpc_hold_timeout;
     loop {
         let failed = match freshness.judge(&edge.leadership().contact()) {
-            Verdict::Now(_) => return Ok(()),
+            Verdict::Now(shown) => return Ok(shown),
             Verdict::Never(why) => return Err(refusal(&why)),
             Verdict::Behind(kind) => match edge.leadership().barrier(kind).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(freshness.confirmed()),
                 Err(why) => why,
             },
         };

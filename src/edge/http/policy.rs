@@ -109,7 +109,7 @@ impl Policy {
         if let Framing::Length(length) = head.framing
             && length > body_max as u64
         {
-            return Err(refuse(too_large(length, body_max, body_key)));
+            return Err(refuse(too_large(Some(length), body_max, body_key)));
         }
         let Head { method, headers, .. } = head;
         let path = Bytes::from(clean);
@@ -171,7 +171,10 @@ impl Policy {
         match limit {
             BodyLimit::General => (BODY_MAX, None),
             BodyLimit::KvValue => (limits.kv_max_value_size, Some("kv_max_value_size")),
-            BodyLimit::Transaction => (limits.txn_max_req_len, Some("txn_max_req_len")),
+            // The older key counts where it allows more.
+            BodyLimit::Transaction => {
+                (limits.txn_max_req_len.max(limits.kv_max_value_size), Some("txn_max_req_len"))
+            }
             BodyLimit::Archive if self.config.data_dir.is_some() => (ARCHIVE_MAX, None),
             BodyLimit::Archive => (ARCHIVE_IN_MEMORY_MAX, None),
             BodyLimit::Writes => (WRITES_MAX, None),
@@ -188,9 +191,10 @@ fn is_open(scope: Scope, peer: Peer) -> bool {
     }
 }
 
-/// 413 in Consul's words.
-pub fn too_large(length: u64, max: usize, key: Option<&str>) -> Response {
-    let text = format!("Request body({length} bytes) too large, max size: {max} bytes.");
+/// 413 in Consul's words. `length`: where the request says it.
+pub fn too_large(length: Option<u64>, max: usize, key: Option<&str>) -> Response {
+    let length = length.map(|length| format!("({length} bytes)")).unwrap_or_default();
+    let text = format!("Request body{length} too large, max size: {max} bytes.");
     let hint = key.map(|key| format!(" See https://www.consul.io/docs/agent/options.html#{key}."));
     Response::text(413, text + &hint.unwrap_or_default())
 }

@@ -253,7 +253,7 @@ impl Server {
         let Some(conn) = self.conn(id) else { return };
         if let Phase::Body(receiving) = std::mem::replace(&mut conn.phase, Phase::Head) {
             let Admitted { body_max, body_key, .. } = receiving.admitted;
-            let response = too_large(receiving.size() as u64, body_max, body_key);
+            let response = too_large(None, body_max, body_key);
             conn.manner.keep_alive &= done;
             let Admitted { request, route, .. } = &receiving.admitted;
             let meter = self.meter(&request.method, route.pattern);

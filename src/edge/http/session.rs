@@ -116,8 +116,8 @@ fn read_session(top: &Spot<'_>, session: &mut Session, behavior: &mut String) ->
         "CreateIndex",
         "ModifyIndex",
     ];
-    for field in top.fields("Session", FIELDS)? {
-        let (name, spot) = field?;
+    const GO_TYPE: &str = "struct { LockDelay interface {}; *structs.Alias }";
+    for (name, spot) in top.known_fields(GO_TYPE, "", FIELDS)? {
         match name {
             "Name" => session.name = spot.text()?,
             "Node" if !spot.is_null() => session.node = spot.text()?,
@@ -125,7 +125,8 @@ fn read_session(top: &Spot<'_>, session: &mut Session, behavior: &mut String) ->
             "Behavior" => *behavior = spot.text()?,
             "TTL" => session.ttl = spot.text()?,
             "NodeChecks" => session.node_checks = texts(&spot)?,
-            "Checks" => session.checks = texts(&spot)?,
+            // Here `null` is as good as an empty list.
+            "Checks" => session.checks = Some(spot.texts()?),
             "ServiceChecks" if spot.is_null() => session.service_checks = None,
             "ServiceChecks" => {
                 let items = spot.items("[]structs.ServiceCheck")?;
@@ -146,10 +147,10 @@ fn texts(spot: &Spot<'_>) -> Result<Option<Vec<String>>, String> {
 
 fn service_check(spot: &Spot<'_>) -> Result<ServiceCheck, String> {
     let mut check = ServiceCheck::default();
-    for field in spot.fields("ServiceCheck", &["ID", "Namespace"])? {
-        match field? {
-            ("ID", spot) => check.id = spot.text()?,
-            (_, spot) => check.namespace = spot.text()?,
+    for (name, spot) in spot.known_fields("structs.ServiceCheck", "", &["ID", "Namespace"])? {
+        match name {
+            "ID" => check.id = spot.text()?,
+            _ => check.namespace = spot.text()?,
         }
     }
     Ok(check)

@@ -31,6 +31,15 @@ fn kv_op() -> impl Strategy<Value = Command> {
     .prop_map(Command::Kv)
 }
 
+fn txn() -> impl Strategy<Value = Command> {
+    let writes = kv_op().prop_map(|command| match command {
+        Command::Kv(op) => TxnOp::Kv(op),
+        other => unreachable!("{other:?} writes no key"),
+    });
+    let looks = select(vec!["", "a/b", "b"]).prop_map(|key| TxnOp::Look(Look::Key(key.into())));
+    prop::collection::vec(prop_oneof![4 => writes, 1 => looks], 0..4).prop_map(Command::Txn)
+}
+
 fn session_id() -> impl Strategy<Value = String> {
     select(vec!["s1", "s1", "s1", "s2", "s2", "none", ""]).prop_map(String::from)
 }
@@ -116,6 +125,7 @@ fn catalog_op() -> impl Strategy<Value = CatalogOp> {
 pub(super) fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         3 => kv_op(),
+        2 => txn(),
         3 => session_op(),
         5 => catalog_op().prop_map(Command::Catalog),
         1 => prop::collection::vec(catalog_op(), 0..4).prop_map(Command::CatalogBatch),
@@ -212,7 +222,7 @@ fn check_topic(
 /// Whether nothing can come and go within the command.
 fn writes_each_row_once(before: &State, command: &Command) -> bool {
     match command {
-        Command::CatalogBatch(_) => false,
+        Command::CatalogBatch(_) | Command::Txn(_) => false,
         Command::Catalog(CatalogOp::Register(register)) => {
             let renamed = before
                 .node_by_id(&register.node.id)
@@ -239,6 +249,10 @@ proptest! {
         let mut naive = Naive::default();
         for command in &commands {
             let applied = apply(&mut state, command, &mut Touched::new());
+            let applied = match applied {
+                Applied::Txn(outcome) => Applied::Condition(outcome.is_ok()),
+                other => other,
+            };
             prop_assert_eq!(&applied, &naive.apply(state.index(), command), "{:?}", command);
             naive.compare(&state);
         }

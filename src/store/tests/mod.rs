@@ -9,12 +9,14 @@ mod naive;
 mod restore_rules;
 mod section_rules;
 mod session_rules;
+mod txn_rules;
 mod watch_rules;
 
 use rkyv::rancor;
 
 use super::command::{
-    Applied, ArchivedCommand, CatalogOp, Command, DelayEnd, Deregister, KvOp, Register, SessionOp,
+    Applied, ArchivedCommand, CatalogOp, Command, DelayEnd, Deregister, KvOp, Look, Register, SessionOp,
+    TxnOp,
 };
 use super::model::{Behavior, Check, KvEntry, Node, Service, Session, Status};
 use super::topic::Topic;

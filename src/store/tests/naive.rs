@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 
 /// Rows by lower-case names.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Naive {
     keys: BTreeMap<Vec<u8>, KvEntry>,
     nodes: BTreeMap<String, Node>,
@@ -26,9 +26,25 @@ impl Naive {
                 answers.into_iter().find(|applied| *applied != Applied::Done).unwrap_or(Applied::Done)
             }
             Command::Session(op) => self.session(index, op),
+            Command::Txn(ops) => {
+                let mut draft = self.clone();
+                let failed = ops.iter().filter(|op| !draft.txn_op(index, op)).count() > 0;
+                if !failed {
+                    *self = draft;
+                }
+                Applied::Condition(!failed)
+            }
             Command::Autopilot(_) | Command::Restore(_) | Command::Coordinates(_) => {
                 unreachable!("these have tests of their own")
             }
+        }
+    }
+
+    fn txn_op(&mut self, index: u64, op: &TxnOp) -> bool {
+        match op {
+            TxnOp::Kv(op) => !matches!(self.kv(index, op), Applied::Refused(_) | Applied::Condition(false)),
+            TxnOp::Look(Look::Key(key)) => self.keys.contains_key(key),
+            _ => unreachable!("these have tests of their own"),
         }
     }
 

@@ -6,6 +6,7 @@ use muster::consensus::Standing;
 use muster::store::State;
 
 use crate::clients::topic_of;
+use crate::locks::names;
 use crate::queue::{MILLI, Time};
 use crate::server::row_of;
 use crate::trace;
@@ -103,8 +104,31 @@ impl World {
         self.note_changes(&state, &State::new());
     }
 
+    /// What can be watched of locks: what has another answer has changed, as far as watchers are told.
+    fn note_lock_changes(&mut self, state: &State, old: &State) {
+        let Some(locks) = &self.locks else { return };
+        let next = state.index() == old.index() + 1;
+        for number in names::watchable(locks.plan.keys, locks.plan.nodes) {
+            let Some(topic) = names::topic_of(number) else { continue };
+            let (before, change) = (old.last_change(&topic), state.last_change(&topic));
+            let same = names::answer(state, &topic) == names::answer(old, &topic);
+            if change == before && !same {
+                let story = format!("{topic:?} at {}, which changed last at {change}", state.index());
+                return self.fail("what has another answer has changed", story);
+            }
+            if change != before && same && next {
+                let story = format!("{topic:?} at {}, which changed last at {before}", state.index());
+                return self.fail("what has changed has another answer", story);
+            }
+            if change != before {
+                self.truth.changed(number, change);
+            }
+        }
+    }
+
     /// Remembers where keys changed and where values were written.
     fn note_changes(&mut self, state: &State, old: &State) {
+        self.note_lock_changes(state, old);
         for key in 0..self.plan.keys {
             let topic = topic_of(Some(key));
             let change = state.last_change(&topic);

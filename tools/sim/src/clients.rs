@@ -8,6 +8,7 @@ use muster::store::command::{Command, KvOp};
 use muster::store::model::KvEntry;
 use muster::store::topic::Topic;
 
+use crate::locks::names;
 use crate::queue::{MICRO, MILLI, SECOND, Time};
 use crate::random::Random;
 use crate::trace;
@@ -348,6 +349,9 @@ impl World {
 
 /// What a watcher of a key, or of all, looks at.
 pub fn topic_of(key: Option<Key>) -> Topic {
+    if let Some(topic) = key.and_then(names::topic_of) {
+        return topic;
+    }
     match key {
         Some(key) => Topic::Key(name_of(key).into()),
         None => Topic::KeyPrefix(PREFIX.as_bytes().into()),

@@ -30,6 +30,8 @@ enum Stage {
     Core,
     /// All are whole and must take a write.
     All,
+    /// Every lock comes free.
+    Locks,
     /// Every key is read once more.
     Reads,
     /// All servers must come to hold the same.
@@ -46,6 +48,7 @@ impl World {
     /// Faults end: a core of servers is healed.
     pub fn heal(&mut self) {
         self.healed = true;
+        self.end_holders();
         self.network.heal();
         let voters = self.agreed_configuration().map_or(0, |configuration| configuration.voters().count());
         let spare = (voters.max(1) - 1) / 2;
@@ -121,6 +124,14 @@ impl World {
             }
             Stage::All => {
                 if self.probed() {
+                    self.enter(Stage::Locks);
+                    if self.locks.is_some() {
+                        self.finish.deadline += self.locks_free_by();
+                    }
+                }
+            }
+            Stage::Locks => {
+                if self.all_locks_free() {
                     self.enter(Stage::Reads);
                     self.read_all();
                 }
@@ -158,7 +169,7 @@ impl World {
     }
 
     /// A server that runs and that the leader counts in: one that was taken out cannot answer.
-    fn any_member(&mut self) -> Option<usize> {
+    pub fn any_member(&mut self) -> Option<usize> {
         let leader = self.leader()?;
         let configuration = self.servers[leader].standing()?.configuration.clone();
         let is_up = |number: &usize| {

@@ -8,6 +8,7 @@ use muster::store::{State, StateBuilder};
 use muster_protocol::log::{self, SnapshotMeta, SnapshotReader};
 use muster_protocol::raft;
 
+use crate::locks::FIRST_LOOK;
 use crate::nemesis::Hurt;
 use crate::queue::{MILLI, Time};
 use crate::server::Process;
@@ -61,6 +62,10 @@ impl World {
         let index = self.servers[server].published().map_or(0, |(_, state)| state.index());
         self.truth.shown.push((copy, self.now, index));
         self.check_started(server);
+        if self.locks.is_some() {
+            let run = self.servers[server].run;
+            self.queue.push(self.now + FIRST_LOOK, Event::SessionTurn { server, run });
+        }
         if let Some(hurt) = self.nemesis.hurt.get_mut(&server) {
             *hurt = Hurt::Heals { until: self.truth.newest_committed() };
         }
@@ -80,6 +85,8 @@ impl World {
     /// Ends a server's process: by a power cut, or by a kill that leaves written pages in the machine.
     pub fn stop(&mut self, server: usize, power: bool) {
         let requests = self.requests_at(server);
+        self.cut_lock_requests(server);
+        self.servers[server].end_sleep(self.now);
         let Some(process) = self.servers[server].process.take() else { return };
         trace!(self, "s{server} stops{}", if power { " without power" } else { "" });
         let this = &mut self.servers[server];
@@ -110,6 +117,7 @@ impl World {
     pub fn resume(&mut self, server: usize) {
         let this = &mut self.servers[server];
         if this.paused_until > self.now {
+            this.end_sleep(self.now);
             (this.paused_until, this.wake_at) = (0, Time::MAX);
             self.hurry_disk(server);
             self.step(server, vec![Input::Tick]);

@@ -11,6 +11,7 @@ mod disk;
 mod finish;
 mod gossip;
 mod life;
+mod locks;
 mod nemesis;
 mod network;
 mod operator;
@@ -38,6 +39,7 @@ use crate::tally::Tally;
 const USAGE: &str = "\
 Usage: sim --seeds A..B [--profile small|large] [--threads N] [--keep-going] [--check-determinism]
        sim --seed N [--profile small|large] [--trace]
+       sim locks ...        the same with clients that lock: sessions, locks, transactions, clocks that differ and leap
        sim gossip ...       pools of gossiping members instead of clusters of servers: see sim gossip --help
 
   --seeds A..B          runs the seeds from A up to B, B not included
@@ -63,7 +65,8 @@ fn main() -> ExitCode {
     if words.next_if(|word| word == "gossip").is_some() {
         return gossip::main(words);
     }
-    let args = match parse(words) {
+    let locks = words.next_if(|word| word == "locks").is_some();
+    let args = match parse(words, locks) {
         Ok(args) => args,
         Err(why) => {
             eprintln!("{why}\n\n{USAGE}");
@@ -81,11 +84,11 @@ thread_local! {
     static PANICS: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
 }
 
-fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
+fn parse(mut words: impl Iterator<Item = String>, locks: bool) -> Result<Args, String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut args = Args {
         seeds: 0..0,
-        profile: Profile::Small,
+        profile: if locks { Profile::Locks } else { Profile::Small },
         threads,
         trace: false,
         keep_going: false,
@@ -243,8 +246,12 @@ fn report(args: &Args, seed: u64, outcome: &Outcome) {
             println!("{panics}");
         }
     }
-    let profile = if args.profile == Profile::Large { " --profile large" } else { "" };
-    println!("reproduce: cargo run --release -p sim -- --seed {seed}{profile} --trace");
+    let (kind, profile) = match args.profile {
+        Profile::Small => ("", ""),
+        Profile::Large => ("", " --profile large"),
+        Profile::Locks => ("locks ", ""),
+    };
+    println!("reproduce: cargo run --release -p sim -- {kind}--seed {seed}{profile} --trace");
 }
 
 fn print_tally(tally: &Tally) {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use muster::consensus::replica::Input;
 use muster_protocol::entry::Configuration;
 
 use crate::disk::{self, DiskMood};
@@ -20,7 +21,11 @@ pub struct Nemesis {
     pub random: Random,
     /// Servers with damage that is not healed yet.
     pub hurt: BTreeMap<usize, Hurt>,
+    /// When a clock leapt last.
+    pub leapt_at: Time,
 }
+
+const HOUR: Time = 3600 * SECOND;
 
 /// How far the healing of a damaged server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +112,16 @@ impl World {
                 self.servers[server].paused_until = self.now + length.max(least / 2) + length;
                 Some("fault: pause")
             }
+            Fault::Sleep => {
+                let server = if self.nemesis.random.chance(0.7) { self.leader() } else { self.any_up() }?;
+                let this = &mut self.servers[server];
+                if this.paused_until > self.now {
+                    return None;
+                }
+                (this.paused_until, this.asleep_since) = (self.now + length, Some(self.now));
+                Some("fault: a machine sleeps")
+            }
+            Fault::Leap => self.leap(),
             Fault::Stall | Fault::SlowDisk | Fault::FullDisk | Fault::FailOnce | Fault::FailForLong => {
                 self.spoil_disk(kind, length)
             }
@@ -118,6 +133,21 @@ impl World {
             | Fault::Transfer
             | Fault::Snapshot => self.operate(kind),
         }
+    }
+
+    /// The clock of one server leaps ahead. Of two at once a majority might find that the leader is silent, and no lease
+    /// is safe from that: so there is time between them.
+    fn leap(&mut self) -> Option<&'static str> {
+        let server = if self.nemesis.random.chance(0.7) { self.leader() } else { self.any_up() }?;
+        let quiet = 4 * self.plan.election_timeout.as_nanos() as Time;
+        if self.servers[server].paused_until > self.now || self.now < self.nemesis.leapt_at + quiet {
+            return None;
+        }
+        self.nemesis.leapt_at = self.now;
+        self.servers[server].clock.leap(HOUR);
+        self.servers[server].wake_at = Time::MAX;
+        self.step(server, vec![Input::Tick]);
+        Some("fault: a clock leaps an hour")
     }
 
     /// Lets a new leader fall soon, if that is the way of this run.

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::disk::DiskMood;
+use crate::locks::LockPlan;
 use crate::network::NetworkMood;
 use crate::queue::{MICRO, MILLI, SECOND, Time};
 use crate::random::Random;
@@ -16,6 +17,8 @@ pub enum Profile {
     Small,
     /// Ten minutes and more of everything.
     Large,
+    /// Some minutes with clients that lock.
+    Locks,
 }
 
 /// A fault that is put in while a run goes on.
@@ -73,6 +76,10 @@ pub enum Fault {
     Transfer,
     /// A server is told to take a snapshot.
     Snapshot,
+    /// The machine of a server sleeps: its clock stands still too.
+    Sleep,
+    /// The clock of a server leaps ahead by an hour.
+    Leap,
 }
 
 /// All kinds.
@@ -103,6 +110,30 @@ pub const FAULTS: [Fault; 26] = [
     Fault::Demote,
     Fault::Transfer,
     Fault::Snapshot,
+];
+
+/// Those of runs with locks, some of them more often than others.
+const LOCK_FAULTS: [Fault; 20] = [
+    Fault::Split,
+    Fault::IsolateLeader,
+    Fault::IsolateLeader,
+    Fault::IsolateOne,
+    Fault::OneWay,
+    Fault::Bridge,
+    Fault::ResetLink,
+    Fault::Crash,
+    Fault::CrashLeader,
+    Fault::Kill,
+    Fault::CrashAll,
+    Fault::Pause,
+    Fault::Pause,
+    Fault::Stall,
+    Fault::Transfer,
+    Fault::Transfer,
+    Fault::Snapshot,
+    Fault::Sleep,
+    Fault::Sleep,
+    Fault::Leap,
 ];
 
 /// How often clients do what, in parts of all.
@@ -191,6 +222,8 @@ pub struct Plan {
     pub fault_pause: Time,
     /// Mean time that one lasts.
     pub fault_length: Time,
+    /// Clients that lock.
+    pub locks: Option<LockPlan>,
 }
 
 impl Plan {
@@ -201,6 +234,7 @@ impl Plan {
         let duration = match profile {
             Profile::Small => random.within(10, 40) * SECOND,
             Profile::Large => random.within(300, 1200) * SECOND,
+            Profile::Locks => random.within(30, 90) * SECOND,
         };
         let most = if random.chance(0.2) { FAULTS.len() } else { random.within(1, 8) as usize };
         let mut kinds = FAULTS.to_vec();
@@ -239,7 +273,11 @@ impl Plan {
             haste: 0.2,
             fault_pause: random.log_within(200 * MILLI, 4 * SECOND),
             fault_length: random.log_within(100 * MILLI, 4 * SECOND),
+            locks: None,
         };
+        if profile == Profile::Locks {
+            return plan.with_locks(random);
+        }
         match random.below(24) {
             0 | 1 => plan.with_churn(random),
             2 => plan.with_naps(random),
@@ -387,6 +425,28 @@ impl Plan {
             fault_length: random.within(timeout / 2, 3 * timeout),
             snapshot_threshold: 400,
             ..self.with_readers()
+        }
+    }
+
+    /// Clients that lock, few others, and faults that last long enough for sessions to go.
+    fn with_locks(self, random: &mut Random) -> Plan {
+        let most = random.within(1, 5) as usize;
+        let mut kinds = LOCK_FAULTS.to_vec();
+        random.shuffle(&mut kinds);
+        kinds.truncate(most);
+        kinds.sort_unstable();
+        Plan {
+            servers: *random.one(&[1, 3, 3, 3, 3, 5]),
+            clients: 1,
+            watchers: 1,
+            think: self.think.max(200 * MILLI),
+            // Most states are looked at one by one then.
+            batch_max: if random.chance(0.7) { 1 } else { self.batch_max },
+            faults: kinds,
+            fault_pause: random.log_within(SECOND, 10 * SECOND),
+            fault_length: random.log_within(200 * MILLI, 10 * SECOND),
+            locks: Some(LockPlan::draw(random)),
+            ..self
         }
     }
 

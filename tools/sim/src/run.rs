@@ -7,6 +7,7 @@ use histories::Violation;
 use crate::clients::{Client, Watcher};
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::locks::{Locks, names};
 use crate::nemesis::Nemesis;
 use crate::network::Network;
 use crate::operator::id_of;
@@ -18,6 +19,11 @@ use crate::tally::Tally;
 use crate::trace::Trace;
 use crate::truth::Truth;
 use crate::world::{Event, World};
+
+/// By how much the rates of servers' clocks differ from true time, at most: more than any quartz.
+const CLOCKS_PPM: u64 = 100_000;
+/// The same in runs with locks, where clients measure with clocks of their own: ten times as much as NTP allows a clock.
+const LOCK_CLOCKS_PPM: u64 = 5_000;
 
 /// What a run came to.
 pub struct Outcome {
@@ -70,7 +76,9 @@ impl World {
         let servers = (0..plan.servers).map(|number| {
             let mut mood = plan.disk.clone();
             mood.write_mean = random.log_within(mood.write_mean / 2 + 1, mood.write_mean * 2);
-            let clock = Clock::new(random.within(900_000, 1_100_000), random.below(1000 * SECOND));
+            let off = if plan.locks.is_some() { LOCK_CLOCKS_PPM } else { CLOCKS_PPM };
+            let rate = random.within(1_000_000 - off, 1_000_000 + off);
+            let clock = Clock::new(rate, random.below(1000 * SECOND));
             Server::new(id_of(number), Disk::new(mood, random.fork()), clock)
         });
         let servers: Vec<Server> = servers.collect();
@@ -86,9 +94,19 @@ impl World {
             let key = own.chance(0.7).then(|| own.below(u64::from(plan.keys)) as u32);
             Watcher { random: own, server: watcher % plan.servers, key, index: 0 }
         });
-        let watchers = watchers.collect();
+        let mut watchers: Vec<Watcher> = watchers.collect();
+        let locks = plan.locks.clone().map(|of| Locks::new(of, plan.servers, &mut random));
+        if let Some(of) = &plan.locks {
+            let topics = names::watchable(of.keys, of.nodes).into_iter().enumerate();
+            watchers.extend(topics.map(|(number, topic)| Watcher {
+                random: random.fork(),
+                server: number % plan.servers,
+                key: Some(topic),
+                index: 0,
+            }));
+        }
         let network = Network::new(plan.servers, plan.network.clone(), random.fork());
-        let nemesis = Nemesis { random: random.fork(), hurt: Default::default() };
+        let nemesis = Nemesis { random: random.fork(), hurt: Default::default(), leapt_at: 0 };
         let mut world = World {
             now: 0,
             queue: Queue::new(),
@@ -99,6 +117,7 @@ impl World {
             watchers,
             ops: Vec::new(),
             queries: Vec::new(),
+            locks,
             nemesis,
             operator: Default::default(),
             finish: Default::default(),
@@ -128,6 +147,7 @@ impl World {
             let at = self.random.within(100 * MILLI, SECOND);
             self.queue.push(at, Event::Asks { watcher });
         }
+        self.begin_locks();
         let first = SECOND + self.random.below(2 * SECOND);
         self.queue.push(first, Event::Fault);
         self.queue.push(self.plan.duration, Event::Heal);

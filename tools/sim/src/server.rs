@@ -17,6 +17,7 @@ use crate::clients::{Mode, command_of, name_of, topic_of, value_of};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::life::state_of;
+use crate::locks::{DUTY, Leading, REQUEST};
 use crate::queue::{MICRO, MILLI, SECOND, Time};
 use crate::trace;
 use crate::world::{Event, World};
@@ -35,6 +36,8 @@ pub struct Server {
     pub copy: u32,
     /// It stands still until then.
     pub paused_until: Time,
+    /// Since when its machine sleeps, if it does: then its clock stands still too.
+    pub asleep_since: Option<Time>,
     /// It was taken out for good.
     pub gone: bool,
     /// Its disk was refused: why.
@@ -58,6 +61,8 @@ pub struct Process {
     work: BTreeMap<u64, Input>,
     /// What the leader said last: when it came in, and how much it called committed.
     heard: VecDeque<(Time, u64)>,
+    /// What it does for sessions while it leads.
+    pub leading: Leading,
 }
 
 impl Process {
@@ -72,7 +77,13 @@ impl Process {
             sections: BTreeMap::new(),
             work: BTreeMap::new(),
             heard: VecDeque::new(),
+            leading: Leading::default(),
         }
+    }
+
+    /// The state that it shows.
+    pub fn published(&self) -> &State {
+        &self.published
     }
 
     /// Its parked queries, which its end cuts off.
@@ -110,10 +121,18 @@ impl Server {
             run: 0,
             copy: 0,
             paused_until: 0,
+            asleep_since: None,
             gone: false,
             refused: None,
             process: None,
             wake_at: Time::MAX,
+        }
+    }
+
+    /// Its machine runs again, if it slept.
+    pub fn end_sleep(&mut self, now: Time) {
+        if let Some(since) = self.asleep_since.take() {
+            self.clock.slept(since, now);
         }
     }
 
@@ -264,7 +283,8 @@ impl World {
         }
     }
 
-    fn process(&mut self, server: usize) -> &mut Process {
+    /// A server's process, which is known to run.
+    pub fn process(&mut self, server: usize) -> &mut Process {
         self.servers[server].process.as_mut().expect("only a server that runs has effects")
     }
 
@@ -370,6 +390,9 @@ impl World {
         self.trace.mix(self.now, [1, (from * 64 + to) as u64, weigh(&letter.message)]);
         trace!(self, "s{to} <- s{from} {}", describe(&letter.message));
         self.note_word(to, &letter.message);
+        if let PeerMessage::Ask { .. } | PeerMessage::Told { .. } = letter.message {
+            return self.hear_peer(to, from, letter.message);
+        }
         let from = self.servers[from].id;
         self.step(to, vec![Input::Peer { from, message: letter.message }]);
     }
@@ -460,6 +483,9 @@ impl World {
     }
 
     fn barrier_passed(&mut self, server: usize, token: u64, result: Result<(), ProposeError>) {
+        if token & DUTY != 0 {
+            return self.duty_barrier(server, token, result);
+        }
         let op = token as usize;
         match result {
             Ok(()) => self.read(server, op),
@@ -468,6 +494,9 @@ impl World {
     }
 
     fn written(&mut self, server: usize, token: u64, outcome: Outcome) {
+        if token & DUTY != 0 {
+            return self.duty_done(server, token, &outcome);
+        }
         let op = token as usize;
         let shown = self.process(server).published.index();
         if let Ok(done) = &outcome
@@ -476,11 +505,14 @@ impl World {
             let story = format!("s{server} answers #{op} of index {} and shows {shown}", done.index);
             return self.fail("what is answered can be read", story);
         }
+        if token & REQUEST != 0 {
+            return self.lock_written(token, outcome);
+        }
         let (answer, index) = match outcome {
             Ok(Done { index, applied: Applied::Done }) => (Answer::Done, Some(index)),
             Ok(Done { index, applied: Applied::Condition(held) }) => (Answer::Condition(held), Some(index)),
-            Ok(Done { applied: Applied::Refused(why), .. }) => {
-                return self.fail("writes to keys are not refused", format!("#{op}: {why}"));
+            Ok(Done { applied: applied @ (Applied::Refused(_) | Applied::Txn(_)), .. }) => {
+                return self.fail("writes to keys are not refused", format!("#{op}: {applied:?}"));
             }
             Err(ProposeError::LeadershipLost | ProposeError::Stopping) => (Answer::Lost, None),
             Err(_) => (Answer::Refused, None),
@@ -506,6 +538,7 @@ impl World {
         let before = std::mem::replace(&mut self.process(server).applied, applied);
         let old = std::mem::replace(&mut self.process(server).published, state);
         self.check_published(server, before, applied, &old);
+        self.check_locks(server);
         let (copy, index) = (self.servers[server].copy, self.process(server).published.index());
         self.truth.shown.push((copy, self.now, index));
         self.trace.mix(self.now, [2, server as u64, index]);

@@ -1,9 +1,11 @@
 //! One run: servers, wires, disks, clients and faults under one virtual time.
 
 use histories::Violation;
+use muster_protocol::rpc::PeerMessage;
 
 use crate::clients::{Client, Op, Parked, Watcher};
 use crate::finish::Finish;
+use crate::locks::{Locks, Wish};
 use crate::nemesis::{Mend, Nemesis};
 use crate::network::{Fate, Network};
 use crate::operator::Operator;
@@ -54,6 +56,20 @@ pub enum Event {
     Bootstrap,
     /// The operator looks what is to do.
     Operate,
+    /// A client that locks does its next thing.
+    HolderActs { holder: usize, life: u32 },
+    /// It renews a session.
+    HolderRenews { holder: usize, session: usize },
+    /// A request of such a client comes in.
+    LockArrives { request: usize, server: usize },
+    /// Its answer comes back.
+    LockReturns { request: usize },
+    /// Its client waits no longer.
+    LockGivesUp { request: usize },
+    /// Something happens to a node of the catalog.
+    HealthActs,
+    /// A server looks after its sessions.
+    SessionTurn { server: usize, run: u32 },
     /// The end of the faults, then regular looks at whether all is well again.
     Heal,
     /// See `Heal`.
@@ -82,6 +98,8 @@ pub struct World {
     pub ops: Vec<Op>,
     /// All blocking queries.
     pub queries: Vec<Parked>,
+    /// Clients that lock, in runs that have some.
+    pub locks: Option<Locks>,
     /// Faults and operators.
     pub nemesis: Nemesis,
     /// What the operator wants.
@@ -141,10 +159,15 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
-        if let Some(until) = self.paused(&event) {
+        let place = place_of(&event);
+        if let Some(until) = place.and_then(|server| self.paused(server)) {
+            self.note_waiting(&event);
             let order = self.order_after_pause(&event, until);
             self.queue.push(until + order, event);
             return;
+        }
+        if let Some(server) = place {
+            self.servers[server].end_sleep(self.now);
         }
         match event {
             Event::Deliver { from, to, resets, letter } => self.deliver(from, to, resets, *letter),
@@ -165,6 +188,13 @@ impl World {
             Event::LinkLost { server, peer } => self.link_lost(server, peer),
             Event::Bootstrap => self.bootstrap(),
             Event::Operate => self.operate_on(),
+            Event::HolderActs { holder, life } => self.holder_acts(holder, life),
+            Event::HolderRenews { holder, session } => self.holder_renews(holder, session),
+            Event::LockArrives { request, server } => self.lock_arrives(request, server),
+            Event::LockReturns { request } => self.lock_returns(request),
+            Event::LockGivesUp { request } => self.lock_gives_up(request),
+            Event::HealthActs => self.health_acts(),
+            Event::SessionTurn { server, run } => self.session_turn(server, run),
             Event::Heal => self.heal(),
             Event::Look => self.look(),
         }
@@ -176,24 +206,42 @@ impl World {
         let source = match event {
             Event::Deliver { from, .. } => *from as u64,
             Event::Arrives { op, .. } => 1000 + *op as u64,
+            Event::LockArrives { request, .. } => 1 << 30 | *request as u64,
             Event::Wake { .. } => 100,
+            Event::SessionTurn { .. } => 300,
             _ => 200,
         };
         Random::new(until ^ source << 40).below(2 * MILLI)
     }
 
-    /// Until when a standing process cannot see an event.
-    fn paused(&self, event: &Event) -> Option<Time> {
-        let server = match event {
-            Event::Deliver { to, .. } => *to,
-            Event::Wake { server, .. } | Event::WorkEnds { server, .. } | Event::Arrives { server, .. } => {
-                *server
-            }
-            Event::DiskEnds { server, .. } | Event::LinkLost { server, .. } => *server,
-            _ => return None,
-        };
+    /// Until when a server stands still, if it does.
+    fn paused(&self, server: usize) -> Option<Time> {
         let until = self.servers[server].paused_until;
         (until > self.now && self.servers[server].is_up()).then_some(until)
+    }
+
+    /// What comes to a process that stands still waits in its sockets.
+    fn note_waiting(&mut self, event: &Event) {
+        if self.locks.is_none() {
+            return;
+        }
+        match event {
+            Event::Deliver { from, to, resets, letter } => {
+                if let PeerMessage::Ask { question, .. } = &letter.message
+                    && self.network.passes(*from, *to, *resets)
+                {
+                    let id = String::from_utf8_lossy(question).into_owned();
+                    self.note_reached_id(*to, &id);
+                }
+            }
+            Event::LockArrives { request, server } => {
+                let request = &self.locks().requests[*request];
+                if let (Wish::Renew { session }, true) = (request.wish.clone(), request.open) {
+                    self.note_reached(*server, session);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Sends a message between servers.
@@ -218,5 +266,20 @@ impl World {
     fn in_flight(&mut self, at: Time, from: usize, to: usize, letter: Letter) {
         let resets = self.network.resets(from, to);
         self.queue.push(at, Event::Deliver { from, to, resets, letter: Box::new(letter) });
+    }
+}
+
+/// The server that has to run for an event.
+fn place_of(event: &Event) -> Option<usize> {
+    match event {
+        Event::Deliver { to, .. } => Some(*to),
+        Event::Wake { server, .. }
+        | Event::WorkEnds { server, .. }
+        | Event::Arrives { server, .. }
+        | Event::LockArrives { server, .. }
+        | Event::SessionTurn { server, .. }
+        | Event::DiskEnds { server, .. }
+        | Event::LinkLost { server, .. } => Some(*server),
+        _ => None,
     }
 }

@@ -10,7 +10,7 @@ pub mod ast;
 pub mod compile;
 mod failures;
 pub mod parse;
-pub mod quote;
+pub use crate::store::quote;
 pub mod rows;
 pub mod schema;
 
