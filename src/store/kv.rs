@@ -50,8 +50,7 @@ impl State {
 
     /// Writes value and flags. A lock stays with its holder, but the count of its acquisitions begins anew, as in Consul.
     pub(super) fn kv_set(&mut self, index: u64, entry: &ArchivedKvEntry, touched: &mut Touched) {
-        let session = self.keys.get(&entry.key).map(|old| old.session.clone()).unwrap_or_default();
-        self.kv_write(index, entry, session, 0, touched);
+        self.kv_write(index, entry, None, touched);
     }
 
     /// Gives the lock of a key to the session that the entry names, with value and flags; false if it cannot have it now.
@@ -79,7 +78,7 @@ impl State {
             Some(old) if old.session.is_empty() => old.lock_index.saturating_add(1),
             Some(_) => return Ok(false),
         };
-        self.kv_write(index, entry, session, lock_index, touched);
+        self.kv_write(index, entry, Some((session, lock_index)), touched);
         Ok(true)
     }
 
@@ -98,28 +97,31 @@ impl State {
         }
         let held = self.keys.get(&entry.key).filter(|old| *old.session == *fold(&entry.session));
         let Some(lock_index) = held.map(|old| old.lock_index) else { return Ok(false) };
-        self.kv_write(index, entry, String::new(), lock_index, touched);
+        self.kv_write(index, entry, Some((String::new(), lock_index)), touched);
         Ok(true)
     }
 
     /// Frees a key whose holder has gone.
     pub(super) fn kv_free(&mut self, index: u64, key: &[u8], touched: &mut Touched) {
         let Some(old) = self.keys.get(key) else { return };
+        let holder = old.session.clone();
         let row = KvEntry { session: String::new(), modify_index: index, ..KvEntry::clone(old) };
-        self.kv_put(index, row, touched);
+        self.kv_put(index, row, &holder, touched);
     }
 
-    /// Writes a row; one that is there already in the same words stays, indexes included.
+    /// Writes a row; one that is there already in the same words stays, indexes included. `lock` is who has the lock from here and
+    /// the count of its acquisitions; without, it stays with its holder.
     fn kv_write(
         &mut self,
         index: u64,
         entry: &ArchivedKvEntry,
-        session: String,
-        lock_index: u64,
+        lock: Option<(String, u64)>,
         touched: &mut Touched,
     ) {
         let flags = entry.flags.to_native();
         let old = self.keys.get(&entry.key);
+        let holder = old.map(|old| old.session.clone()).unwrap_or_default();
+        let (session, lock_index) = lock.unwrap_or_else(|| (holder.clone(), 0));
         let same = |old: &Arc<KvEntry>| {
             old.lock_index == lock_index
                 && old.flags == flags
@@ -138,12 +140,11 @@ impl State {
             create_index: old.map_or(index, |old| old.create_index),
             modify_index: index,
         };
-        self.kv_put(index, row, touched);
+        self.kv_put(index, row, &holder, touched);
     }
 
-    fn kv_put(&mut self, index: u64, row: KvEntry, touched: &mut Touched) {
-        let old = self.keys.get(&row.key).map(|old| old.session.clone()).unwrap_or_default();
-        self.sessions.moves(&row.key, &old, &row.session);
+    fn kv_put(&mut self, index: u64, row: KvEntry, holder: &str, touched: &mut Touched) {
+        self.sessions.moves(&row.key, holder, &row.session);
         touched.key(&row.key);
         self.keys.put(Arc::new(row));
         self.at.keys = index;

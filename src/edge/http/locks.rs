@@ -130,9 +130,14 @@ impl Drop for Place {
         let queues = &mut *self.queues.borrow_mut();
         queues.bytes -= self.bytes;
         let Some(line) = queues.lines.get_mut(&self.key) else { return };
-        line.waiting.retain(|(number, _)| *number != self.number);
+        if line.waiting.front().is_some_and(|(first, _)| *first == self.number) {
+            line.waiting.pop_front();
+            line.call();
+        } else {
+            line.waiting.retain(|(number, _)| *number != self.number);
+        }
         if !line.waiting.is_empty() {
-            return line.call();
+            return;
         }
         for watch in line.watches {
             queues.watchers.remove(watch);
@@ -213,4 +218,52 @@ async fn propose(edge: &Rc<Edge>, command: &Command) -> Result<Result<bool, Resp
         Applied::Refused(text) => Err(Response::internal(text)),
         applied => Ok(applied != Applied::Condition(false)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+
+    fn heard(place: &Place) -> bool {
+        block_on(poll_once(place.bell.heard())).is_some()
+    }
+
+    fn touched(topic: Topic) -> Touched {
+        let mut touched = Touched::new();
+        touched.add(topic);
+        touched
+    }
+
+    #[test]
+    fn only_the_first_of_a_line_is_woken_and_the_next_one_when_it_leaves() {
+        let queues = LockQueues::default();
+        let join = |key: &[u8]| queues.join(key, 10).expect("there is room");
+        let (first, second, third, elsewhere) = (join(b"k"), join(b"k"), join(b"k"), join(b"other"));
+        assert!(first.is_first() && !second.is_first() && elsewhere.is_first());
+        for topic in [Topic::Key(b"k"[..].into()), Topic::LockDelay(b"k"[..].into())] {
+            queues.wake(&touched(topic));
+            assert!(heard(&first) && !heard(&second) && !heard(&third) && !heard(&elsewhere));
+        }
+        drop(second);
+        assert!(!heard(&first));
+        drop(first);
+        assert!(third.is_first() && heard(&third));
+        queues.wake(&touched(Topic::Key(b"kk"[..].into())));
+        assert!(!heard(&third));
+        drop((third, elsewhere));
+        let left = queues.0.borrow();
+        assert!(left.lines.is_empty() && left.watchers.is_empty() && left.bytes == 0);
+    }
+
+    #[test]
+    fn large_values_find_no_room_at_last() {
+        let queues = LockQueues::default();
+        let places: Vec<Place> = std::iter::from_fn(|| queues.join(b"k", 1 << 20)).take(1000).collect();
+        assert_eq!(places.len(), limits::LOCK_BYTES_MAX / ((1 << 20) + 1));
+        assert!(queues.join(b"k", 0).is_some());
+        drop(places);
+        assert!(queues.join(b"k", 1 << 20).is_some());
+    }
 }
