@@ -1,8 +1,10 @@
 //! The agent's door: how any core asks the control core to change what the agent knows of itself.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::error::AgentError;
+use super::registry::explain::Known;
 use crate::config::definition::{CheckDefinition, ServiceDefinition};
 use crate::runtime::mesh;
 use crate::store::model::Status;
@@ -69,10 +71,35 @@ pub enum Request {
         /// The longest wait.
         wait: Duration,
     },
+    /// Tells what is known of the services of one name.
+    Explain {
+        /// The name.
+        name: String,
+        /// Who wants to know.
+        told: Told,
+    },
     /// Reads the configuration again.
     Reload,
     /// Leaves the cluster and ends.
     Leave,
+}
+
+/// What the agent knows of its services of one name.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// They.
+    pub services: Vec<Known>,
+    /// How long ago the catalog was last known to hold all that is here.
+    pub synced_ago: Option<Duration>,
+}
+
+/// The way back of an explanation.
+pub struct Told(pub(super) mesh::OneSender<Explained>);
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Told")
+    }
 }
 
 /// A request with the way back.
@@ -144,6 +171,16 @@ impl Door {
         output: impl Into<String>,
     ) -> Result<(), AgentError> {
         self.ask(Request::UpdateTtl { check_id: check_id.into(), status, output: output.into() }).await
+    }
+
+    /// What is known of the services of one name.
+    ///
+    /// # Errors
+    /// The agent is busy or stops.
+    pub async fn explain(&self, name: impl Into<String>) -> Result<Explained, AgentError> {
+        let (told, explained) = mesh::oneshot();
+        self.ask(Request::Explain { name: name.into(), told: Told(told) }).await?;
+        explained.await.ok_or_else(|| AgentError::unavailable("the agent is stopping"))
     }
 
     /// Reads the configuration again, as SIGHUP does.

@@ -101,6 +101,8 @@ struct Inner {
     hash_waiters: RefCell<Vec<HashWaiter>>,
     states: RefCell<BTreeMap<String, StoredState>>,
     states_bell: Bell,
+    /// When the catalog was last known to hold all that is here.
+    synced_at: Cell<Option<Instant>>,
     ae_interval: Duration,
 }
 

@@ -29,7 +29,7 @@ pub const EVENT_NAME: &str = "_rexec";
 const JOBS_MAX: usize = 64;
 /// Bytes of output in a key (Consul: `remoteExecOutputSize`).
 const OUTPUT_SIZE: usize = 4 * 1024;
-/// What is shorter is written after so long without more (Consul: `remoteExecOutputDeadline`).
+/// What is shorter is written so long after its first byte (Consul: `remoteExecOutputDeadline`, after its last one).
 const OUTPUT_IDLE: Duration = Duration::from_millis(500);
 /// The shortest time between signs of life of a job that says nothing.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
@@ -207,14 +207,18 @@ impl Desk {
         self.upload(flow, heartbeat).await
     }
 
-    /// Writes a child's output as it comes, in pieces, and empty ones while it says nothing.
+    /// Writes a child's output as it comes, in pieces, and empty ones while it says nothing: whoever waits for word of it hears
+    /// at least so often.
     async fn upload(&mut self, mut flow: process::Flow, heartbeat: Duration) -> i32 {
         let (mut waiting, mut number, mut is_read) = (Vec::new(), 0u64, true);
+        let mut due = time::now() + heartbeat;
         loop {
-            let patience = if waiting.is_empty() { heartbeat } else { OUTPUT_IDLE };
-            let piece = match time::timeout(patience, flow.next()).await {
+            let piece = match time::timeout(due.saturating_duration_since(time::now()), flow.next()).await {
                 None => Some(std::mem::take(&mut waiting)),
                 Some(Ok(Some(bytes))) => {
+                    if waiting.is_empty() {
+                        due = due.min(time::now() + OUTPUT_IDLE);
+                    }
                     waiting.extend_from_slice(&bytes);
                     None
                 }
@@ -224,14 +228,18 @@ impl Desk {
                     return NOT_RUN;
                 }
             };
-            let mut due: Vec<Vec<u8>> = piece.into_iter().collect();
+            let mut pieces: Vec<Vec<u8>> = piece.into_iter().collect();
             while waiting.len() >= OUTPUT_SIZE {
                 let rest = waiting.split_off(OUTPUT_SIZE);
-                due.push(std::mem::replace(&mut waiting, rest));
+                pieces.push(std::mem::replace(&mut waiting, rest));
             }
-            for piece in due {
+            if pieces.is_empty() {
+                continue;
+            }
+            for piece in pieces {
                 is_read = is_read && self.write_output(&mut number, &piece).await;
             }
+            due = time::now() + if waiting.is_empty() { heartbeat } else { OUTPUT_IDLE.min(heartbeat) };
         }
         if !waiting.is_empty() {
             is_read = is_read && self.write_output(&mut number, &waiting).await;
@@ -313,7 +321,7 @@ impl Drop for ScriptFile {
 }
 
 /// Parts of a key as Go's `path.Join` puts them together.
-fn joined(parts: &[&str]) -> String {
+pub fn joined(parts: &[&str]) -> String {
     let mut out: Vec<&str> = Vec::new();
     let is_rooted = parts.iter().find(|part| !part.is_empty()).is_some_and(|part| part.starts_with('/'));
     for word in parts.iter().flat_map(|part| part.split('/')) {

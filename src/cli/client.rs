@@ -83,13 +83,13 @@ impl Client {
             given.or_else(|| std::env::var(variable).ok()).filter(|text| !text.is_empty())
         };
         let addr = setting("http-addr", "CONSUL_HTTP_ADDR").unwrap_or_else(|| "127.0.0.1:8500".to_owned());
-        let ssl = std::env::var("CONSUL_HTTP_SSL").ok().and_then(|text| go_bool(&text)).unwrap_or(false);
+        let ssl = setting("ssl", "CONSUL_HTTP_SSL").and_then(|text| go_bool(&text)).unwrap_or(false);
         let (target, shown) = target(&addr, ssl);
         let mut headers = Vec::new();
         if let Some(token) = token(flags)? {
             headers.push(("X-Consul-Token".to_owned(), token));
         }
-        if let Some(auth) = std::env::var("CONSUL_HTTP_AUTH").ok().filter(|text| !text.is_empty()) {
+        if let Some(auth) = setting("auth", "CONSUL_HTTP_AUTH") {
             let pair = if auth.contains(':') { auth } else { format!("{auth}:") };
             let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
             headers.push(("Authorization".to_owned(), format!("Basic {encoded}")));
@@ -151,13 +151,23 @@ impl Client {
         Ok((incoming, url))
     }
 
+    /// Whether any server may answer.
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
     /// Where a request goes: its target with the query, encoded, and its URL for messages.
     pub fn address(&self, path: &str, query: &[(&str, &str)]) -> (String, String) {
+        self.address_at(path, query, self.stale)
+    }
+
+    /// The same, where any server may answer or only the leader.
+    pub fn address_at(&self, path: &str, query: &[(&str, &str)], stale: bool) -> (String, String) {
         let mut query = query.to_vec();
         if let Some(datacenter) = &self.datacenter {
             query.push(("dc", datacenter));
         }
-        if self.stale {
+        if stale {
             query.push(("stale", ""));
         }
         query.sort_unstable();

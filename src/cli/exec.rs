@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use super::follow::{Event, Follower, Question};
 use super::kv::connecting;
 use super::usage::Command;
 use super::{Outcome, Program, gossip, switch, value};
+use crate::agent::rexec::joined;
 use crate::config::duration;
 use crate::config::flags::{Parsed, go_bool};
 use crate::edge::http::filter::go_pattern;
@@ -38,7 +39,12 @@ const REPLICATION_WAIT: Duration = Duration::from_millis(200);
 const FAILURES_MAX: u32 = 8;
 /// Words of nodes that wait to be shown.
 const WORDS_MAX: usize = 128;
-/// How often signals are looked at while nothing comes.
+/// How often the value of a key is asked for, and how long after a failure.
+const READS_MAX: u32 = 6;
+const READ_AGAIN: Duration = Duration::from_millis(100);
+/// How long it may take to tidy up for somebody who wants it to end.
+const TIDY_MAX: Duration = Duration::from_secs(5);
+/// How often it is looked whether it shall end while nothing comes.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// `exec`.
@@ -111,16 +117,23 @@ fn exec(flags: &Parsed) -> Outcome {
     let querying = |why| format!("Error querying Consul agent: {why}");
     let own = client.get("/v1/agent/self", &[]).and_then(Reply::ok).map_err(querying)?;
     let own: Value = serde_json::from_slice(&own).map_err(|why| querying(why.to_string()))?;
-    let signals = Caught::block().map_err(|why| format!("cannot listen for signals: {why}"))?;
+    let stop = Stop::listen()?;
     let abroad = flags.value("datacenter").filter(|dc| !dc.is_empty() && own["Config"]["Datacenter"] != **dc);
     let session = Session::create(Arc::new(client), abroad.map(|dc| (dc, &own["Config"])), task.verbose)
         .map_err(|why| format!("Failed to create session: {why}"))?;
-    let code = run(&task, &session, &signals);
+    let code = run(&task, &session, &stop);
     session.end();
     // Only now, when no agent can write more.
-    let folder = join(&[&task.prefix, &session.id]);
+    let folder = task.folder(&session);
     let _ = session.client.request("DELETE", &format!("/v1/kv/{folder}"), &[("recurse", "")], &[]);
     code
+}
+
+impl Task {
+    /// The prefix of all keys of the job.
+    fn folder(&self, session: &Session) -> String {
+        joined(&[&self.prefix, &session.id])
+    }
 }
 
 /// A length of time of a flag.
@@ -147,14 +160,17 @@ fn filters(flags: &Parsed) -> Result<Vec<(&'static str, String)>, String> {
 }
 
 /// Puts the job there, tells the agents, and shows what they say.
-fn run(task: &Task, session: &Session, signals: &Caught) -> Outcome {
+fn run(task: &Task, session: &Session, stop: &Stop) -> Outcome {
     let verbose = |text: &str| {
         if task.verbose {
             println!("{text}");
         }
     };
     verbose(&format!("Created remote execution session: {}", session.id));
-    let key = join(&[&task.prefix, &session.id, "job"]);
+    let key = format!("{}/job", task.folder(session));
+    if key.starts_with('/') {
+        return Err(format!("Failed to create job file: Invalid key. Key must not begin with a '/': {key}"));
+    }
     let put = session.client.put(&format!("/v1/kv/{key}"), &[("acquire", &session.id)], &task.spec);
     match put.and_then(Reply::ok) {
         Ok(body) if body.trim_ascii() == b"true" => {}
@@ -162,7 +178,7 @@ fn run(task: &Task, session: &Session, signals: &Caught) -> Outcome {
         Err(why) => return Err(format!("Failed to create job file: {why}")),
     }
     verbose("Uploaded remote execution spec");
-    if is_stopped(signals, task.replication_wait)? {
+    if stop.is_wanted(task.replication_wait) {
         return Ok(ExitCode::FAILURE);
     }
     let query: Vec<(&str, &str)> = task.filters.iter().map(|(name, text)| (*name, text.as_str())).collect();
@@ -172,18 +188,46 @@ fn run(task: &Task, session: &Session, signals: &Caught) -> Outcome {
     let fired = fired.and_then(Reply::ok).map_err(failed)?;
     let fired: Value = serde_json::from_slice(&fired).map_err(|why| failed(why.to_string()))?;
     verbose(&format!("Fired remote execution event: {}", fired["ID"].as_str().unwrap_or_default()));
-    wait_for_job(task, session, signals)
+    wait_for_job(task, session, stop)
 }
 
-/// Whether somebody wants it to end, within so long.
-fn is_stopped(signals: &Caught, wait: Duration) -> Result<bool, String> {
-    let until = Instant::now() + wait;
+/// Whether somebody wants it to end.
+#[derive(Clone, Default)]
+struct Stop(Arc<(Mutex<bool>, Condvar)>);
+
+impl Stop {
+    /// Listens for signals in a thread of its own. Who asks for an end gets it: what is under way may tidy up, for some
+    /// seconds or until the next signal.
+    fn listen() -> Result<Stop, String> {
+        let signals = Caught::block().map_err(|why| format!("cannot listen for signals: {why}"))?;
+        let stop = Stop::default();
+        let told = stop.clone();
+        thread::spawn(move || {
+            await_end(&signals, None);
+            *told.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            told.0.1.notify_all();
+            await_end(&signals, Some(TIDY_MAX));
+            std::process::exit(1);
+        });
+        Ok(stop)
+    }
+
+    /// Whether it is wanted, within so long.
+    fn is_wanted(&self, wait: Duration) -> bool {
+        let wanted = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.0.1.wait_timeout_while(wanted, wait, |wanted| !*wanted);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Waits for a signal that ends, or for so long.
+fn await_end(signals: &Caught, limit: Option<Duration>) {
+    let until = limit.map(|limit| Instant::now() + limit);
     loop {
-        let left = until.saturating_duration_since(Instant::now());
-        match signals.next(Some(left)).map_err(|why| format!("signals are not heard any more: {why}"))? {
-            None => return Ok(false),
-            Some(number) if signal::ends(number) => return Ok(true),
-            Some(_) => {}
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        match signals.next(left) {
+            Ok(Some(number)) if !signal::ends(number) => {}
+            _ => return,
         }
     }
 }
@@ -209,17 +253,17 @@ enum Word {
     Failed,
 }
 
-fn wait_for_job(task: &Task, session: &Session, signals: &Caught) -> Outcome {
+fn wait_for_job(task: &Task, session: &Session, stop: &Stop) -> Outcome {
     let began = Instant::now();
     let (words, heard) = sync_channel(WORDS_MAX);
-    let folder = format!("{}/", join(&[&task.prefix, &session.id]));
+    let folder = format!("{}/", task.folder(session));
     let (client, wait) = (session.client.clone(), task.wait);
     thread::spawn(move || stream(&client, &folder, wait, &words));
     let (mut acknowledged, mut ended, mut failed) = (0, 0, 0);
     loop {
         // Who is known to work on may take longer.
         let patience = if acknowledged > ended { task.wait * 2 } else { task.wait };
-        match next_word(&heard, signals, patience)? {
+        match next_word(&heard, stop, patience) {
             Heard::Word(Word::Acknowledged { node }) => {
                 acknowledged += 1;
                 if task.verbose {
@@ -256,15 +300,15 @@ enum Heard {
     Stop,
 }
 
-fn next_word(heard: &Receiver<Word>, signals: &Caught, patience: Duration) -> Result<Heard, String> {
+fn next_word(heard: &Receiver<Word>, stop: &Stop, patience: Duration) -> Heard {
     let until = Instant::now() + patience;
     loop {
         let left = until.saturating_duration_since(Instant::now());
         match heard.recv_timeout(left.min(LOOK_INTERVAL)) {
-            Ok(word) => return Ok(Heard::Word(word)),
-            Err(RecvTimeoutError::Disconnected) => return Ok(Heard::Stop),
-            Err(RecvTimeoutError::Timeout) if is_stopped(signals, Duration::ZERO)? => return Ok(Heard::Stop),
-            Err(RecvTimeoutError::Timeout) if Instant::now() >= until => return Ok(Heard::Silence),
+            Ok(word) => return Heard::Word(word),
+            Err(RecvTimeoutError::Disconnected) => return Heard::Stop,
+            Err(RecvTimeoutError::Timeout) if stop.is_wanted(Duration::ZERO) => return Heard::Stop,
+            Err(RecvTimeoutError::Timeout) if Instant::now() >= until => return Heard::Silence,
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
@@ -323,8 +367,16 @@ fn stream(client: &Arc<Client>, folder: &str, wait: Duration, words: &SyncSender
 /// What a key of the job says; `None` for the job itself.
 fn word(client: &Client, key: &str, name: &str) -> Result<Option<Word>, String> {
     let value = || -> Result<Vec<u8>, String> {
-        let read = client.get(&format!("/v1/kv/{key}"), &[("raw", "")]).and_then(Reply::ok);
-        read.map_err(|why| format!("Failed to read key '{key}': {why}"))
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match client.get(&format!("/v1/kv/{key}"), &[("raw", "")]).and_then(Reply::ok) {
+                Ok(bytes) => return Ok(bytes),
+                Err(why) if tries >= READS_MAX => return Err(format!("Failed to read key '{key}': {why}")),
+                // The leader may be changing.
+                Err(_) => thread::sleep(READ_AGAIN * tries),
+            }
+        }
     };
     if name == "job" {
         return Ok(None);
@@ -399,20 +451,9 @@ impl Session {
     }
 }
 
-/// Parts of a key, without empty ones.
-fn join(parts: &[&str]) -> String {
-    let words = parts.iter().flat_map(|part| part.split('/')).filter(|word| !word.is_empty());
-    words.collect::<Vec<_>>().join("/")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parts_of_keys_are_joined() {
-        assert_eq!(join(&["_rexec/", "id", "job"]), "_rexec/id/job");
-    }
 
     #[test]
     fn keys_are_words_of_nodes() {

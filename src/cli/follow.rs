@@ -84,7 +84,7 @@ pub struct Follower {
     stop: Arc<Stop>,
 }
 
-/// Ends a [`Follower`] from another thread, or before a moment.
+/// Ends a [`Follower`] from another thread.
 #[derive(Clone)]
 pub struct Stopper(Arc<Stop>);
 
@@ -111,12 +111,6 @@ impl Follower {
     /// What ends it from elsewhere.
     pub fn stopper(&self) -> Stopper {
         Stopper(self.stop.clone())
-    }
-
-    /// Forgets what was told: the next answer comes at once, whether it is new or not.
-    pub fn ask_anew(&mut self) {
-        self.course.begin_anew();
-        self.rest = Duration::ZERO;
     }
 
     /// Waits for the first answer, a changed one, a failure, or the end.
@@ -160,7 +154,8 @@ impl Follower {
             query.push((name, value));
             query.push(("wait", &wait_text));
         }
-        let (path, url) = self.client.address(&self.question.path, &query);
+        let stale = self.client.is_stale() && !self.course.wants_fresh();
+        let (path, url) = self.client.address_at(&self.question.path, &query, stale);
         let limit = wait + wait / JITTER_FRACTION + PATIENCE;
         let (head, body) = self.exchange(&path, limit).map_err(|why| (failed("GET", &url, &why), None))?;
         match head.status {

@@ -10,7 +10,8 @@ mod client;
 mod cluster;
 mod debug;
 mod exec;
-pub mod follow;
+mod explain;
+mod follow;
 mod gossip;
 mod kv;
 mod local;
@@ -19,6 +20,7 @@ mod operator;
 mod services;
 mod snapshot;
 mod table;
+mod template;
 mod transport;
 mod usage;
 mod watch;
@@ -59,7 +61,7 @@ struct Realm {
 }
 
 /// The groups of commands. Their shared flags include those about a datacenter.
-const GROUPS: [Group; 4] = [catalog::GROUP, kv::GROUP, services::GROUP, snapshot::GROUP];
+const GROUPS: [Group; 5] = [catalog::GROUP, explain::GROUP, kv::GROUP, services::GROUP, snapshot::GROUP];
 
 /// The commands that speak to the agent itself.
 const OF_THE_AGENT: [Program; 12] = [
@@ -78,7 +80,7 @@ const OF_THE_AGENT: [Program; 12] = [
 ];
 
 /// Commands of one word whose shared flags include those about a datacenter.
-const OF_A_DATACENTER: [Program; 3] = [exec::EXEC, lock::LOCK, watch::WATCH];
+const OF_A_DATACENTER: [Program; 4] = [exec::EXEC, lock::LOCK, template::TEMPLATE, watch::WATCH];
 
 /// The commands that speak to nobody.
 const LOCAL: [Program; 3] = [local::KEYGEN, local::VALIDATE, local::VERSION];

@@ -2,6 +2,7 @@
 //! lead sends them on; the leader hands them to its *desk*, which sits with the leader's duties. What is in a question and
 //! in an answer is between those two: here they are bytes.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -15,8 +16,15 @@ use super::standing::Standing;
 use crate::runtime::mesh::{self, OneSender, Receiver, Sender};
 use crate::runtime::{cores, task, time};
 
-/// Questions that wait for the control core, those of peers too. Past it they are refused as too busy.
-pub const ASKED_MAX: usize = 256;
+/// Questions and answers that wait for the control core, those of peers too. Past it questions are refused as too busy, or, a
+/// peer's, sent back.
+pub const ASKED_MAX: usize = 32_768;
+/// Questions that wait for a leader or its answer. Past it they are refused as too busy. Of all answers together there is room above.
+const WAITING_MAX: usize = 16_384;
+/// Questions that wait on the desk. Past it they are asked again a moment later.
+pub const DESK_MAX: usize = 1024;
+/// Events in one turn before others get theirs.
+const EVENTS_PER_TURN: usize = 64;
 /// How long the leader may think. A change of the servers takes a few round trips and log writes.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How often a server without a leader looks for one while a question waits.
@@ -66,20 +74,37 @@ struct Sent {
     deadline: Instant,
 }
 
-/// Carries questions to the leader and answers back. Lives on the control core.
+/// Carries questions to the leader and answers back, once it runs: on the control core.
 pub(super) struct Asking {
     events: Receiver<Event>,
+}
+
+/// All that is under way.
+struct Carrier {
     desk: Option<Sender<Asked>>,
     /// Those that wait for a leader.
     held: Vec<Question>,
     sent: BTreeMap<u64, Sent>,
+    own: Rc<RefCell<Own>>,
     token: u64,
+    swept: Instant,
 }
+
+/// Questions of this server on its own desk.
+#[derive(Default)]
+struct Own {
+    /// How many lie there.
+    asked: usize,
+    /// They came back without an answer.
+    back: Vec<Question>,
+}
+
+const _: () = assert!(WAITING_MAX < ASKED_MAX);
 
 impl Asking {
     pub fn new() -> (Sender<Event>, Asking) {
         let (sender, events) = mesh::channel(ASKED_MAX);
-        (sender, Asking { events, desk: None, held: Vec::new(), sent: BTreeMap::new(), token: 0 })
+        (sender, Asking { events })
     }
 
     /// Runs until nobody can ask any more. `send` puts a message on its way, or says that it cannot.
@@ -88,24 +113,57 @@ impl Asking {
         send: Rc<dyn Fn(ServerId, PeerMessage) -> bool>,
         standing: impl Fn() -> Standing,
     ) {
+        let mut carrier = Carrier {
+            desk: None,
+            held: Vec::new(),
+            sent: BTreeMap::new(),
+            own: Rc::default(),
+            token: 0,
+            swept: time::now(),
+        };
+        let mut turn = 0;
         loop {
-            let event = if self.held.is_empty() && self.sent.is_empty() {
+            let event = if carrier.waiting() == 0 {
                 self.events.recv().await.map(Some)
             } else {
                 let next = cores::either(self.events.recv(), time::sleep(LOOK_INTERVAL)).await;
                 next.map_or(Some(None), |event| event.map(Some))
             };
             let Some(event) = event else { return };
-            match event {
-                Some(Event::Ask(question)) => self.place(question, &send, &standing()),
-                Some(event) => self.on_event(event, &send, &standing),
-                None => {
-                    for question in std::mem::take(&mut self.held) {
-                        self.place(question, &send, &standing());
-                    }
-                }
+            if let Some(event) = event {
+                carrier.on_event(event, &send, &standing);
             }
-            self.expire(time::now());
+            let now = time::now();
+            if now.saturating_duration_since(carrier.swept) >= LOOK_INTERVAL {
+                carrier.sweep(now, &send, &standing());
+            }
+            turn += 1;
+            if turn % EVENTS_PER_TURN == 0 {
+                task::yield_now().await;
+            }
+        }
+    }
+}
+
+impl Carrier {
+    fn waiting(&self) -> usize {
+        let own = self.own.borrow();
+        self.held.len() + self.sent.len() + own.asked + own.back.len()
+    }
+
+    /// Looks at all that wait.
+    fn sweep(&mut self, now: Instant, send: &Rc<dyn Fn(ServerId, PeerMessage) -> bool>, standing: &Standing) {
+        self.swept = now;
+        // Of a leader that another one has followed nothing may be heard for long.
+        let followed = |sent: &Sent| standing.leader.is_some_and(|leader| leader != sent.to);
+        self.fail_sent(|sent| sent.deadline <= now || sent.question.repeatable && followed(sent));
+        self.held.append(&mut self.own.borrow_mut().back);
+        for question in std::mem::take(&mut self.held) {
+            if question.until <= now {
+                drop(question.answer.send(Err(ProposeError::NoLeader)));
+            } else {
+                self.place(question, send, standing);
+            }
         }
     }
 
@@ -116,6 +174,10 @@ impl Asking {
         standing: &impl Fn() -> Standing,
     ) {
         match event {
+            Event::Ask(question) if self.waiting() >= WAITING_MAX => {
+                drop(question.answer.send(Err(ProposeError::TooBusy)));
+            }
+            Event::Ask(question) => self.place(question, send, &standing()),
             Event::Desk(desk) => self.desk = Some(desk),
             Event::Peer(from, PeerMessage::Ask { token, question }) => {
                 let answer = self.consult(question, &standing());
@@ -131,7 +193,7 @@ impl Asking {
                 .detach();
             }
             Event::Peer(from, PeerMessage::Told { token, answer }) => self.on_told(from, token, answer),
-            Event::Ask(_) | Event::Peer(..) => {}
+            Event::Peer(..) => {}
             Event::Lost(server) => {
                 self.fail_sent(|sent| sent.to == server);
             }
@@ -163,15 +225,6 @@ impl Asking {
         }
     }
 
-    fn expire(&mut self, now: Instant) {
-        self.fail_sent(|sent| sent.deadline <= now);
-        let (over, held) = std::mem::take(&mut self.held).into_iter().partition(|held| held.until <= now);
-        self.held = held;
-        for question in Vec::<Question>::from_iter(over) {
-            drop(question.answer.send(Err(ProposeError::NoLeader)));
-        }
-    }
-
     /// Gives a question to the leader, or keeps it until there is one.
     fn place(
         &mut self,
@@ -180,9 +233,16 @@ impl Asking {
         standing: &Standing,
     ) {
         if let Some(answer) = self.consult(question.question.clone(), standing) {
+            let own = self.own.clone();
+            own.borrow_mut().asked += 1;
             task::spawn(async move {
-                let answer = answer.await.ok_or(ProposeError::LeadershipLost);
-                drop(question.answer.send(answer));
+                let answer = answer.await;
+                let own = &mut *own.borrow_mut();
+                own.asked -= 1;
+                match answer {
+                    None if question.repeatable => own.back.push(question),
+                    answer => drop(question.answer.send(answer.ok_or(ProposeError::LeadershipLost))),
+                }
             })
             .detach();
             return;
@@ -331,6 +391,33 @@ mod tests {
         });
     }
 
+    /// Renewals hung for ten seconds at a leader that was none any more, and then ended without having been asked again.
+    #[test]
+    fn what_may_be_done_twice_goes_to_the_next_leader_at_once() {
+        with_world(|world, events| async move {
+            world.led_by(OTHER);
+            let told = ask(&events, true, LONG);
+            assert_eq!(world.next_sent().await.0, OTHER);
+            let third = ServerId([3; 16]);
+            world.led_by(third);
+            let (to, message) = world.next_sent().await;
+            assert_eq!(to, third);
+            let answer = Some(Bytes::new());
+            let told_by = PeerMessage::Told { token: token_of(message), answer };
+            assert!(events.try_send(Event::Peer(third, told_by)).is_ok());
+            assert_eq!(told.await, Some(Ok(Bytes::new())));
+        });
+    }
+
+    #[test]
+    fn too_many_questions_are_refused() {
+        with_world(|_, events| async move {
+            let waiting: Vec<_> = (0..WAITING_MAX).map(|_| ask(&events, true, LONG)).collect();
+            assert_eq!(ask(&events, true, LONG).await, Some(Err(ProposeError::TooBusy)));
+            drop(waiting);
+        });
+    }
+
     #[test]
     fn without_a_leader_or_a_link_the_wait_ends() {
         with_world(|world, events| async move {
@@ -352,6 +439,11 @@ mod tests {
             let told = ask(&events, false, LONG);
             asked.recv().await.expect("the question").answer(Bytes::from_static(b"own"));
             assert_eq!(told.await, Some(Ok(Bytes::from_static(b"own"))));
+            // The desk could not tell; what may be asked twice is.
+            let again = ask(&events, true, LONG);
+            drop(asked.recv().await.expect("the question"));
+            asked.recv().await.expect("the question, once more").answer(Bytes::from_static(b"own"));
+            assert_eq!(again.await, Some(Ok(Bytes::from_static(b"own"))));
             let foreign = PeerMessage::Ask { token: 7, question: Bytes::from_static(b"q") };
             assert!(events.try_send(Event::Peer(OTHER, foreign.clone())).is_ok());
             asked.recv().await.expect("the question").answer(Bytes::from_static(b"far"));

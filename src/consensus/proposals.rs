@@ -13,7 +13,7 @@ use crate::store::State;
 use crate::store::command::{Applied, Command};
 
 use super::admin::{AdminError, AdminOp};
-use super::ask::{ASKED_MAX, Asked, Asking, Event, Question};
+use super::ask::{Asked, Asking, DESK_MAX, Event, Question};
 use super::encoded::Encoded;
 use super::error::ProposeError;
 use super::gauges::Gauges;
@@ -163,7 +163,7 @@ impl Proposals {
     /// Opens the desk of this server: whatever is asked while it leads comes in there. `None` on an agent that is no
     /// server, or is stopping.
     pub fn open_desk(&self) -> Option<Receiver<Asked>> {
-        let (desk, asked) = mesh::channel(ASKED_MAX);
+        let (desk, asked) = mesh::channel(DESK_MAX);
         self.0.as_deref()?.asks.try_send(Event::Desk(desk)).ok()?;
         Some(asked)
     }

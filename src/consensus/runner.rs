@@ -17,7 +17,7 @@ use muster_protocol::log::FileName;
 use muster_protocol::rpc::PeerMessage;
 
 use crate::metrics::{self, Counter, Sample};
-use crate::runtime::mesh::{self, OneSender, Receiver, Sender};
+use crate::runtime::mesh::{self, Full, OneSender, Receiver, Sender};
 use crate::runtime::publish::Published;
 use crate::runtime::time::Sleep;
 use crate::runtime::{fs, task, time};
@@ -283,7 +283,7 @@ impl Runner {
     fn poll_events(&mut self, cx: &mut Context<'_>, around: &mut Surroundings) {
         while !around.alone && self.inputs.len() < BATCH_MAX {
             match around.events.poll_recv(cx) {
-                Poll::Ready(Some(event)) => self.hear(event),
+                Poll::Ready(Some(event)) => self.hear(event, &*around.links),
                 Poll::Ready(None) => around.alone = true,
                 Poll::Pending => break,
             }
@@ -293,14 +293,17 @@ impl Runner {
         }
     }
 
-    fn hear(&mut self, event: PeerEvent) {
+    fn hear(&mut self, event: PeerEvent, links: &dyn Links) {
         match event {
             PeerEvent::Message {
                 from,
                 message: message @ (PeerMessage::Ask { .. } | PeerMessage::Told { .. }),
             } => {
-                // Where too many ask, whoever asks gives up after a while.
-                let _ = self.asks.try_send(Event::Peer(from, message));
+                let refused = self.asks.try_send(Event::Peer(from, message));
+                // Where too many ask, whoever asks does so again.
+                if let Err(Full::Full(Event::Peer(from, PeerMessage::Ask { token, .. }))) = refused {
+                    let _ = links.send(from, PeerMessage::Told { token, answer: None });
+                }
             }
             PeerEvent::Message { from, message } => self.inputs.push(Input::Peer { from, message }),
             PeerEvent::Lost(peer) => {

@@ -148,6 +148,7 @@ impl Child {
         let program = found(setup)?;
         let mut command = Command::new(&program);
         command.arg0(&setup.argv[0]).args(&setup.argv[1..]);
+        sys::unblock_in(&mut command);
         command.envs(setup.env.iter().map(|(name, value)| (name, value))).process_group(0);
         if let Some(directory) = &setup.cwd {
             command.current_dir(directory);

@@ -160,13 +160,16 @@ pub struct Caught {
 }
 
 impl Caught {
-    /// Keeps them from interrupting anything. To be called in the first thread before any other starts.
+    /// Keeps them from interrupting anything. To be called in the first thread before any other starts. Those that are
+    /// ignored (`nohup`) stay so.
     ///
     /// # Errors
     /// No descriptor is left.
     pub fn block() -> io::Result<Caught> {
-        sys::block_signals(&CAUGHT);
-        Ok(Caught { fd: sys::signalfd(&CAUGHT)? })
+        let heeded: Vec<libc::c_int> =
+            CAUGHT.iter().copied().filter(|signal| !sys::is_ignored(*signal)).collect();
+        sys::block_signals(&heeded);
+        Ok(Caught { fd: sys::signalfd(&heeded)? })
     }
 
     /// The number of the next one; `None` when none comes within `limit`.

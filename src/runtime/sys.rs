@@ -115,6 +115,28 @@ pub(super) fn block_signals(signals: &[libc::c_int]) {
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
 }
 
+/// Has a child begin with no signal blocked, whatever we keep for ourselves.
+pub(super) fn unblock_in(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let none = signal_set(&[]);
+    // SAFETY: the closure calls nothing but pthread_sigmask, which is async-signal-safe, with a set that it owns.
+    unsafe {
+        command.pre_exec(move || {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+            Ok(())
+        });
+    }
+}
+
+/// Whether this process ignores a signal: whoever started it may have said so (`nohup`).
+pub(super) fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: all bits zero is a valid value, and it lives through the call, which only reads the disposition.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
 /// The number of the calling thread, for [`interrupt`].
 pub(super) fn thread_id() -> libc::pid_t {
     // SAFETY: takes nothing.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use muster_protocol::entry::{ServerId, Suffrage};
+use muster_protocol::rpc::message::ASK_LENGTH_MAX;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
@@ -60,6 +61,9 @@ pub enum Answer {
 pub async fn ask(proposals: &Proposals, question: &Question) -> Result<Answer, ProposeError> {
     let repeatable = matches!(question, Question::Health | Question::Renew(_));
     let bytes = encoded(rkyv::to_bytes::<rancor::Error>(question));
+    if bytes.len() > ASK_LENGTH_MAX {
+        return Ok(Answer::Refused(format!("a question of {} bytes is too long", bytes.len())));
+    }
     let answer = proposals.ask(bytes, repeatable).await?;
     let read = rkyv::from_bytes::<Answer, rancor::Error>(&aligned(&answer));
     Ok(read.unwrap_or_else(|why| {
@@ -82,11 +86,20 @@ pub async fn serve(
         // A change takes its time; what comes after it need not wait.
         task::spawn(async move {
             if let Some(answer) = answer(&asked.question, &proposals, &sessions, &*health).await {
-                asked.answer(encoded(rkyv::to_bytes::<rancor::Error>(&answer)));
+                asked.answer(within_bounds(encoded(rkyv::to_bytes::<rancor::Error>(&answer))));
             }
         })
         .detach();
     }
+}
+
+/// A link breaks at an answer that is too long.
+fn within_bounds(answer: Bytes) -> Bytes {
+    if answer.len() <= ASK_LENGTH_MAX {
+        return answer;
+    }
+    let why = format!("an answer of {} bytes is too long to be sent", answer.len());
+    encoded(rkyv::to_bytes::<rancor::Error>(&Answer::Refused(why)))
 }
 
 /// `None`: this server does not lead.

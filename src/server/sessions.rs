@@ -34,8 +34,9 @@ const LEAD_INTERVAL: Duration = Duration::from_millis(250);
 /// How often a renewal looks again that cannot be decided yet, and for how long it does.
 const RENEW_PAUSE: Duration = Duration::from_millis(20);
 const RENEW_LIMIT: Duration = Duration::from_secs(5);
-/// Sessions, or keys, that one command ends at most.
+/// Sessions, or keys, that one command ends at most; and how many bytes its keys may have together.
 const ENDED_MAX: usize = 512;
+const ENDED_BYTES_MAX: usize = 1 << 20;
 
 /// See the module. Clones are handles to the same.
 #[derive(Clone)]
@@ -109,31 +110,46 @@ enum Renewal {
 impl Shared {
     /// Measures until another server leads.
     async fn measure(&self) -> Result<(), ProposeError> {
-        // What earlier leaders wrote must be here first.
-        self.proposals.barrier(Consistency::Consistent).await?;
+        // What earlier leaders wrote must be here first, and this term's first entry: so the term is read before the barrier, which
+        // is then one of its own.
         let term = self.proposals.standing().term;
-        *self.lead.borrow_mut() = Some(Lead { term, timers: Timers::begin(time::now()) });
-        loop {
-            let standing = self.proposals.standing();
-            if !standing.leads() || standing.term != term {
-                return Ok(());
-            }
-            let (due, ended, idle) = {
+        self.proposals.barrier(Consistency::Consistent).await?;
+        let state = self.state.load_full();
+        // Behind the look at the state: it holds nothing of a later leader then.
+        if !self.leads_in(term) {
+            return Ok(());
+        }
+        *self.lead.borrow_mut() = Some(Lead { term, timers: Timers::begin(time::now(), &state) });
+        drop(state);
+        while self.leads_in(term) {
+            let (due, idle) = {
                 let state = self.state.load_full();
                 self.with_timers(|timers| {
                     timers.pass(time::now());
                     timers.follow(&state);
-                    (!timers.due(1).is_empty(), timers.ended(ENDED_MAX), timers.is_empty())
+                    (!timers.due(1).is_empty(), timers.is_empty())
                 })
             };
-            if due {
-                self.expire().await?;
-            }
-            if !ended.is_empty() {
-                self.proposals.propose(&Command::Session(SessionOp::EndDelays(ended))).await?;
+            // What cannot be written now is tried again at the next look: what was measured stays measured.
+            let expired = if due { self.expire(term).await } else { Ok(()) };
+            let ended = self.end_delays().await;
+            for failed in [expired, ended].into_iter().filter_map(Result::err) {
+                if failed == ProposeError::Stopping {
+                    return Err(failed);
+                }
+                tracing::warn!(target: "agent.server", "the end of sessions or lock-delays is not written: {failed}; trying again");
             }
             time::sleep(if idle { IDLE_INTERVAL } else { LOOK_INTERVAL }).await;
         }
+        Ok(())
+    }
+
+    async fn end_delays(&self) -> Result<(), ProposeError> {
+        let ended = self.with_timers(|timers| timers.ended(ENDED_MAX, ENDED_BYTES_MAX));
+        if ended.is_empty() {
+            return Ok(());
+        }
+        self.proposals.propose(&Command::Session(SessionOp::EndDelays(ended))).await.map(drop)
     }
 
     fn with_timers<T>(&self, work: impl FnOnce(&mut Timers) -> T) -> T {
@@ -142,21 +158,34 @@ impl Shared {
     }
 
     /// Expires what is due still when the lead is confirmed.
-    async fn expire(&self) -> Result<(), ProposeError> {
+    async fn expire(&self, term: u64) -> Result<(), ProposeError> {
         self.proposals.barrier(Consistency::Consistent).await?;
-        let ids = self.with_timers(|timers| {
+        // Whoever was replaced passes it too, by way of the next leader.
+        if !self.leads_in(term) {
+            return Ok(());
+        }
+        let (ids, seen) = self.with_timers(|timers| {
             let due = timers.due(ENDED_MAX);
             timers.doom(&due);
-            due
+            (due, timers.basis())
         });
         if ids.is_empty() {
             return Ok(());
         }
-        let seen = self.state.load().index();
         let count = ids.len();
-        match self.proposals.propose(&Command::Session(SessionOp::Expire { ids, seen })).await? {
-            Applied::Condition(false) => {}
-            _ => tracing::info!(target: "agent.server", count, "the TTL of sessions has passed"),
+        let command = Command::Session(SessionOp::Expire { ids, seen });
+        match self.proposals.propose(&command).await {
+            Ok(Applied::Condition(false)) => {}
+            Ok(_) => tracing::info!(target: "agent.server", count, "the TTL of sessions has passed"),
+            Err(failed) => {
+                // It was not even proposed: they can be renewed again.
+                if matches!(failed, ProposeError::TooBusy | ProposeError::TooLarge { .. })
+                    && let Command::Session(SessionOp::Expire { ids, .. }) = &command
+                {
+                    self.with_timers(|timers| timers.spare(ids));
+                }
+                return Err(failed);
+            }
         }
         Ok(())
     }
@@ -181,7 +210,7 @@ impl Shared {
         self.confirm().await?;
         let lives = self.state.load().session(id).is_some();
         let holds = match &*self.lead.borrow() {
-            Some(lead) => lead.term == term && !lead.timers.is_doomed(&session.id),
+            Some(lead) => lead.term == term && self.leads_in(term) && !lead.timers.is_doomed(&session.id),
             None => false,
         };
         Ok(match (lives, holds) {
@@ -189,6 +218,11 @@ impl Shared {
             (true, true) => Renewal::Done(Some(session)),
             (true, false) => Renewal::Again,
         })
+    }
+
+    fn leads_in(&self, term: u64) -> bool {
+        let standing = self.proposals.standing();
+        standing.leads() && standing.term == term
     }
 
     async fn confirm(&self) -> Result<(), Unrenewed> {

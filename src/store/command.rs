@@ -129,7 +129,7 @@ pub enum SessionOp {
     Expire {
         /// Their IDs.
         ids: Vec<String>,
-        /// [`super::State::index`] when the leader decided so.
+        /// [`super::State::index`] when the leader began to measure.
         seen: u64,
     },
     /// Ends the lock-delay of keys, as the leader measures it.

@@ -394,6 +394,9 @@ impl StateBuilder {
             if !self.state.nodes.contains_key(&*fold(&row.node)) {
                 return Err(orphan(SectionKind::Sessions, &row.id, &row.node));
             }
+            if self.state.session(&row.id).is_some() {
+                return Err(damaged(SectionKind::Sessions, format!("session {} came twice", row.id)));
+            }
             self.state.sessions.link(row);
         }
         Ok(())

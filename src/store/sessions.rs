@@ -175,6 +175,7 @@ impl Sessions {
         self.held.iter().all(|(id, _)| self.rows.contains_key(id))
             && self.rows.values().all(|row| row.modify_index <= index)
             && self.delays.values().all(|delay| delay.since <= index)
+            && self.nodes.values().all(|node| node.changed <= index)
             && self.changed <= index
             && self.led_since <= index
     }

@@ -15,26 +15,30 @@ pub enum Node {
     /// Text that is written as it stands: a part of the source.
     Text(Range<usize>),
     /// A pipeline whose value is written, unless it declares a variable.
-    Action(Pipe),
+    Action(Box<Pipe>),
     /// `if`.
-    If(Branch),
+    If(Box<Branch>),
     /// `with`.
-    With(Branch),
+    With(Box<Branch>),
     /// `range`.
-    Range(Branch),
+    Range(Box<Branch>),
     /// `template`.
-    Template {
-        /// Where it stands.
-        span: Range<usize>,
-        /// Which template.
-        name: String,
-        /// What becomes its cursor.
-        pipe: Option<Pipe>,
-    },
+    Template(Box<Invocation>),
     /// `break`.
     Break,
     /// `continue`.
     Continue,
+}
+
+/// The execution of a defined template.
+#[derive(Debug)]
+pub struct Invocation {
+    /// Where it stands.
+    pub span: Range<usize>,
+    /// Which template.
+    pub name: String,
+    /// What becomes its cursor.
+    pub pipe: Option<Pipe>,
 }
 
 /// A pipeline that decides, and what it decides about.

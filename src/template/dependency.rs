@@ -208,6 +208,12 @@ impl Dependency {
 
     /// Instances of a service, from `service "TAG.NAME@DC~NEAR|STATES"`.
     pub fn service(text: &str, connect: bool) -> Result<Dependency, String> {
+        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) {
+            // A name alone, as nearly always: no pattern is needed.
+            let (name, states) = (text.to_owned(), vec!["passing".to_owned()]);
+            let [tag, dc, near] = [const { String::new() }; 3];
+            return Ok(Dependency::Service { name, tag, dc, near, states, connect });
+        }
         let parts = Parts::of(&SERVICE, "health.service", text)?;
         let mut states: Vec<String> = Vec::new();
         let list = parts.get("states");

@@ -146,12 +146,12 @@ impl<'t> Machine<'t, '_, '_> {
                 return Ok(flow);
             }
             Node::Range(branch) => return self.range(dot, branch),
-            Node::Template { span, name, pipe } => {
-                let dot = match pipe {
+            Node::Template(invocation) => {
+                let dot = match &invocation.pipe {
                     Some(pipe) => self.pipe(dot, pipe)?,
                     None => Value::Nil,
                 };
-                self.template(&dot, name, span)?;
+                self.template(&dot, &invocation.name, &invocation.span)?;
             }
             Node::Break => return Ok(Flow::Break),
             Node::Continue => return Ok(Flow::Continue),

@@ -379,7 +379,7 @@ fn floating(out: &mut Sink, value: &Value, number: f64, verb: char, spec: Spec) 
     let digits = text.trim_start_matches('-').trim_start_matches('+');
     let sign = match is_negative {
         true => "-",
-        false if spec.plus || text.starts_with('+') && spec.plus => "+",
+        false if spec.plus => "+",
         false if spec.space => " ",
         false if text.starts_with('+') => "+",
         false => "",

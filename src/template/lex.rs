@@ -244,7 +244,7 @@ impl<'s> Lexer<'s, '_> {
 
     /// A number: everything that could belong to one.
     fn number(&mut self) -> Result<(), Mistake> {
-        let rest = self.source[self.at..].as_bytes();
+        let rest = &self.source.as_bytes()[self.at..];
         let mut at = usize::from(matches!(rest[0], b'+' | b'-'));
         let hex = rest[at..].starts_with(b"0x") || rest[at..].starts_with(b"0X");
         let start = at;

@@ -166,3 +166,8 @@ impl Template {
         &self.source
     }
 }
+
+/// A time, given in nanoseconds since 1970, as a layout of Go shows it, in UTC.
+pub fn time_text(unix_time_ns: i128, layout: &str) -> String {
+    functions::time_text(unix_time_ns, layout)
+}

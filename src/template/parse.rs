@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::ast::{Block, Branch, Command, Expr, ExprKind, Node, Pipe};
+use super::ast::{Block, Branch, Command, Expr, ExprKind, Invocation, Node, Pipe};
 use super::error::Mistake;
 use super::lex::{self, Token, TokenKind};
 use super::literal;
 
 /// Deepest nesting of blocks and parentheses; a deeper template is refused.
-const NESTING_MAX: usize = 400;
+const NESTING_MAX: usize = 100;
 
 /// Names that are no functions.
 const KEYWORDS: [&str; 10] =
@@ -77,7 +77,10 @@ impl<'s> Parser<'s> {
             }
             match self.node(&mut main)? {
                 None => {}
-                Some((Ending::Source, _)) => return Ok(main),
+                Some((Ending::Source, _)) => {
+                    main.nodes.shrink_to_fit();
+                    return Ok(main);
+                }
                 Some((Ending::End, at)) => return Err(Mistake::at(at, "unexpected {{end}}")),
                 Some((Ending::Else, at)) => return Err(Mistake::at(at, "unexpected {{else}}")),
             }
@@ -139,7 +142,10 @@ impl<'s> Parser<'s> {
                 Some((Ending::Source, _)) => {
                     return Err(Mistake::at(start, "unexpected EOF: {{end}} is missing"));
                 }
-                Some((ending, at)) => return Ok((block, ending, at)),
+                Some((ending, at)) => {
+                    block.nodes.shrink_to_fit();
+                    return Ok((block, ending, at));
+                }
             }
         }
     }
@@ -166,9 +172,9 @@ impl<'s> Parser<'s> {
                 return Ok(Some((Ending::End, word.at)));
             }
             "else" => return Ok(Some((Ending::Else, word.at))),
-            "if" => Node::If(self.branch("if", word.at)?),
-            "with" => Node::With(self.branch("with", word.at)?),
-            "range" => Node::Range(self.branch("range", word.at)?),
+            "if" => Node::If(Box::new(self.branch("if", word.at)?)),
+            "with" => Node::With(Box::new(self.branch("with", word.at)?)),
+            "range" => Node::Range(Box::new(self.branch("range", word.at)?)),
             "template" => self.template(word.at)?,
             "block" => self.inner_block(word.at)?,
             "break" | "continue" => {
@@ -179,7 +185,7 @@ impl<'s> Parser<'s> {
                 if keyword == "break" { Node::Break } else { Node::Continue }
             }
             "define" => return Err(Mistake::at(word.at, "unexpected {{define}}")),
-            _ => Node::Action(self.pipe("command", TokenKind::Right)?),
+            _ => Node::Action(Box::new(self.pipe("command", TokenKind::Right)?)),
         };
         into.nodes.push(node);
         Ok(None)
@@ -198,7 +204,7 @@ impl<'s> Parser<'s> {
             let next = self.peek_word();
             if next.kind == TokenKind::Ident && next.text == word && word != "range" {
                 self.next_word();
-                let inner = self.branch(word, next.at)?;
+                let inner = Box::new(self.branch(word, next.at)?);
                 let node = if word == "if" { Node::If(inner) } else { Node::With(inner) };
                 otherwise = Some(Block { nodes: vec![node] });
             } else {
@@ -220,7 +226,8 @@ impl<'s> Parser<'s> {
         let name = self.name("template clause")?;
         let pipe = self.cursor("template clause")?;
         let end = self.tokens[self.at - 1].at;
-        Ok(Node::Template { span: start..self.trimmed(start, end), name, pipe })
+        let span = start..self.trimmed(start, end);
+        Ok(Node::Template(Box::new(Invocation { span, name, pipe })))
     }
 
     /// `block`: a definition where it is used.
@@ -237,7 +244,7 @@ impl<'s> Parser<'s> {
         self.ranges = ranges;
         self.depth -= 1;
         self.add(name.clone(), body, start)?;
-        Ok(Node::Template { span, name, pipe })
+        Ok(Node::Template(Box::new(Invocation { span, name, pipe })))
     }
 
     /// A pipeline up to the delimiter, if there is one.
@@ -328,6 +335,7 @@ impl<'s> Parser<'s> {
                 return Err(Mistake::at(command.span.start, text));
             }
         }
+        pipe.commands.shrink_to_fit();
         // From here on, not in the pipeline itself.
         if !pipe.assigns {
             self.variables.extend(pipe.variables.iter().cloned());
@@ -368,6 +376,8 @@ impl<'s> Parser<'s> {
         if words.is_empty() {
             return Err(Mistake::at(start, "empty command"));
         }
+        // A program may hold many templates for long.
+        words.shrink_to_fit();
         Ok(Command { span: start..end, words })
     }
 
@@ -384,7 +394,10 @@ impl<'s> Parser<'s> {
             return Ok(Some(term));
         }
         match &mut term.kind {
-            ExprKind::Field(names) | ExprKind::Variable(_, names) => names.append(&mut fields),
+            ExprKind::Field(names) | ExprKind::Variable(_, names) => {
+                names.append(&mut fields);
+                names.shrink_to_fit();
+            }
             kind if is_plain(kind) => {
                 let text = &self.source[term.span.clone()];
                 return Err(Mistake::at(term.span.start, format!("unexpected . after term {text:?}")));

@@ -1,7 +1,7 @@
 //! The language against what Go's own implementation gives, and what it must refuse.
 //!
 //! `tests/fixtures/templates/language.jsonl` has the outputs of Go 1.19 (with `parseJSON`, `split` and sprig's `list`, `dict`
-//! and `sub` as functions), and our errors where Go has one; `functions.jsonl` has those of consul-template 0.31.
+//! and `sub` as functions), and our errors where Go has one; `functions.jsonl` has those of sprig 3.2, yaml.v2 and BurntSushi's TOML.
 
 use std::collections::BTreeMap;
 
@@ -74,4 +74,366 @@ fn check_table(world: &mut World, table: &str) {
 #[test]
 fn the_language_is_gos() {
     check_table(&mut World::default(), include_str!("../../tests/fixtures/templates/language.jsonl"));
+}
+
+#[test]
+fn functions_are_those_of_the_libraries() {
+    let mut world = World { time_ns: 1_700_000_000_123_456_789, ..World::default() };
+    check_table(&mut world, include_str!("../../tests/fixtures/templates/functions.jsonl"));
+}
+
+/// A world in which an agent has answered.
+fn answered(all: &[(Dependency, &str)]) -> World {
+    let known = all
+        .iter()
+        .map(|(dependency, body)| {
+            let value = dependency.answer(Some(body.as_bytes())).expect("an answer");
+            (dependency.clone(), value)
+        })
+        .collect();
+    World { known, ..World::default() }
+}
+
+fn service(text: &str) -> Dependency {
+    Dependency::service(text, false).expect("a service")
+}
+
+const WEB: &str = r#"[
+  {"Node": {"Node": "n2", "ID": "id2", "Address": "10.0.0.2", "Meta": {"rack": "b"}, "TaggedAddresses": {"lan": "10.0.0.2"}},
+   "Service": {"ID": "web2", "Service": "web", "Tags": ["v2", "blue"], "Address": "", "Port": 81, "Meta": {"shard": "2"},
+     "Weights": {"Passing": 3, "Warning": 1}, "TaggedAddresses": {"wan": {"Address": "1.2.3.4", "Port": 9}}},
+   "Checks": [{"CheckID": "c", "Status": "warning", "ServiceID": "web2", "Output": "slow"}]},
+  {"Node": {"Node": "n1", "ID": "id1", "Address": "10.0.0.1", "Meta": null},
+   "Service": {"ID": "web1", "Service": "web", "Tags": null, "Address": "10.9.9.9", "Port": 80, "Meta": {"shard": "10"}},
+   "Checks": [{"CheckID": "serfHealth", "Status": "passing"}]}
+]"#;
+
+#[test]
+fn instances_have_the_fields_of_consul_template() {
+    let mut world = answered(&[(service("web|any"), WEB), (service("web"), WEB)]);
+    for (text, expected) in [
+        (
+            r#"{{range service "web|any"}}{{.Node}}/{{.ID}}/{{.Name}} {{.Address}}:{{.Port}} {{.Status}} {{.Tags}};{{end}}"#,
+            "n1/web1/web 10.9.9.9:80 passing [];n2/web2/web 10.0.0.2:81 warning [blue v2];",
+        ),
+        (r#"{{range service "web"}}{{.ID}}{{end}}"#, "web1"),
+        (
+            r#"{{with index (service "web|any") 1}}{{.NodeID}} {{.NodeAddress}} {{.NodeMeta.rack}} {{.NodeTaggedAddresses.lan}} {{.ServiceMeta.shard}} {{.Weights.Passing}} {{.ServiceTaggedAddresses.wan.Port}} {{(index .Checks 0).Output}} {{.Checks.AggregatedStatus}}{{end}}"#,
+            "id2 10.0.0.2 b 10.0.0.2 2 3 9 slow warning",
+        ),
+        (
+            r#"{{range service "web|any"}}{{if .Tags | contains "blue"}}{{.ID}}{{end}}{{if .Tags.Contains "v2"}}!{{end}}{{if in .Tags "v3"}}?{{end}}{{end}}"#,
+            "web2!",
+        ),
+        (r#"{{range service "web|any"}}[{{.Tags | join ","}}]{{end}}"#, "[][blue,v2]"),
+        (
+            r#"{{range $tag, $all := service "web|any" | byTag}}{{$tag}}={{range $all}}{{.ID}}{{end}} {{end}}"#,
+            "blue=web2 v2=web2 ",
+        ),
+        (
+            r#"{{range $port, $all := service "web|any" | byPort}}{{$port}}={{len $all}} {{end}}"#,
+            "80=1 81=1 ",
+        ),
+        (
+            r#"{{range $key, $all := service "web|any" | byMeta "shard|int,none"}}{{$key}} {{end}}"#,
+            "00002__no_none_ 00010__no_none_ ",
+        ),
+        (r#"{{range service "web" "any"}}{{.ID}} {{end}}"#, "web1 web2 "),
+        (r#"{{service ""}}"#, "[]"),
+        (r#"{{range service "web|any"}}{{.NodeMeta.rack}},{{end}}"#, ",b,"),
+        (
+            r#"{{(index (service "web|any") 0).Nope}}"#,
+            "error: can't evaluate field Nope in type *dependency.HealthService",
+        ),
+        (r#"{{service "a b"}}"#, "error: health.service: invalid format: \"a b\""),
+        (r#"{{service "web|odd"}}"#, "error: health.service: invalid filter: \"odd\" in \"web|odd\""),
+        (
+            r#"{{service "web?ns=other"}}"#,
+            "error: health.service: ns=other is not supported: there is only the default",
+        ),
+        (
+            r#"{{secret "x"}}"#,
+            "error: Vault is not supported: put the secret into a file and read it with `file`",
+        ),
+        (r#"{{plugin "x"}}"#, "error: plugins are not allowed: -allow-plugins permits them"),
+    ] {
+        check_in(&mut world, text, expected);
+    }
+}
+
+#[track_caller]
+fn check_in(world: &mut World, text: &str, expected: &str) {
+    match (rendered(world, text), expected.strip_prefix("error: ")) {
+        (Ok(got), None) => assert_eq!(got, expected, "{text}"),
+        (Err(got), Some(expected)) => assert!(got.ends_with(expected), "{text}: {got}"),
+        (got, _) => panic!("{text}: expected {expected:?}, got {got:?}"),
+    }
+}
+
+#[test]
+fn keys_nodes_and_services_are_there() {
+    let pairs = r#"[{"Key": "conf/", "Value": null}, {"Key": "conf/a", "Value": "MQ==", "Flags": 7, "CreateIndex": 5},
+      {"Key": "conf/b/c", "Value": "Mg=="}, {"Key": "conf/b/d/e", "Value": "/w=="}]"#;
+    let node = r#"{"Node": {"Node": "n1", "Address": "10.0.0.1", "Meta": {"a": "b"}},
+      "Services": {"y": {"ID": "y", "Service": "web", "Port": 1, "Tags": ["t"]}, "x": {"ID": "x", "Service": "api", "Port": 2}}}"#;
+    let key = |text: &str| Dependency::key(text).expect("a key");
+    let mut world = answered(&[
+        (Dependency::keys("conf").expect("keys"), pairs),
+        (key("a"), r#"[{"Key": "a", "Value": "b25l"}]"#),
+        (Dependency::node("").expect("a node"), node),
+        (
+            Dependency::nodes("").expect("nodes"),
+            r#"[{"Node": "b", "Address": "2"}, {"Node": "a", "Address": "1"}]"#,
+        ),
+        (Dependency::services("").expect("services"), r#"{"web": ["b", "a"], "consul": []}"#),
+        (Dependency::Datacenters { ignore_failing: false }, r#"["dc2", "dc1"]"#),
+    ]);
+    world.known.insert(key("none"), Value::Nil);
+    world.environment.insert("FOO", "bar");
+    for (text, expected) in [
+        (
+            r#"{{range ls "conf"}}{{.Key}}:{{.Value}}:{{.Path}}:{{.Flags}}:{{.CreateIndex}} {{end}}"#,
+            "a:1:conf/a:7:5 ",
+        ),
+        (r#"{{range tree "conf"}}{{.Key}}={{.Value}} {{end}}"#, "a=1 b/c=2 b/d/e=\u{fffd} "),
+        (r#"{{with tree "conf" | explode}}{{.a}} {{.b.c}} {{len .b.d}}{{end}}"#, "1 2 1"),
+        (
+            r#"{{range $k, $v := tree "conf" | byKey}}{{$k}}{{range $v}} {{.Key}}={{.Value}}{{end}}{{end}}"#,
+            "b c=2 d/e=\u{fffd}",
+        ),
+        (
+            r#"{{key "a"}} {{keyOrDefault "a" "x"}} {{keyOrDefault "none" "x"}} {{keyExists "a"}} {{keyExists "none"}}"#,
+            "one one x true false",
+        ),
+        (
+            r#"{{with node}}{{.Node.Node}} {{.Node.Meta.a}} {{range .Services}}{{.Service}}:{{.Port}} {{end}}{{end}}"#,
+            "n1 b api:2 web:1 ",
+        ),
+        (r#"{{range nodes}}{{.Node}}{{.Address}}{{end}}"#, "a1b2"),
+        (r#"{{range services}}{{.Name}}{{.Tags}}{{end}}"#, "consul[]web[a b]"),
+        (r#"{{range datacenters}}{{.}}{{end}}"#, "dc1dc2"),
+        (r#"{{env "FOO"}} {{env "NO"}}{{envOrDefault "NO" "d"}} {{mustEnv "FOO"}}"#, "bar d bar"),
+        (r#"{{mustEnv "NO"}}"#, "error: required environment variable NO is empty"),
+        (
+            r#"{{scratch.Set "a" 1}}{{scratch.SetX "a" 2}}{{scratch.Get "a"}}{{scratch.Key "a"}}{{scratch.Key "b"}}{{scratch.MapSet "m" "y" 1}}{{scratch.MapSetX "m" "y" 5}}{{scratch.MapSet "m" "x" 2}}{{scratch.MapValues "m"}}{{scratch.Get "m"}}"#,
+            "1truefalse[2 1]map[x:2 y:1]",
+        ),
+        (r#"{{scratch.Set "a" 1}}{{scratch.MapSet "a" "b" 1}}"#, "error: \"a\" is not a map"),
+        (
+            r#"{{define "t"}}<{{.}}>{{end}}{{$x := executeTemplate "t" 5}}{{$x}}{{executeTemplate "t"}}"#,
+            "<5><<no value>>",
+        ),
+        (
+            r#"{{range loop 3}}{{.}}{{end}} {{range $i := loop 5 8}}{{$i}}{{end}} {{range loop "2"}}x{{end}}"#,
+            "012 567 xx",
+        ),
+        (r#"{{range 3}}{{.}}{{end}} {{range $i := 2}}{{$i}}{{end}}"#, "012 01"),
+        (
+            r#"{{add 1 2}} {{subtract 2 5}} {{multiply 2 3}} {{divide 2 10}} {{modulo 2 5}} {{minimum 2 5}} {{maximum 2 5}} {{10 | divide 4}} {{add 1.5 2}}"#,
+            "3 3 6 5 1 2 5 2 3.5",
+        ),
+        (r#"{{divide 0 1}}"#, "error: divide: division by zero"),
+        (
+            r#"{{"a,b,c" | split "," | join "-"}} {{splitN "," 2 "a,b,c"}} {{(splitToMap "," "=" "a=1,b=2").b}}"#,
+            "a-b-c [a b,c] 2",
+        ),
+        (
+            r#"{{indent 2 "a\n\nb"}}|{{trim "!" "!a!"}} {{trimPrefix "a" "ab"}} {{trimSuffix "b" "ab"}} {{trimSpace " a "}}"#,
+            "  a\n\n  b|a b a a",
+        ),
+        (
+            r#"{{toLower "Ab"}}{{toUpper "Ab"}} {{toTitle "foo bar-baz"}} {{replaceAll "a" "b" "aac"}}"#,
+            "abAB Foo Bar-Baz bbc",
+        ),
+        (r#"{{regexMatch "^a.c$" "abc"}} {{regexReplaceAll "(\\w)b" "${1}x" "ab cb"}}"#, "true ax cx"),
+        (
+            r#"{{sha256Hex "a"}} {{md5sum "a"}} {{hmacSHA256Hex "m" "k"}}"#,
+            "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb 0cc175b9c0f1b6a831c399e269772661 a9e5acf7bd6cc2e25ffaaff0ec8e32ddef1d8f9e2a3d2b8b8da3e5d9c8f6bc32",
+        ),
+        (
+            r#"{{base64Encode "hi?"}} {{base64Decode "aGk/"}} {{base64URLEncode "hi?"}} {{base64URLDecode "aGk_"}}"#,
+            "aGk/ hi? aGk_ hi?",
+        ),
+        (
+            r#"{{parseBool "t"}} {{parseInt "-5"}} {{parseUint "5"}} {{parseFloat "1.5"}} {{parseBool ""}}"#,
+            "true -5 5 1.5 false",
+        ),
+        (r#"{{parseInt "x"}}"#, "error: parseInt: strconv.ParseInt: parsing \"x\": invalid syntax"),
+        (
+            r#"{{containsAll (sprig_list "a") (split "," "a,b")}} {{containsAny (sprig_list "z") (split "," "a,b")}} {{containsNone (sprig_list "z") (split "," "a,b")}} {{containsNotAll (sprig_list "a" "z") (split "," "a,b")}}"#,
+            "true false true true",
+        ),
+        (
+            r#"{{$m := parseJSON "{\"a\":1,\"c\":{\"x\":1}}"}}{{mergeMap $m (parseJSON "{\"a\":2,\"b\":3,\"c\":{\"y\":2}}")}}"#,
+            "map[a:1 b:3 c:map[x:1 y:2]]",
+        ),
+        (r#"{{(scratch.MapSet "e" "foo/bar" "a")}}{{scratch.Get "e" | explodeMap}}"#, "map[foo:map[bar:a]]"),
+        (r#"{{timestamp "unix"}} {{timestamp}}"#, "0 1970-01-01T00:00:00Z"),
+    ] {
+        if text.contains("hmacSHA256Hex") {
+            let got = rendered(&mut world, text).expect("digests");
+            assert!(got.starts_with(&expected[..97]), "{got}");
+            continue;
+        }
+        check_in(&mut world, text, expected);
+    }
+}
+
+#[test]
+fn what_is_missing_is_told_and_waited_for() {
+    let template = |text: &str| Template::parse("t", text, Options::default()).expect("parses");
+    let mut world = World::default();
+    let text = r#"{{range services}}{{range service .Name}}{{.Address}}{{end}}{{end}}{{key "a"}}"#;
+    let first = template(text).execute(&mut world, limits());
+    let names = |all: &std::collections::BTreeSet<Dependency>| -> Vec<String> {
+        all.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(names(&first.missing), ["kv.get(a)", "catalog.services"]);
+    let services = Dependency::services("").expect("services");
+    world.known.insert(services.clone(), services.answer(Some(br#"{"web": []}"#)).expect("an answer"));
+    world.known.insert(Dependency::key("a").expect("a key"), Value::Nil);
+    let second = template(text).execute(&mut world, limits());
+    // A key that must be there is missing as long as it is not.
+    assert_eq!(names(&second.missing), ["kv.get(a)", "health.service(web|passing)"]);
+    assert_eq!(second.used.len(), 3);
+    // Empty where it must not be.
+    let keys = Dependency::keys("p").expect("keys");
+    world.known.insert(keys.clone(), keys.answer(None).expect("nothing"));
+    assert_eq!(
+        names(&template(r#"{{safeLs "p"}}{{ls "p"}}"#).execute(&mut world, limits()).missing),
+        ["kv.list(p)"]
+    );
+    assert!(template(r#"{{ls "p"}}{{safeTree ""}}"#).execute(&mut world, limits()).missing.is_empty());
+    // Nothing is written beside the output while something is missing.
+    template(r#"{{key "zz"}}{{"x" | writeToFile "/f" "" "" "0600"}}"#).execute(&mut world, limits());
+    assert!(world.written.is_empty());
+    template(r#"{{"x" | writeToFile "/f" "" "" "0600" "append,newline"}}"#).execute(&mut world, limits());
+    assert_eq!(
+        (world.written[0].mode, world.written[0].appends, world.written[0].content.as_slice()),
+        (0o600, true, &b"x\n"[..])
+    );
+}
+
+#[test]
+fn questions_are_those_of_the_api() {
+    let question = |dependency: Dependency| {
+        let question = dependency.question().expect("a question");
+        let query: Vec<String> = question.query.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        (dependency.to_string(), question.path, query.join("&"))
+    };
+    let row = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+    assert_eq!(
+        question(service("v1.2.web@dc2~_agent|passing,warning")),
+        row(
+            "health.service(v1.2.web@dc2~_agent|passing,warning)",
+            "/v1/health/service/web",
+            "dc=dc2&near=_agent&tag=v1.2"
+        )
+    );
+    assert_eq!(
+        question(service("web")),
+        row("health.service(web|passing)", "/v1/health/service/web", "passing=1")
+    );
+    assert_eq!(
+        question(Dependency::key("/a/b?ns=default@dc1").expect("a key")),
+        row("kv.get(a/b@dc1)", "/v1/kv/a/b", "dc=dc1")
+    );
+    assert_eq!(
+        question(Dependency::nodes("@dc1~n").expect("nodes")),
+        row("catalog.nodes(@dc1~n)", "/v1/catalog/nodes", "dc=dc1&near=n")
+    );
+    assert_eq!(
+        question(Dependency::node("n.x").expect("a node")),
+        row("catalog.node(n.x)", "/v1/catalog/node/n.x", "")
+    );
+}
+
+#[test]
+fn errors_name_line_and_column() {
+    let at = |text: &str| rendered(&mut World::default(), text).expect_err(text);
+    assert_eq!(at("a\n  é {{ nosuch }}"), "template: t:2:8: function \"nosuch\" not defined");
+    assert_eq!(
+        at("x\n{{define \"in\"}}\n{{index (split \",\" \"a\") 5}}{{end}}{{template \"in\"}}"),
+        "template: t:3:3: executing \"in\" at <index (split \",\" \"a\") 5>: error calling index: index out of range: 5"
+    );
+}
+
+#[test]
+fn a_key_that_is_not_there_may_be_an_error() {
+    let strict = Options { missing_key_is_error: true, ..Options::default() };
+    for (text, part) in [
+        (r#"{{(parseJSON "{}").a}}"#, "map has no entry for key \"a\""),
+        ("{{.a}}", "nil data; no entry for key \"a\""),
+    ] {
+        let template = Template::parse("t", text, strict.clone()).expect("parses");
+        let why = template.execute(&mut World::default(), limits()).output.expect_err(text).to_string();
+        assert!(why.ends_with(part), "{why}");
+    }
+}
+
+#[test]
+fn delimiters_and_denied_functions() {
+    let options = Options {
+        left: "<<".into(),
+        right: ">>".into(),
+        denied: vec!["sprig_*".into()],
+        ..Options::default()
+    };
+    let template = Template::parse("t", "{{x}}<<- 1 ->> <<\"a\" | toUpper>><</* c */>>", options.clone())
+        .expect("parses");
+    assert_eq!(template.execute(&mut World::default(), limits()).output.expect("renders"), b"{{x}}1A");
+    let template = Template::parse("t", "<<sprig_list>>", options).expect("parses");
+    assert!(
+        template
+            .execute(&mut World::default(), limits())
+            .output
+            .is_err_and(|e| e.text.contains("function is disabled"))
+    );
+}
+
+#[test]
+fn what_would_never_end_ends() {
+    for (text, part) in [
+        ("{{range loop 100000000}}{{end}}", "steps"),
+        ("{{define \"r\"}}{{template \"r\"}}{{end}}{{template \"r\"}}", "depth"),
+        ("{{sprig_repeat 9223372036854775807 \"a\"}}", "longer than"),
+        ("{{indent 1000000 \"a\\nb\\nc\"}}", "longer than"),
+        ("{{$x := \"aaaaaaaaaaaaaaaa\"}}{{range loop 64}}{{$x = print $x $x}}{{end}}", "longer than"),
+        ("{{$x := sprig_list 1}}{{range loop 64}}{{$x = sprig_list $x $x}}{{end}}{{$x}}", "too long"),
+        (
+            "{{$x := sprig_list 1}}{{range loop 40}}{{$x = sprig_list $x $x}}{{end}}{{toJSON $x}}",
+            "longer than",
+        ),
+        ("{{range loop 300000}}aaaaaaaaaa{{end}}", "too long"),
+        ("{{$d := sprig_dict}}{{sprig_set $d \"a\" $d}}", "cannot hold itself"),
+        ("{{sprig_untilStep 0 9223372036854775807 1}}", "longer than"),
+        ("{{replaceAll \"\" (sprig_repeat 100000 \"a\") (sprig_repeat 100000 \"b\")}}", "longer than"),
+        ("{{regexReplaceAll \"(a{1000}){1000}\" \"\" \"a\"}}", "error parsing regexp"),
+    ] {
+        let why = rendered(&mut World::default(), text).expect_err(text);
+        assert!(why.contains(part), "{text}: {why}");
+    }
+    let deep = format!("{}1{}", "(".repeat(1000), ")".repeat(1000));
+    assert!(
+        rendered(&mut World::default(), &format!("{{{{{deep}}}}}")).is_err_and(|why| why.contains("nested"))
+    );
+    let deep = format!("a: {}{}", "[".repeat(10_000), "]".repeat(10_000));
+    assert!(
+        rendered(&mut World::default(), &format!("{{{{parseYAML `{deep}`}}}}"))
+            .is_err_and(|why| why.contains("nested"))
+    );
+}
+
+#[test]
+fn maps_that_a_template_made_may_change() {
+    // However deep they are, they go away.
+    check("{{$x := sprig_list 1}}{{range loop 100000}}{{$x = sprig_list $x}}{{end}}{{len $x}}", "1");
+    check(
+        "{{$x := sprig_dict}}{{$y := $x}}{{range loop 100000}}{{$z := sprig_dict}}{{$_ := sprig_set $y \"a\" $z}}{{$y = $z}}{{end}}{{len $x}}",
+        "1",
+    );
+    check(
+        "{{$d := sprig_dict \"a\" 1}}{{range $k, $v := $d}}{{$_ := sprig_set $d \"b\" 2}}{{$k}}{{end}}{{len $d}}",
+        "a2",
+    );
 }

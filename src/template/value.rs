@@ -241,6 +241,11 @@ impl Value {
         }
     }
 
+    /// Whether it is a list or a map.
+    fn is_group(&self) -> bool {
+        matches!(self, Value::List(_) | Value::Map(_))
+    }
+
     /// The name of its type.
     pub fn type_name(&self) -> String {
         match self {
@@ -355,6 +360,42 @@ impl Struct {
         match self.field(name) {
             Some(Value::Text(text)) => text.clone(),
             _ => Text::from(""),
+        }
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        if self.items.iter().any(Value::is_group) {
+            unravel(std::mem::take(&mut self.items));
+        }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        let items = self.items.get_mut();
+        if items.values().any(Value::is_group) {
+            unravel(std::mem::take(items).into_values().collect());
+        }
+    }
+}
+
+/// Drops values that hold others, one after the other: a template may nest them deeper than the stack is.
+fn unravel(mut all: Vec<Value>) {
+    while let Some(value) = all.pop() {
+        match value {
+            Value::List(list) => {
+                if let Some(mut list) = Rc::into_inner(list) {
+                    all.append(&mut list.items);
+                }
+            }
+            Value::Map(map) => {
+                if let Some(map) = Rc::into_inner(map) {
+                    all.extend(map.items.take().into_values());
+                }
+            }
+            _ => {}
         }
     }
 }

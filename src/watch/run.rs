@@ -18,7 +18,7 @@ use crate::health::plan::{HttpProbe, TlsProbe};
 use crate::health::tls::TlsConfigs;
 use crate::runtime::random::Rng;
 use crate::runtime::task::{self, Task};
-use crate::runtime::{mesh, process, time};
+use crate::runtime::{mesh, process, signal, time};
 
 /// How much of a handler's output is kept for the log (Consul: `WatchBufSize`).
 const OUTPUT_MAX: usize = 4 * 1024;
@@ -61,7 +61,7 @@ struct Following {
     watch: Watch,
     configs: Rc<TlsConfigs>,
     indexes: Indexes,
-    /// The target without the index, and how parameters go on behind it.
+    /// The target without index and staleness.
     target: String,
 }
 
@@ -77,7 +77,7 @@ impl Following {
         let mut line = None;
         loop {
             let began = time::now();
-            let rest = match self.ask(&mut line, course.parameter()).await {
+            let rest = match self.ask(&mut line, &course).await {
                 Ok(Answered { status, index, hash, body }) => {
                     let mark = hash.map_or(Mark::Index(index.unwrap_or(0)), Mark::Hash);
                     match course.answered(mark, status, &body, time::now() - began) {
@@ -102,15 +102,19 @@ impl Following {
         }
     }
 
-    async fn ask(&self, line: &mut Option<Line>, mark: Option<(&str, String)>) -> Result<Answered, String> {
-        let joint = if self.target.contains('?') { '&' } else { '?' };
-        let target = match mark {
-            None => self.target.clone(),
-            Some((name, value)) => {
-                let value = encoded(&value, false);
-                format!("{}{joint}{name}={value}&wait={}s", self.target, WAIT.as_secs())
-            }
+    async fn ask(&self, line: &mut Option<Line>, course: &Course) -> Result<Answered, String> {
+        let mut target = self.target.clone();
+        let mut add = |name: &str, value: &str| {
+            let joint = if target.contains('?') { '&' } else { '?' };
+            target.push_str(&format!("{joint}{name}={value}"));
         };
+        if self.watch.plan.stale && !course.wants_fresh() {
+            add("stale", "");
+        }
+        if let Some((name, value)) = course.parameter() {
+            add(name, &encoded(&value, false));
+            add("wait", &format!("{}s", WAIT.as_secs()));
+        }
         let token = &self.watch.plan.token;
         let request = Request { method: "GET", target: &target, body: &[], token, limit: WAIT + WAIT_MORE };
         let answered = own::ask(&self.own, line, &self.configs, &request).await?;
@@ -146,7 +150,7 @@ impl Following {
     }
 }
 
-/// The target of a watch without the index, and what the indexes of its answers mean.
+/// The target of a watch without index and staleness, and what the indexes of its answers mean.
 fn target(plan: &Plan) -> (String, Indexes) {
     let question = plan.question();
     let mut target = encoded(&question.path, true);
@@ -158,9 +162,6 @@ fn target(plan: &Plan) -> (String, Indexes) {
     question.query.iter().for_each(|(name, value)| add(name, value));
     if !plan.datacenter.is_empty() {
         add("dc", &plan.datacenter);
-    }
-    if plan.stale {
-        add("stale", "");
     }
     (target, question.indexes)
 }
@@ -180,7 +181,9 @@ async fn run_handler(handler: &Handler, index: u64, line: Vec<u8>, configs: &Tls
                     if exit.code != Some(0) {
                         let why = match (exit.code, exit.signal) {
                             (Some(code), _) => format!("exit status {code}"),
-                            (None, signal) => format!("signal: {}", signal.unwrap_or_default()),
+                            (None, number) => {
+                                format!("signal: {}", signal::described(number.unwrap_or_default()))
+                            }
                         };
                         tracing::error!(target: "agent", watch_handler = %shown, error = %why, "Failed to run watch handler");
                     }

@@ -19,5 +19,6 @@ mod signals;
 mod slow_start;
 mod snapshot;
 mod storm;
+mod templates;
 mod wakes;
 mod watches;

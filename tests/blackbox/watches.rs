@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::agent::{self, Agent, Ports, SOON, START_LIMIT};
 use super::support::http;
-use super::support::process::Process;
+use super::support::process::{self, Process};
 use super::support::wait;
 
 /// A program that adds its index and what it reads to a file.
@@ -267,6 +268,47 @@ fn watches_ask_over_tls_when_there_is_nothing_else() {
     wait::until(&format!("an answer\n{}", process.log_tail()), START_LIMIT, || {
         told(&path).last().filter(|(_, list)| list["consul"] == json!([])).map(drop)
     });
+}
+
+/// `muster watch` of the key `k`, its child a script; `before` is what it is run by.
+fn command(agent: &Agent, before: &[&str], script: &str) -> Process {
+    let address = format!("-http-addr=127.0.0.1:{}", agent.ports.http);
+    let program = process::binary().display().to_string();
+    let words = [&program, "watch", &address, "-type=key", "-key=k", script];
+    let words: Vec<&str> = before.iter().copied().chain(words).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    let folder = agent.folder().join(format!("command-{}", before.len()));
+    fs::create_dir_all(&folder).expect("a folder");
+    Process::spawn(&folder, command).expect("starting a watch")
+}
+
+#[test]
+fn a_command_ends_with_its_child_told_and_lives_on_when_hangups_are_ignored() {
+    let agent = Agent::dev(json!({}));
+    let path = agent.folder().join("told");
+    let lines = || fs::read_to_string(&path).unwrap_or_default();
+    let script = format!(
+        "trap 'echo end >> {0}; exit 0' TERM; echo up >> {0}; while :; do sleep 0.05; done",
+        path.display()
+    );
+    let mut watch = command(&agent, &[], &script);
+    wait::until_true("the child runs", SOON, || lines() == "up\n");
+    watch.signal(libc::SIGTERM);
+    assert_eq!(watch.wait(SOON).and_then(|status| status.code()), Some(0), "{}", watch.log());
+    wait::until_true("the child was told", SOON, || lines() == "up\nend\n");
+
+    let told = agent.folder().join("nohup");
+    let mut watch = command(&agent, &["nohup"], &format!("cat >> {}", told.display()));
+    wait::until_true("the first answer", SOON, || {
+        fs::read_to_string(&told).is_ok_and(|text| text == "null\n")
+    });
+    watch.signal(libc::SIGHUP);
+    put_key(&agent, "k", "x");
+    wait::until_true("the second answer", SOON, || {
+        fs::read_to_string(&told).unwrap_or_default().lines().count() == 2
+    });
+    assert!(watch.ended().is_none());
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod support;
 
 mod clients;
+mod explain;
 mod harness;
 mod life;
 mod locks;

@@ -158,6 +158,33 @@ fn a_lock_delay_is_waited_for_and_a_wait_that_is_over_says_so() {
     let reply = reply.expect("an answer");
     assert_eq!((reply.text().as_str(), reply.header("x-muster-waits")), ("false", Some("1")));
     assert!(began.elapsed() >= Duration::from_millis(300));
+    // Who has the lock need not wait behind those who cannot have it.
+    thread::scope(|threads| {
+        threads.spawn(|| acquire(server, "lock", &other, "&wait=3s"));
+        thread::sleep(Duration::from_millis(200));
+        let again = Instant::now();
+        assert_eq!(acquire(server, "lock", &one, "&wait=30s"), Some(true));
+        assert!(again.elapsed() < Duration::from_secs(2), "after {:?}", again.elapsed());
+    });
+    // Nobody waits on with a session that has ended.
+    let lost = create(server, json!({}));
+    thread::scope(|threads| {
+        let first = threads.spawn(|| acquire(server, "lock", &other, "&wait=20s"));
+        thread::sleep(Duration::from_millis(200));
+        let behind = threads.spawn(|| acquire(server, "lock", &lost, "&wait=60s"));
+        thread::sleep(Duration::from_millis(200));
+        send(server, "PUT", &format!("/v1/session/destroy/{lost}"), "").expect("an answer");
+        let (ended, began) = (behind.join().expect("an answer"), Instant::now());
+        assert_eq!(ended, None, "it is refused");
+        assert!(began.elapsed() < Duration::from_secs(15));
+        send(server, "PUT", &format!("/v1/kv/lock?release={one}"), "").expect("an answer");
+        assert_eq!(first.join().expect("an answer"), Some(true));
+    });
+    send(server, "PUT", &format!("/v1/kv/lock?release={other}"), "").expect("an answer");
+    assert_eq!(acquire(server, "lock", &one, ""), Some(true));
+    let large = "x".repeat(20_000);
+    let refused = send(server, "PUT", "/v1/session/create", &json!({"Name": large}).to_string());
+    assert_eq!(refused.map(|reply| reply.status), Some(500), "renewals carry it between servers");
     let destroyed = Instant::now();
     send(server, "PUT", &format!("/v1/session/destroy/{one}"), "").expect("an answer");
     assert_eq!(acquire(server, "lock", &other, ""), Some(false));

@@ -141,6 +141,19 @@ fn a_command_runs_on_all_nodes_that_allow_it() {
         out.lines().filter_map(|line| line.strip_prefix("    s3: ")?.parse().ok()).collect();
     assert!(numbers.len() > 4900 && out.contains("==> s3: finished with exit code 3"), "{}", numbers.len());
 
+    // Who says a little all the time is heard of, and not given up.
+    let script = "for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep 0.3; done";
+    let (code, out, err) = run(willing, &["-node=^s0$", "-wait=900ms", script]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!((1..=8).all(|line| out.contains(&format!("    s0: line {line}"))), "{out}");
+
+    let (code, _, err) = run(willing, &["-prefix=/x", "true"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        err.contains("Failed to create job file: Invalid key. Key must not begin with a '/': /x/"),
+        "{err}"
+    );
+
     // It leaves nothing behind, and its events are nobody else's.
     let left = http::get(cluster.servers[0].http, "/v1/kv/_rexec?keys").expect("an answer");
     assert_eq!(left.status, 404, "{}", left.text());

@@ -165,6 +165,7 @@ impl Inner {
             }
         }
         self.registry.borrow_mut().settle(&batch);
+        self.note_synced();
         Ok(batch.more)
     }
 
@@ -172,6 +173,7 @@ impl Inner {
     async fn compare(&self) -> Result<(), String> {
         let stamp = self.catalog.stamp(&self.node.node).await?;
         if self.registry.borrow().agrees_with(stamp) {
+            self.note_synced();
             return Ok(());
         }
         let holding = self.catalog.holding(&self.node.node).await?;
@@ -179,8 +181,15 @@ impl Inner {
         if !repair.is_empty() {
             log_repair(&repair);
         }
+        self.note_synced();
         self.changed();
         Ok(())
+    }
+
+    fn note_synced(&self) {
+        if self.registry.borrow().is_synced() {
+            self.synced_at.set(Some(time::now()));
+        }
     }
 
     /// Waits until a server is known. Clients are not kept waiting meanwhile.

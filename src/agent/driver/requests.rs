@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{HASH_WAITERS_MAX, HashWaiter, Inner};
-use crate::agent::door::{Doorway, Envelope, Request};
+use crate::agent::door::{Doorway, Envelope, Explained, Request};
 use crate::agent::error::AgentError;
 use crate::agent::local::Source;
 use crate::runtime::{mesh, task, time};
@@ -52,6 +52,12 @@ fn handle(inner: &Rc<Inner>, request: Request, reply: Reply, done: &mut Vec<Done
     let registers = matches!(request, Request::RegisterService { .. } | Request::RegisterCheck { .. });
     match request {
         Request::AwaitService { id, hash, wait } => await_service(inner, id, hash, wait, reply),
+        Request::Explain { name, told } => {
+            let services = inner.registry.borrow().explain(time::now(), &name);
+            let synced_ago = inner.synced_at.get().map(|at| time::now().saturating_duration_since(at));
+            let _ = told.0.send(Explained { services, synced_ago });
+            let _ = reply.send(Ok(()));
+        }
         Request::Reload => {
             let inner = inner.clone();
             task::spawn(async move {
@@ -115,7 +121,9 @@ impl Inner {
                 Ok(())
             }
             // Not changes of the registry; see `handle`.
-            Request::AwaitService { .. } | Request::Reload | Request::Leave => Ok(()),
+            Request::AwaitService { .. } | Request::Explain { .. } | Request::Reload | Request::Leave => {
+                Ok(())
+            }
         }
     }
 

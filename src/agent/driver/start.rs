@@ -1,6 +1,6 @@
 //! Start and reload: the configuration's services and checks, and those found on disk.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -42,6 +42,7 @@ impl Agent {
             hash_waiters: RefCell::default(),
             states: RefCell::default(),
             states_bell: Default::default(),
+            synced_at: Cell::new(None),
             ae_interval: AE_INTERVAL,
         });
         let found = match &inner.files {

@@ -26,6 +26,13 @@ pub struct Mark {
     synced: bool,
 }
 
+impl Mark {
+    /// Whether the catalog holds the row as it is here, as far as we know.
+    pub fn is_synced(self) -> bool {
+        self.synced
+    }
+}
+
 /// IDs of the rows of one kind that the catalog lacks, in the order in which they changed.
 #[derive(Default)]
 struct Lacking(BTreeMap<u64, String>);

@@ -3,6 +3,7 @@
 
 mod aliases;
 mod checks;
+pub mod explain;
 mod ledger;
 mod services;
 mod status;

@@ -15,7 +15,7 @@ use crate::runtime::{blocking, fs, time};
 use crate::server::leader::COMPATIBLE_VERSION;
 
 /// A document, laid out as the request asks for.
-fn document(edge: &Edge, request: &Request, value: &Value) -> Response {
+pub(super) fn document(edge: &Edge, request: &Request, value: &Value) -> Response {
     if !query::pretty(&edge.config(), request) {
         return Response::json_bytes(value.to_string());
     }

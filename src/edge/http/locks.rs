@@ -29,6 +29,8 @@ use crate::store::{State, Touched, WatchId, Watchers};
 const MOMENT_MAX: Duration = Duration::from_millis(20);
 /// How long the first of a line rests after an attempt that failed for want of a leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How often those who are not the first look whether their sessions are still there, or have the lock.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Told when the values of those who wait take too much room together.
 const NO_ROOM: &str = "Too many wait for locks with large values: try again after a pause";
 
@@ -134,7 +136,9 @@ impl Drop for Place {
             line.waiting.pop_front();
             line.call();
         } else {
-            line.waiting.retain(|(number, _)| *number != self.number);
+            // Those behind have larger numbers.
+            let place = line.waiting.binary_search_by_key(&self.number, |(number, _)| *number);
+            place.map(|place| line.waiting.remove(place)).ok();
         }
         if !line.waiting.is_empty() {
             return;
@@ -153,15 +157,13 @@ impl Drop for Place {
 pub(super) async fn acquire(edge: &Rc<Edge>, entry: KvEntry, wait: Duration) -> Result<bool, Response> {
     let command = Command::Kv(KvOp::Acquire(entry));
     let Command::Kv(KvOp::Acquire(entry)) = &command else { return Ok(false) };
-    let until = time::now() + wait;
-    if !wait.is_zero() && wait_for(edge, &command, entry, until).await? {
-        return Ok(true);
+    if !wait.is_zero() {
+        return wait_for(edge, &command, entry, time::now() + wait).await;
     }
-    // The last attempt of those who have waited, and the only one of the others: what is not to be had needs no write, but has to
-    // be true of what was acknowledged before.
-    if is_hopeless(&edge.state(), entry) {
+    // What is not to be had needs no write, but has to be true of what was acknowledged before.
+    if Chance::of(&edge.state(), entry) == Chance::None {
         await_fresh(edge, Freshness::Leader).await?;
-        if is_hopeless(&edge.state(), entry) {
+        if Chance::of(&edge.state(), entry) == Chance::None {
             return Ok(false);
         }
     }
@@ -177,39 +179,71 @@ async fn wait_for(
 ) -> Result<bool, Response> {
     let place = edge.locks().join(&entry.key, entry.value.len());
     let place = place.ok_or_else(|| Response::text(503, NO_ROOM))?;
-    while time::now() < until {
-        if !place.is_first() || is_hopeless(&edge.state(), entry) {
-            hear(&place.bell, until).await;
-            continue;
-        }
-        if !edge.leadership().contact().alone {
-            time::sleep(place.moment()).await;
-            if is_hopeless(&edge.state(), entry) {
-                continue;
+    loop {
+        let chance = Chance::of(&edge.state(), entry);
+        let tries = match chance {
+            Chance::None => false,
+            Chance::Free => place.is_first() && has_waited_its_moment(edge, &place, entry).await,
+            Chance::Certain => true,
+        };
+        if tries {
+            match propose(edge, command).await {
+                Ok(Ok(false)) => {}
+                Ok(tried) => return tried,
+                // Whatever became of it: a session that has the lock acquires it again.
+                Err(ProposeError::NoLeader | ProposeError::LeadershipLost | ProposeError::TooBusy) => {
+                    time::sleep(RETRY_PAUSE).await;
+                }
+                Err(error) => return Err(refusal(&error)),
             }
         }
-        match propose(edge, command).await {
-            Ok(Ok(false)) => {}
-            Ok(tried) => return tried,
-            // Whatever became of it: a session that has the lock acquires it again.
-            Err(ProposeError::NoLeader | ProposeError::LeadershipLost | ProposeError::TooBusy) => {
-                time::sleep(RETRY_PAUSE).await;
-            }
-            Err(error) => return Err(refusal(&error)),
+        let now = time::now();
+        if now >= until {
+            return Ok(false);
+        }
+        if !(place.is_first() && Chance::of(&edge.state(), entry) == Chance::Free) {
+            hear(&place.bell, until.min(now + LOOK_INTERVAL)).await;
         }
     }
-    Ok(false)
+}
+
+/// Lets others go first by chance; false if one of them has.
+async fn has_waited_its_moment(edge: &Rc<Edge>, place: &Place, entry: &KvEntry) -> bool {
+    if !edge.leadership().contact().alone {
+        time::sleep(place.moment()).await;
+    }
+    Chance::of(&edge.state(), entry) != Chance::None
 }
 
 async fn hear(bell: &Bell, until: Instant) {
     let _ = cores::either(bell.heard(), time::sleep_until(until)).await;
 }
 
-/// Whether an attempt would fail as things stand. Of an unknown session the write itself tells.
-fn is_hopeless(state: &State, entry: &KvEntry) -> bool {
-    let Some(session) = state.session(&entry.session) else { return false };
-    let held = state.kv(&entry.key).map_or("", |row| &row.session);
-    state.lock_delay(&entry.key).is_some() || !(held.is_empty() || held == session.id)
+/// What an attempt would come to as things stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chance {
+    /// It would fail.
+    None,
+    /// Nobody has the lock.
+    Free,
+    /// The session has the lock already; or is not known here, of which the write itself tells.
+    Certain,
+}
+
+impl Chance {
+    fn of(state: &State, entry: &KvEntry) -> Chance {
+        let Some(session) = state.session(&entry.session) else { return Chance::Certain };
+        let holder = state.kv(&entry.key).map_or("", |row| &row.session);
+        if state.lock_delay(&entry.key).is_some() {
+            Chance::None
+        } else if holder == session.id {
+            Chance::Certain
+        } else if holder.is_empty() {
+            Chance::Free
+        } else {
+            Chance::None
+        }
+    }
 }
 
 /// The inner error is the refusal of the tables.

@@ -25,6 +25,7 @@ pub mod coordinate;
 mod decode;
 pub mod event;
 pub mod exchange;
+pub mod explain;
 pub mod filter;
 pub mod gzip;
 pub mod health;
@@ -191,6 +192,7 @@ pub fn routes() -> Router {
         agent_check::ROUTES,
         agent_service::ROUTES,
         event::LIST,
+        explain::ROUTES,
         index::ROUTES,
         keyring::ROUTES,
         ui::ROUTES,

@@ -39,6 +39,8 @@ const LOCK_DELAY_NS: i64 = 15 * duration::SECOND_NS;
 const LOCK_DELAY_IN_SECONDS_BELOW: i64 = 1000;
 /// Consul's `SessionTTLMax`.
 const TTL_NS_MAX: i64 = 24 * 3600 * duration::SECOND_NS;
+/// Bytes that the texts of a session may have: renewals carry all of it between servers.
+const TEXTS_MAX: usize = 16 << 10;
 /// The check that a session rests on which names none.
 const SERF_CHECK: &str = "serfHealth";
 
@@ -84,6 +86,12 @@ fn complete(config: &Config, session: &mut Session, behavior: &str) -> Result<()
     if session.node.is_empty() {
         return Err("Must provide Node".into());
     }
+    let texts = texts_of(session);
+    if texts > TEXTS_MAX {
+        return Err(format!(
+            "the session has {texts} bytes of texts, more than the {TEXTS_MAX} that one may have"
+        ));
+    }
     session.behavior = match behavior {
         "" => Behavior::Release,
         word => Behavior::parse(word).ok_or_else(|| format!("Invalid Behavior setting '{word}'"))?,
@@ -100,6 +108,14 @@ fn complete(config: &Config, session: &mut Session, behavior: &str) -> Result<()
     }
     session.ttl_ns = ttl;
     Ok(())
+}
+
+fn texts_of(session: &Session) -> usize {
+    /// What an entry of a list takes beside its text.
+    const ENTRY: usize = 16;
+    let checks = session.check_ids().map(|id| id.len() + ENTRY).sum::<usize>();
+    let namespaces = session.service_checks.iter().flatten().map(|check| check.namespace.len() + ENTRY);
+    session.name.len() + session.node.len() + session.ttl.len() + checks + namespaces.sum::<usize>()
 }
 
 fn read_session(top: &Spot<'_>, session: &mut Session, behavior: &mut String) -> Result<(), String> {

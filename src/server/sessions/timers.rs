@@ -1,9 +1,9 @@
 //! How long sessions have left, and lock-delays. No clock is read here.
 //!
-//! Time passes only while this process is seen to run: a step between two looks that is longer than [`STEP_MAX`] was a
-//! pause (of the process, of its machine), in which renewals may have come that are still on their way in, and it counts for
-//! nothing. And a session stays for a moment behind its TTL, so that those have time to be read, and a client whose clock runs
-//! a little slower than this one is not early.
+//! Time passes only while this process is seen to run: of a step between two looks no more than [`STEP_MAX`] counts, as what is
+//! longer was a pause (of the process, of its machine, a leap of its clock), in which renewals may have come that are still
+//! on their way in. And a session stays for a moment behind its TTL that is longer than such a step, so that those have time
+//! to be read, and a client whose clock runs a little slower than this one is not early.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,12 +13,15 @@ use crate::store::State;
 use crate::store::command::DelayEnd;
 use crate::store::model::Session;
 
-/// The longest step that is no pause. The leader looks several times a second.
-pub const STEP_MAX: Duration = Duration::from_secs(2);
-/// How long a session that was not renewed for its TTL lives on: this part of the TTL, within these bounds.
+/// As much of a step counts at most. The leader looks several times a second.
+pub const STEP_MAX: Duration = Duration::from_millis(500);
+/// How long a session that was not renewed for its TTL lives on: this part of the TTL, but not less than that.
 const GRACE_FRACTION: u32 = 20;
-const GRACE_MIN: Duration = Duration::from_millis(500);
-const GRACE_MAX: Duration = Duration::from_secs(1);
+const GRACE_MIN: Duration = Duration::from_millis(750);
+/// By which part of it a lock-delay is longer than asked for, as holders count it by clocks of their own.
+const DELAY_FRACTION: u32 = 64;
+
+const _: () = assert!(STEP_MAX.as_millis() < GRACE_MIN.as_millis());
 
 /// See the module.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub struct Timers {
     followed: Option<u64>,
     /// [`State::restored_at`] at the last look.
     restored_at: u64,
+    /// See [`Timers::basis`].
+    basis: u64,
     /// When each session with a TTL is due, in passed time.
     due: BTreeMap<Arc<str>, Duration>,
     order: BTreeSet<(Duration, Arc<str>)>,
@@ -40,18 +45,25 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Nothing is measured yet.
-    pub fn begin(now: Instant) -> Timers {
+    /// Nothing is measured yet. `state` has all that earlier leaders wrote, and nothing of a later one.
+    pub fn begin(now: Instant, state: &State) -> Timers {
         Timers {
             passed: Duration::ZERO,
             looked: now,
             followed: None,
-            restored_at: 0,
+            restored_at: state.restored_at(),
+            basis: state.index(),
             due: BTreeMap::new(),
             order: BTreeSet::new(),
             doomed: BTreeSet::new(),
             delays: BTreeMap::new(),
         }
+    }
+
+    /// Index of the state since which all is measured here: what [`crate::store::command::SessionOp::Expire`] has seen. Not that of
+    /// a newer state: that may hold what a later leader wrote, while this server does not know of it yet.
+    pub fn basis(&self) -> u64 {
+        self.basis
     }
 
     /// A look at the clock.
@@ -69,12 +81,7 @@ impl Timers {
     pub fn follow(&mut self, state: &State) {
         if std::mem::replace(&mut self.restored_at, state.restored_at()) != state.restored_at() {
             // Other tables, of another time: all begin anew.
-            *self = Timers {
-                passed: self.passed,
-                looked: self.looked,
-                restored_at: self.restored_at,
-                ..Timers::begin(self.looked)
-            };
+            *self = Timers { passed: self.passed, ..Timers::begin(self.looked, state) };
         }
         let index = state.sessions_index();
         if self.followed.replace(index) != Some(index) {
@@ -104,20 +111,30 @@ impl Timers {
         self.doomed.extend(ids.iter().map(|id| id.as_str().into()));
     }
 
+    /// The end of these was not proposed after all.
+    pub fn spare(&mut self, ids: &[String]) {
+        self.doomed.retain(|doomed| !ids.iter().any(|id| **id == **doomed));
+    }
+
     /// Whether the end of a session was proposed; nobody renews it then.
     pub fn is_doomed(&self, id: &str) -> bool {
         self.doomed.contains(id)
     }
 
-    /// Lock-delays that are over, at most so many.
-    pub fn ended(&self, max: usize) -> Vec<DelayEnd> {
+    /// Lock-delays that are over, at most so many, with so many bytes of keys, but one in any case.
+    pub fn ended(&self, max: usize, bytes_max: usize) -> Vec<DelayEnd> {
         let over = self.delays.iter().filter(|(_, (_, end))| *end <= self.passed);
+        let mut bytes = 0;
+        let over = over.take_while(|(key, _)| {
+            let first = bytes == 0;
+            bytes += key.len();
+            first || bytes <= bytes_max
+        });
         over.take(max).map(|(key, (since, _))| DelayEnd { key: key.to_vec(), since: *since }).collect()
     }
 
     fn passed_at(&self, now: Instant) -> Duration {
-        let step = now.saturating_duration_since(self.looked);
-        self.passed + if step > STEP_MAX { Duration::ZERO } else { step }
+        self.passed + now.saturating_duration_since(self.looked).min(STEP_MAX)
     }
 
     fn set(&mut self, id: Arc<str>, due: Duration) {
@@ -150,7 +167,8 @@ impl Timers {
         for (key, delay) in state.lock_delays() {
             if !self.delays.contains_key(key) {
                 let length = Duration::from_nanos(u64::try_from(delay.length_ns).unwrap_or(0));
-                self.delays.insert(key.into(), (delay.since, self.passed + length));
+                let end = self.passed + length + length / DELAY_FRACTION;
+                self.delays.insert(key.into(), (delay.since, end));
             }
         }
     }
@@ -159,7 +177,7 @@ impl Timers {
 /// Its TTL with the moment behind it; `None`: it lives until somebody ends it.
 fn life_of(session: &Session) -> Option<Duration> {
     let ttl = u64::try_from(session.ttl_ns).ok().filter(|ns| *ns > 0).map(Duration::from_nanos)?;
-    Some(ttl + (ttl / GRACE_FRACTION).clamp(GRACE_MIN, GRACE_MAX))
+    Some(ttl + (ttl / GRACE_FRACTION).max(GRACE_MIN))
 }
 
 #[cfg(test)]
@@ -183,7 +201,8 @@ mod tests {
     impl Bench {
         fn new() -> Bench {
             let now = time::now();
-            let mut bench = Bench { state: State::new(), timers: Timers::begin(now), now };
+            let state = State::new();
+            let mut bench = Bench { timers: Timers::begin(now, &state), state, now };
             let node = Node { node: "n".into(), address: "a".into(), ..Node::default() };
             bench.apply(&Command::Catalog(CatalogOp::Register(Box::new(Register {
                 node,
@@ -247,6 +266,8 @@ mod tests {
         bench.timers.doom(&bench.due());
         assert!(bench.timers.is_doomed("b"));
         assert_eq!(bench.due(), ["b"], "its end may have been lost");
+        bench.timers.spare(&bench.due());
+        assert!(!bench.timers.is_doomed("b"), "or refused at once");
     }
 
     #[test]
@@ -286,12 +307,28 @@ mod tests {
         bench.apply(&Command::Session(SessionOp::Destroy { id: "a".into() }));
         bench.run(TICK);
         bench.run(Duration::from_secs(3) - TICK);
-        assert!(bench.timers.ended(9).is_empty() && !bench.timers.is_empty());
-        bench.run(TICK);
-        let ended = bench.timers.ended(9);
+        assert!(bench.timers.ended(9, 1 << 20).is_empty() && !bench.timers.is_empty());
+        // A holder's clock may be a little slower.
+        bench.run(2 * TICK);
+        let ended = bench.timers.ended(9, 1 << 20);
         assert_eq!(ended, [DelayEnd { key: "k".into(), since: bench.state.index() }]);
         bench.apply(&Command::Session(SessionOp::EndDelays(ended)));
         bench.run(TICK);
-        assert!(bench.timers.ended(9).is_empty() && bench.timers.is_empty());
+        assert!(bench.timers.ended(9, 1 << 20).is_empty() && bench.timers.is_empty());
+    }
+
+    /// The delays of a few keys of a megabyte each did not fit into a command, and all that was measured began anew, again and again.
+    #[test]
+    fn the_ends_of_long_keys_are_told_one_by_one() {
+        let mut bench = Bench::new();
+        bench.session("a", TTL);
+        for key in ["x", "y", "z"] {
+            let entry = KvEntry { key: key.repeat(100).into(), session: "a".into(), ..KvEntry::default() };
+            bench.apply(&Command::Kv(KvOp::Acquire(entry)));
+        }
+        bench.apply(&Command::Session(SessionOp::Destroy { id: "a".into() }));
+        bench.run(TTL);
+        let ended = |max, bytes_max| bench.timers.ended(max, bytes_max).len();
+        assert_eq!([ended(9, 1), ended(9, 200), ended(9, 1000), ended(2, 1000)], [1, 2, 3, 2]);
     }
 }

@@ -58,11 +58,12 @@ fn index(call: &mut Call<'_, '_, '_>) -> Outcome {
                 byte.map(|b| Value::Int(i64::from(*b))).ok_or_else(|| format!("index out of range: {at}"))?
             }
             Value::Map(map) => {
-                let fits = match (map.keys, index) {
-                    (Keys::Text, Value::Text(_)) | (Keys::Int, Value::Int(_) | Value::Uint(_)) => true,
-                    (Keys::Any, _) => true,
-                    _ => false,
-                };
+                let fits = matches!(
+                    (map.keys, index),
+                    (Keys::Text, Value::Text(_))
+                        | (Keys::Int, Value::Int(_) | Value::Uint(_))
+                        | (Keys::Any, _)
+                );
                 let key = index.as_key().filter(|_| fits).ok_or_else(|| match index {
                     Value::Nil => format!("value is nil; should be of type {}", key_type(map.keys)),
                     _ => format!("value has type {}; should be {}", index.type_name(), key_type(map.keys)),
@@ -257,11 +258,10 @@ fn compared(call: &mut Call<'_, '_, '_>, test: fn(Ordering) -> bool) -> Outcome 
         (a @ (Value::Int(_) | Value::Uint(_)), b @ (Value::Int(_) | Value::Uint(_))) => {
             Some(wide(a).cmp(&wide(b)))
         }
-        (Value::Float(_) | Value::Text(_) | Value::Int(_) | Value::Uint(_), b)
-            if matches!(b, Value::Float(_) | Value::Text(_) | Value::Int(_) | Value::Uint(_)) =>
-        {
-            return Err("incompatible types for comparison".to_owned());
-        }
+        (
+            Value::Float(_) | Value::Text(_) | Value::Int(_) | Value::Uint(_),
+            Value::Float(_) | Value::Text(_) | Value::Int(_) | Value::Uint(_),
+        ) => return Err("incompatible types for comparison".to_owned()),
         _ => return Err("invalid type for comparison".to_owned()),
     };
     Ok(Value::Bool(ordering.is_some_and(test)))

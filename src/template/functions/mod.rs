@@ -211,3 +211,8 @@ impl<'c> Call<'c, '_, '_> {
         Ok(())
     }
 }
+
+/// A time as a layout of Go shows it.
+pub fn time_text(unix_time_ns: i128, layout: &str) -> String {
+    time::format(unix_time_ns, layout)
+}

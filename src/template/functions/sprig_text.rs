@@ -214,13 +214,18 @@ fn swapped(text: &str) -> String {
     text.chars().map(swap).collect()
 }
 
-/// The words of a name: at blanks, marks, and where lower case turns upper.
-fn words(text: &str) -> Vec<String> {
+/// What stands between the words of a name.
+fn is_between(c: char) -> bool {
+    matches!(c, '_' | '-') || c.is_whitespace()
+}
+
+/// The words of a name in lower case, in new company: at blanks, marks, and where lower case turns upper.
+fn joined_words(text: &str, between: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
-    let mut words: Vec<String> = vec![String::new()];
+    let mut out = String::with_capacity(text.len() + 8);
     for (i, char) in chars.iter().enumerate() {
-        if matches!(char, '_' | '-' | '.') || char.is_whitespace() {
-            words.push(String::new());
+        if is_between(*char) {
+            out.push_str(between);
             continue;
         }
         let before = i.checked_sub(1).map(|i| chars[i]);
@@ -229,24 +234,25 @@ fn words(text: &str) -> Vec<String> {
             && (before.is_some_and(|c| c.is_lowercase() || c.is_numeric())
                 || before.is_some_and(char::is_uppercase) && after.is_some_and(|c| c.is_lowercase()));
         if turns {
-            words.push(String::new());
+            out.push_str(between);
         }
-        if let Some(word) = words.last_mut() {
-            word.push(*char);
-        }
+        out.extend(char.to_lowercase());
     }
-    words.retain(|word| !word.is_empty());
-    words
+    out
 }
 
-fn joined_words(text: &str, between: &str) -> String {
-    words(text).iter().map(|word| word.to_lowercase()).collect::<Vec<_>>().join(between)
-}
-
-/// The first letter of every part in upper case, the marks between them gone.
+/// The first letter of every part in upper case, the rest in lower case, the marks between them gone.
 fn camel(text: &str) -> String {
-    let parts = text.split(|c: char| matches!(c, '_' | '-' | '.') || c.is_whitespace());
-    parts.map(|part| each_word(part, |first| first.to_uppercase().collect())).collect()
+    let inner = text.trim_matches(is_between);
+    let start = text.len() - text.trim_start_matches(is_between).len();
+    let mut out = text[..start].to_owned();
+    for part in inner.split(is_between) {
+        let mut chars = part.chars();
+        out.extend(chars.next().into_iter().flat_map(char::to_uppercase));
+        out.extend(chars.flat_map(char::to_lowercase));
+    }
+    out.push_str(&text[(start + inner.len()).min(text.len())..]);
+    out
 }
 
 fn path_base(path: &str) -> &str {

@@ -36,8 +36,11 @@ pub fn format(unix_ns: i128, layout: &str) -> String {
     let mut rest = layout;
     'layout: while let Some(first) = rest.chars().next() {
         for (pattern, write) in PATTERNS {
-            if let Some(after) = rest.strip_prefix(pattern) {
-                // `Jan` is no month within a longer word, nor is `1` the start of `15`: longer patterns come first.
+            // `Jan` is no month within a longer word.
+            let is_word = |after: &str| {
+                matches!(*pattern, "Jan" | "Mon") && after.starts_with(|c: char| c.is_ascii_lowercase())
+            };
+            if let Some(after) = rest.strip_prefix(pattern).filter(|after| !is_word(after)) {
                 out.push_str(&write(&moment));
                 rest = after;
                 continue 'layout;

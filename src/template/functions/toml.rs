@@ -65,7 +65,7 @@ fn table(out: &mut Sink, value: &Value, path: &[String]) -> Result<(), String> {
         inner.push(key_name(key));
         let name = inner.join(".");
         let head = |out: &mut Sink, open: &str, close: &str| {
-            if !out.as_bytes().is_empty() {
+            if !out.as_bytes().is_empty() && (path.is_empty() || open == "[[") {
                 out.push(b"\n");
             }
             out.repeat(b' ', 2 * path.len());

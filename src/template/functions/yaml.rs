@@ -268,35 +268,22 @@ fn key_of(value: &Value) -> String {
     value.as_key().as_ref().map(key_text).unwrap_or_default()
 }
 
-/// The order of keys: numbers in them count as numbers, letters after all else.
+/// The order of keys: letters after all else, and numbers in them by what they count.
 fn natural(a: &str, b: &str) -> std::cmp::Ordering {
-    use std::cmp::Ordering;
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut at = 0;
-    while at < a.len() && at < b.len() {
-        if a[at] == b[at] {
-            at += 1;
-            continue;
-        }
-        let (x, y) = (a[at], b[at]);
-        if x.is_ascii_digit() && y.is_ascii_digit() {
-            // The whole number counts, from its first digit on.
-            let start = (0..at).rev().take_while(|i| a[*i].is_ascii_digit()).last().unwrap_or(at);
-            let digits = |text: &[char]| -> String {
-                let run = text[start..].iter().take_while(|c| c.is_ascii_digit());
-                run.collect::<String>().trim_start_matches('0').to_owned()
-            };
-            let (x, y) = (digits(&a), digits(&b));
-            let order = x.len().cmp(&y.len()).then_with(|| x.cmp(&y));
-            return order.then(a.len().cmp(&b.len()));
-        }
-        return match (x.is_alphabetic(), y.is_alphabetic()) {
-            (true, false) => Ordering::Greater,
-            (false, true) => Ordering::Less,
-            _ => x.cmp(&y),
-        };
+    let Some(at) = a.iter().zip(&b).position(|(a, b)| a != b) else { return a.len().cmp(&b.len()) };
+    let (x, y) = (a[at], b[at]);
+    if x.is_alphabetic() || y.is_alphabetic() {
+        return x.is_alphabetic().cmp(&y.is_alphabetic()).then(x.cmp(&y));
     }
-    a.len().cmp(&b.len())
+    // A zero counts for something only behind other digits.
+    let before = a[..at].iter().rev().take_while(|c| c.is_ascii_digit());
+    let lead = if (x == '0' || y == '0') && before.into_iter().any(|c| *c != '0') { "1" } else { "" };
+    let digits = |text: &[char]| -> String { text[at..].iter().take_while(|c| c.is_ascii_digit()).collect() };
+    let (m, n) = (digits(&a), digits(&b));
+    let significant = |digits: &str| format!("{lead}{digits}").trim_start_matches('0').to_owned();
+    let (p, q) = (significant(&m), significant(&n));
+    (p.len().cmp(&q.len()).then_with(|| p.cmp(&q))).then(m.len().cmp(&n.len())).then(x.cmp(&y))
 }
 
 /// Entries or elements, one a line. `is_continued` when the first stands behind a dash.
@@ -385,11 +372,11 @@ fn inline(out: &mut Sink, value: &Value, depth: usize) -> Result<(), String> {
 }
 
 fn string(out: &mut Sink, text: &str, depth: usize) {
-    let has_odd = text.chars().any(|c| (c.is_control() && c != '\n' && c != '\t') || c == '\u{feff}');
-    if text.contains('\n') && !has_odd && !text.starts_with([' ', '\n', '\t']) {
+    let has_odd = text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{feff}');
+    if text.contains('\n') && !has_odd {
         return literal(out, text, depth);
     }
-    let is_text = matches!(resolved(text), Value::Text(_)) && !looks_like_time(text);
+    let is_text = matches!(resolved(text), Value::Text(_)) && !looks_like_time(text) && !is_sexagesimal(text);
     if !is_text || has_odd || text.contains('\n') {
         return double(out, text);
     }
@@ -402,12 +389,14 @@ fn string(out: &mut Sink, text: &str, depth: usize) {
 
 /// `|`: lines as they are.
 fn literal(out: &mut Sink, text: &str, depth: usize) {
-    let mark = match (text.ends_with('\n'), text.ends_with("\n\n")) {
-        (_, true) => "|+",
-        (true, _) => "|",
-        _ => "|-",
+    let keeps = match (text.ends_with('\n'), text.ends_with("\n\n")) {
+        (_, true) => "+",
+        (true, _) => "",
+        _ => "-",
     };
-    out.text(mark);
+    // Where the lines begin cannot be seen from a first line that begins with a blank.
+    let hint = if text.starts_with([' ', '\n']) { "2" } else { "" };
+    out.text(&format!("|{hint}{keeps}"));
     for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
         out.push(b"\n");
         if !line.is_empty() {
@@ -447,6 +436,18 @@ fn looks_like_time(text: &str) -> bool {
         && bytes[5..].iter().all(|b| b.is_ascii_digit() || b"-:.TtZz+ ".contains(b))
 }
 
+/// Numbers to the base of 60, which YAML 1.1 knows: `12:30`.
+fn is_sexagesimal(text: &str) -> bool {
+    let mut parts = text.strip_prefix(['+', '-']).unwrap_or(text).split(':');
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit() || b == b'_');
+    let first = parts.next().is_some_and(is_number);
+    let rest: Vec<&str> = parts.collect();
+    let Some((last, middle)) = rest.split_last() else { return false };
+    let is_sixtieth = |part: &&str| is_number(part) && part.len() <= 2 && **part < *"60";
+    let whole = last.split_once('.').map_or(*last, |(whole, _)| whole);
+    first && middle.iter().all(is_sixtieth) && is_sixtieth(&whole)
+}
+
 /// Whether text needs no quotes.
 fn is_plain(text: &str) -> bool {
     let first = text.chars().next().unwrap_or(' ');
@@ -455,5 +456,5 @@ fn is_plain(text: &str) -> bool {
     let has_odd = text.contains(": ") || text.contains(" #") || text.ends_with(':');
     let marker = text.starts_with("---") || text.starts_with("...");
     let is_edged = text.starts_with([' ', '\t']) || text.ends_with([' ', '\t']);
-    !(starts_odd || has_odd || marker || is_edged || text == "=" || text == "<<" || text.contains('\t'))
+    !(starts_odd || has_odd || marker || is_edged)
 }

@@ -7,6 +7,7 @@ use histories::{Answer, Ask, Key, Operation, Promise, Row, Value};
 use muster::store::command::{Command, KvOp};
 use muster::store::model::KvEntry;
 use muster::store::topic::Topic;
+use muster::watch::course::Course;
 
 use crate::locks::names;
 use crate::queue::{MICRO, MILLI, SECOND, Time};
@@ -61,8 +62,10 @@ pub struct Watcher {
     pub server: usize,
     /// What it watches: a key, or all of them.
     pub key: Option<Key>,
-    /// The index that it asks with.
-    pub index: u64,
+    /// Which index it asks with, and what it is told.
+    pub course: Course,
+    /// The indexes at which it was told something.
+    pub told: Vec<u64>,
 }
 
 /// A blocking query, parked or ended.
@@ -206,7 +209,14 @@ impl World {
         if state.random.chance(wander) || state.random.chance(0.05) {
             state.server = state.random.below(servers) as usize;
         }
-        let (server, asked, key) = (state.server, state.index, state.key);
+        let (mut server, asked, key) = (state.server, state.course.index(), state.key);
+        if state.course.wants_fresh() {
+            let Some(newest) = self.newest_server() else {
+                self.queue.push(self.now + SECOND, Event::Asks { watcher });
+                return;
+            };
+            server = newest;
+        }
         let Some((shown, change, index)) = self.look_at(server, key, asked) else {
             let pause = self.watchers[watcher].random.within(50 * MILLI, SECOND);
             self.queue.push(self.now + pause, Event::Asks { watcher });
@@ -233,10 +243,10 @@ impl World {
         self.tally.one("blocking queries: changed");
         self.end_query(number, End::Changed { state, shown });
         let lost = self.random.chance(self.plan.answer_loss);
-        let watcher = &mut self.watchers[self.queries[number].watcher];
         if !lost {
-            watcher.index = shown;
+            self.hear(number, shown);
         }
+        let watcher = &mut self.watchers[self.queries[number].watcher];
         let pause = watcher.random.below(100 * MILLI);
         self.queue.push(self.now + pause, Event::Asks { watcher: self.queries[number].watcher });
     }
@@ -257,6 +267,7 @@ impl World {
         }
         self.tally.one("blocking queries: timed out");
         self.end_query(number, End::TimedOut);
+        self.hear_nothing_new(number);
         self.queue.push(self.now, Event::Asks { watcher: self.queries[number].watcher });
     }
 

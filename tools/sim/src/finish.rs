@@ -296,5 +296,6 @@ impl World {
                 return self.require(Err(violation));
             }
         }
+        self.check_told();
     }
 }

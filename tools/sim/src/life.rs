@@ -64,7 +64,7 @@ impl World {
         self.check_started(server);
         if self.locks.is_some() {
             let run = self.servers[server].run;
-            self.queue.push(self.now + FIRST_LOOK, Event::SessionTurn { server, run });
+            self.queue.push(self.now + FIRST_LOOK, Event::SessionTurn { server, run, turn: 0 });
         }
         if let Some(hurt) = self.nemesis.hurt.get_mut(&server) {
             *hurt = Hurt::Heals { until: self.truth.newest_committed() };
@@ -119,6 +119,11 @@ impl World {
         if this.paused_until > self.now {
             this.end_sleep(self.now);
             (this.paused_until, this.wake_at) = (0, Time::MAX);
+            if let (Some(process), true) = (&mut this.process, self.locks.is_some()) {
+                process.leading.turn += 1;
+                let (run, turn) = (this.run, process.leading.turn);
+                self.queue.push(self.now, Event::SessionTurn { server, run, turn });
+            }
             self.hurry_disk(server);
             self.step(server, vec![Input::Tick]);
         }

@@ -9,6 +9,7 @@ mod clients;
 mod clock;
 mod disk;
 mod finish;
+mod follow;
 mod gossip;
 mod life;
 mod locks;
@@ -187,7 +188,7 @@ fn many(args: &Args) -> ExitCode {
         minutes,
         sum.seeds as f64 / minutes
     );
-    let missing = idle(&sum);
+    let missing = idle(&sum, args.profile == Profile::Locks);
     for (rule, seeds) in &sum.broken {
         println!("BROKEN {rule}: {} seeds, the first {}", seeds.len(), seeds[0]);
     }
@@ -261,11 +262,14 @@ fn print_tally(tally: &Tally) {
 }
 
 /// What did not happen although so many seeds should have made it happen.
-fn idle(sum: &Sum) -> Vec<String> {
-    let per_seed = [("operations", 50.0), ("answers: write", 20.0), ("elections", 1.0), ("faults", 1.0)];
+fn idle(sum: &Sum, locks: bool) -> Vec<String> {
+    let per_seed: &[(&str, f64)] = match locks {
+        false => &[("operations", 50.0), ("answers: write", 20.0), ("elections", 1.0), ("faults", 1.0)],
+        true => &[("locks taken", 20.0), ("sessions renewed", 20.0), ("elections", 1.0), ("faults", 1.0)],
+    };
     let mut missing: Vec<String> = per_seed
         .iter()
-        .filter(|(name, least)| (sum.tally.get(name) as f64) < *least * sum.seeds as f64)
+        .filter(|(name, least)| (sum.tally.get(name) as f64) < least * sum.seeds as f64)
         .map(|(name, least)| {
             format!("{name}: {} in {} seeds, at least {least} each", sum.tally.get(name), sum.seeds)
         })
@@ -278,6 +282,16 @@ fn idle(sum: &Sum) -> Vec<String> {
             "fault: power cut",
             "blocking queries: changed",
         ];
+        let of_locks = [
+            "snapshots installed",
+            "fault: a clock leaps an hour",
+            "fault: a machine sleeps",
+            "fault: pause",
+            "sessions whose time was up",
+            "lock-delays that ended",
+            "sessions lost",
+        ];
+        let all: &[&str] = if locks { &of_locks } else { &all };
         missing
             .extend(all.iter().filter(|name| sum.tally.get(name) == 0).map(|name| format!("{name}: never")));
     }

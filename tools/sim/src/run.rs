@@ -7,6 +7,7 @@ use histories::Violation;
 use crate::clients::{Client, Watcher};
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::follow;
 use crate::locks::{Locks, names};
 use crate::nemesis::Nemesis;
 use crate::network::Network;
@@ -92,7 +93,13 @@ impl World {
         let watchers = (0..plan.watchers).map(|watcher| {
             let mut own = random.fork();
             let key = own.chance(0.7).then(|| own.below(u64::from(plan.keys)) as u32);
-            Watcher { random: own, server: watcher % plan.servers, key, index: 0 }
+            Watcher {
+                random: own,
+                server: watcher % plan.servers,
+                key,
+                course: follow::course(),
+                told: Vec::new(),
+            }
         });
         let mut watchers: Vec<Watcher> = watchers.collect();
         let locks = plan.locks.clone().map(|of| Locks::new(of, plan.servers, &mut random));
@@ -102,7 +109,8 @@ impl World {
                 random: random.fork(),
                 server: number % plan.servers,
                 key: Some(topic),
-                index: 0,
+                course: follow::course(),
+                told: Vec::new(),
             }));
         }
         let network = Network::new(plan.servers, plan.network.clone(), random.fork());

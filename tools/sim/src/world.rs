@@ -5,7 +5,7 @@ use muster_protocol::rpc::PeerMessage;
 
 use crate::clients::{Client, Op, Parked, Watcher};
 use crate::finish::Finish;
-use crate::locks::{Locks, Wish};
+use crate::locks::{Locks, WAITS_HERE, Wish};
 use crate::nemesis::{Mend, Nemesis};
 use crate::network::{Fate, Network};
 use crate::operator::Operator;
@@ -69,7 +69,7 @@ pub enum Event {
     /// Something happens to a node of the catalog.
     HealthActs,
     /// A server looks after its sessions.
-    SessionTurn { server: usize, run: u32 },
+    SessionTurn { server: usize, run: u32, turn: u64 },
     /// The end of the faults, then regular looks at whether all is well again.
     Heal,
     /// See `Heal`.
@@ -194,7 +194,7 @@ impl World {
             Event::LockReturns { request } => self.lock_returns(request),
             Event::LockGivesUp { request } => self.lock_gives_up(request),
             Event::HealthActs => self.health_acts(),
-            Event::SessionTurn { server, run } => self.session_turn(server, run),
+            Event::SessionTurn { server, run, turn } => self.session_turn(server, run, turn),
             Event::Heal => self.heal(),
             Event::Look => self.look(),
         }
@@ -226,18 +226,15 @@ impl World {
             return;
         }
         match event {
-            Event::Deliver { from, to, resets, letter } => {
-                if let PeerMessage::Ask { question, .. } = &letter.message
-                    && self.network.passes(*from, *to, *resets)
-                {
-                    let id = String::from_utf8_lossy(question).into_owned();
-                    self.note_reached_id(*to, &id);
+            Event::Deliver { to, letter, .. } => {
+                if let PeerMessage::Ask { token, .. } = &letter.message {
+                    self.note_waiting_at(*to, *token);
                 }
             }
             Event::LockArrives { request, server } => {
-                let request = &self.locks().requests[*request];
-                if let (Wish::Renew { session }, true) = (request.wish.clone(), request.open) {
-                    self.note_reached(*server, session);
+                let of = &self.locks().requests[*request];
+                if matches!(of.wish, Wish::Renew { .. }) && of.open {
+                    self.note_waiting_at(*server, WAITS_HERE | *request as u64);
                 }
             }
             _ => {}

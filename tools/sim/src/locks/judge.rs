@@ -1,17 +1,20 @@
 //! What holders of locks believe by their own clocks, held against each other and against the servers' states.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use muster::store::State;
-use muster::store::model::Behavior;
+use muster::store::model::{Behavior, Status};
 
-use super::names::{lock_name, session_name};
+use super::names::{lock_name, session_name, session_number};
+use crate::clients::value_of;
 use crate::clock::Clock;
 use crate::queue::Time;
 
 /// A broken rule and the story of how.
 pub type Broken = (&'static str, String);
+
+const FAILS: &str = "what fails changes nothing";
 
 /// Rates of clocks differ by a few percent here; what is measured with one of them is judged with that much patience.
 const RATES: f64 = 0.95;
@@ -70,9 +73,26 @@ pub struct Judge {
     seen: BTreeMap<u32, Seen>,
     /// The newest state that was looked at.
     newest: u64,
+    /// Requests that wrote a lock in some state, and those that were told not to have.
+    wrote: BTreeSet<u64>,
+    failed: BTreeSet<u64>,
+    /// When a server proposed the end of a session last.
+    ended: BTreeMap<(usize, usize), Time>,
 }
 
 impl Judge {
+    /// A client was told that its request changed nothing.
+    ///
+    /// # Errors
+    /// It has.
+    pub fn fails(&mut self, request: u64) -> Result<(), Broken> {
+        self.failed.insert(request);
+        match self.wrote.contains(&request) {
+            true => Err((FAILS, format!("request {request} failed and is in a lock"))),
+            false => Ok(()),
+        }
+    }
+
     /// A holder was told that it has a lock.
     ///
     /// # Errors
@@ -158,23 +178,46 @@ impl Judge {
     /// A server proposes the end of sessions.
     ///
     /// # Errors
-    /// A renewal had reached it in time: it was away itself, or did not listen.
-    pub fn expires(&self, now: Time, server: usize, clock: &Clock, ids: &[String]) -> Result<(), Broken> {
-        for (number, session) in self.sessions.iter().enumerate() {
-            let Some(reached) = session.reached.get(&server) else { continue };
-            if !ids.contains(&session_name(number)) {
-                continue;
-            }
-            let waited = clock.local(now).saturating_sub(clock.local(*reached));
-            if waited < Duration::from_nanos(session.ttl) {
-                let story = format!(
-                    "s{server} ends session {number} at {now} (TTL {}), and a renewal had reached it at {reached}",
-                    session.ttl
-                );
-                return Err(("no session ends while its renewals wait at the leader", story));
+    /// A renewal had reached it in time.
+    pub fn expires(&mut self, now: Time, server: usize, clock: &Clock, ids: &[String]) -> Result<(), Broken> {
+        for session in ids.iter().filter_map(|id| session_number(id)) {
+            self.ended.insert((server, session), now);
+            if let Some(reached) = self.sessions[session].reached.get(&server) {
+                self.compare(server, clock, session, *reached, now)?;
             }
         }
         Ok(())
+    }
+
+    /// A server hears a renewal that reached its sockets at `at`.
+    ///
+    /// # Errors
+    /// It has proposed the end of that session meanwhile: it was away, and did not look what waited for it.
+    pub fn reaches(&mut self, at: Time, server: usize, clock: &Clock, session: usize) -> Result<(), Broken> {
+        let reached = self.sessions[session].reached.entry(server).or_default();
+        *reached = at.max(*reached);
+        match self.ended.get(&(server, session)) {
+            Some(ended) if at <= *ended => self.compare(server, clock, session, at, *ended),
+            _ => Ok(()),
+        }
+    }
+
+    fn compare(
+        &self,
+        server: usize,
+        clock: &Clock,
+        session: usize,
+        reached: Time,
+        ended: Time,
+    ) -> Result<(), Broken> {
+        let ttl = self.sessions[session].ttl;
+        if clock.local(ended).saturating_sub(clock.local(reached)) >= Duration::from_nanos(ttl) {
+            return Ok(());
+        }
+        let story = format!(
+            "s{server} ends session {session} at {ended} (TTL {ttl}), and a renewal had reached it at {reached}"
+        );
+        Err(("no session ends while its renewals wait at the leader", story))
     }
 
     /// A server shows a state.
@@ -188,6 +231,8 @@ impl Judge {
         }
         let next = state.index() == self.newest + 1;
         self.newest = state.index();
+        self.check_sessions(state)?;
+        self.note_writers(keys, state)?;
         self.note_sessions(now, state)?;
         for key in 0..keys {
             self.note_key(now, key, state, next)?;
@@ -209,6 +254,34 @@ impl Judge {
             }
             if !state.locks_of(&entry.session).any(|held| *held == name[..]) {
                 return Err((RULE, format!("session {} does not know of key {key}", entry.session)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Each session has its node, and its checks are well.
+    fn check_sessions(&self, state: &State) -> Result<(), Broken> {
+        for session in state.sessions() {
+            let well = session.check_ids().all(|id| {
+                let check = state.node_check(&session.node, id);
+                check.is_some_and(|check| check.status != Status::Critical)
+            });
+            if state.node(&session.node).is_none() || !well {
+                let story = format!("{session:?} at {}", state.index());
+                return Err(("a session needs its node and well checks", story));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is in a lock was written by a request that did not fail.
+    fn note_writers(&mut self, keys: u32, state: &State) -> Result<(), Broken> {
+        for key in 0..keys {
+            let Some(entry) = state.kv(&lock_name(key)) else { continue };
+            let request = value_of(&entry.value) - 1;
+            self.wrote.insert(request);
+            if self.failed.contains(&request) {
+                return Err((FAILS, format!("request {request} failed and is in lock {key}")));
             }
         }
         Ok(())

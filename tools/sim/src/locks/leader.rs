@@ -14,7 +14,7 @@ use muster_protocol::rpc::PeerMessage;
 use super::requests::{Reply, question};
 use super::{DUTY, names};
 use crate::queue::{MILLI, Time};
-use crate::server::Letter;
+use crate::server::{Letter, Process};
 use crate::trace;
 use crate::world::{Event, World};
 
@@ -22,6 +22,8 @@ use crate::world::{Event, World};
 const LOOK: Duration = Duration::from_millis(250);
 /// Sessions, or keys, that one write ends.
 const ENDED_MAX: usize = 512;
+/// Bytes of their keys.
+const ENDED_BYTES_MAX: usize = 1 << 20;
 
 /// Clocks in here begin anywhere; only differences count.
 static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -36,6 +38,8 @@ pub struct Leading {
     waits: Option<(u64, Step)>,
     renewals: BTreeMap<u64, Renewal>,
     token: u64,
+    /// Which of the looks that were planned count.
+    pub turn: u64,
 }
 
 /// A step that is under way.
@@ -79,13 +83,14 @@ impl Leading {
 
 impl World {
     /// A server looks after its sessions.
-    pub fn session_turn(&mut self, server: usize, run: u32) {
-        if self.servers[server].run != run || !self.servers[server].is_up() {
+    pub fn session_turn(&mut self, server: usize, run: u32, turn: u64) {
+        let current = |process: &Process| process.leading.turn == turn;
+        if self.servers[server].run != run || !self.servers[server].process.as_ref().is_some_and(current) {
             return;
         }
         let clock = self.servers[server].clock;
         let local = clock.local(self.now);
-        self.queue.push(clock.when(local + LOOK), Event::SessionTurn { server, run });
+        self.queue.push(clock.when(local + LOOK), Event::SessionTurn { server, run, turn });
         self.measure(server);
     }
 
@@ -108,7 +113,7 @@ impl World {
         timers.pass(now);
         timers.follow(&state);
         let due = !timers.due(1).is_empty();
-        let ended = timers.ended(ENDED_MAX);
+        let ended = timers.ended(ENDED_MAX, ENDED_BYTES_MAX);
         if due {
             self.await_barrier(server, Step::Confirm);
         } else if !ended.is_empty() {
@@ -157,9 +162,14 @@ impl World {
         if result.is_err() {
             return leading.reset();
         }
+        let term = leading.term;
+        if !self.leads_in(server, term) {
+            return self.process(server).leading.reset();
+        }
         match step {
             Step::Begin => {
-                leading.timers = Some(Timers::begin(now));
+                let process = self.process(server);
+                process.leading.timers = Some(Timers::begin(now, process.published()));
                 self.tally.one("sessions counted anew");
                 self.measure(server);
             }
@@ -169,8 +179,8 @@ impl World {
     }
 
     fn expire(&mut self, server: usize) {
-        let seen = self.process(server).published().index();
         let Some(timers) = &mut self.process(server).leading.timers else { return };
+        let seen = timers.basis();
         let ids = timers.due(ENDED_MAX);
         timers.doom(&ids);
         if ids.is_empty() {
@@ -205,7 +215,7 @@ impl World {
         match message {
             PeerMessage::Ask { token, question } => {
                 let id = String::from_utf8_lossy(&question).into_owned();
-                self.note_reached_id(server, &id);
+                self.note_reached(server, token, &id);
                 self.renew_at(server, Asker::Server(from, token), &id);
             }
             PeerMessage::Told { token, answer } => {
@@ -244,6 +254,7 @@ impl World {
 
     /// It is certain that this server led after a renewal came, or not.
     fn renewal_confirmed(&mut self, server: usize, renewal: &Renewal, confirmed: bool) {
+        let leads = renewal.term.is_some_and(|term| self.leads_in(server, term));
         let process = self.process(server);
         let lives = process.published().session(&renewal.id).is_some();
         let leading = &process.leading;
@@ -251,7 +262,7 @@ impl World {
         let reply = match (confirmed, lives) {
             (false, _) => Reply::Refused,
             (true, false) => Reply::Gone,
-            (true, true) if renewal.term == Some(leading.term) && !doomed => Reply::Done(0),
+            (true, true) if renewal.term == Some(leading.term) && leads && !doomed => Reply::Done(0),
             (true, true) => Reply::Refused,
         };
         self.tell(server, renewal.asker, reply);
@@ -271,19 +282,25 @@ impl World {
         }
     }
 
-    /// A renewal has come to a server's sockets, whether or not it can hear it now.
-    pub fn note_reached(&mut self, server: usize, session: usize) {
-        let now = self.now;
-        let reached = &mut self.locks().judge.sessions[session].reached;
-        let at: &mut Time = reached.entry(server).or_default();
-        *at = now.max(*at);
+    /// A server hears a renewal, that may have waited in its sockets. `place` names where it waited.
+    pub fn note_reached(&mut self, server: usize, place: u64, id: &str) {
+        let (now, clock) = (self.now, self.servers[server].clock);
+        let locks = self.locks();
+        let at = locks.waiting.remove(&(server, place)).unwrap_or(now);
+        if let Some(session) = names::session_number(id) {
+            let result = locks.judge.reaches(at, server, &clock, session);
+            self.hold(result);
+        }
     }
 
-    /// The same by the session's ID.
-    pub fn note_reached_id(&mut self, server: usize, id: &str) {
-        if let Some(session) = names::session_number(id) {
-            self.note_reached(server, session);
-        }
+    /// A renewal has come to the sockets of a server that stands still.
+    pub fn note_waiting_at(&mut self, server: usize, place: u64) {
+        let now = self.now;
+        self.locks().waiting.entry((server, place)).or_insert(now);
+    }
+
+    fn leads_in(&self, server: usize, term: u64) -> bool {
+        self.servers[server].standing().is_some_and(|standing| standing.leads() && standing.term == term)
     }
 
     fn instant(&self, server: usize) -> Instant {

@@ -12,6 +12,8 @@ mod leader;
 pub mod names;
 mod requests;
 
+use std::collections::BTreeMap;
+
 use muster::store::model::Behavior;
 
 use crate::clock::Clock;
@@ -22,7 +24,7 @@ use crate::world::{Event, World};
 pub use holder::Holder;
 pub use judge::{Judge, Session};
 pub use leader::{FIRST_LOOK, Leading};
-pub use requests::{Request, Wish};
+pub use requests::{Request, WAITS_HERE, Wish};
 
 /// What a seed decides about locks.
 #[derive(Clone, Debug)]
@@ -90,6 +92,8 @@ pub struct Locks {
     pub requests: Vec<Request>,
     /// The record.
     pub judge: Judge,
+    /// Since when renewals wait in the sockets of a server that stands still.
+    pub waiting: BTreeMap<(usize, u64), Time>,
     /// Randomness of all but the clients.
     pub random: Random,
     /// Whether the nodes' first rows were written.
@@ -118,6 +122,7 @@ impl Locks {
             holders,
             requests: Vec::new(),
             judge: Judge::default(),
+            waiting: BTreeMap::new(),
             random: random.fork(),
             begun: false,
             freed,

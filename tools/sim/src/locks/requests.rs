@@ -15,6 +15,9 @@ use crate::queue::{MICRO, MILLI, Time};
 use crate::trace;
 use crate::world::{Event, World};
 
+/// Where the renewals of a server's own clients wait, apart from those that other servers send on.
+pub const WAITS_HERE: u64 = 1 << 40;
+
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub enum Wish {
@@ -157,8 +160,9 @@ impl World {
         let wish = request.wish.clone();
         self.trace.mix(self.now, [5, number as u64, server as u64]);
         if let Wish::Renew { session } = wish {
-            self.note_reached(server, session);
-            return self.place_renewal(server, number, &session_name(session));
+            let id = session_name(session);
+            self.note_reached(server, WAITS_HERE | number as u64, &id);
+            return self.place_renewal(server, number, &id);
         }
         let command = self.command_of_wish(&wish, number);
         let body = Encoded::of(&command).bytes().clone();
@@ -271,6 +275,12 @@ impl World {
             Reply::Refused => "lock requests: refused",
             Reply::Lost => "lock requests: outcome unknown",
         });
+        if let (Reply::No | Reply::Gone, Wish::Acquire { .. } | Wish::Release { .. }) =
+            (&reply, &self.locks().requests[number].wish)
+        {
+            let result = self.locks().judge.fails(number as u64);
+            self.hold(result);
+        }
         match holder {
             Some(holder) => self.holder_hears(holder, life, number, reply),
             None => self.nobody_hears(number, reply),

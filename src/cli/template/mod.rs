@@ -1,0 +1,213 @@
+//! `template`: renders files from what agents know, and again when that changes, as consul-template does.
+
+mod feeds;
+mod object;
+mod programs;
+mod progress;
+mod runner;
+mod settings;
+mod world;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use super::client::Client;
+use super::usage::Command;
+use super::{Outcome, Program, int, list, switch, value};
+use crate::config::flags::Parsed;
+use crate::runtime::child::Exit;
+use crate::runtime::memory::SmallPages;
+use crate::runtime::signal::Caught;
+use crate::template::Dependency;
+use feeds::{Manner, News};
+use runner::{End, Runner};
+use settings::Settings;
+
+/// Events that wait to be taken in; whoever has more waits.
+const EVENTS: usize = 1024;
+/// The stack of the thread that executes templates: it bounds how deep they may nest.
+const STACK: usize = 64 << 20;
+
+/// The exit codes of consul-template.
+const FAILED: u8 = 14;
+const BAD_SETTINGS: u8 = 10;
+const INTERRUPTED: u8 = 11;
+
+/// What happens.
+enum Event {
+    /// Something became known.
+    News(Dependency, News),
+    /// A signal came.
+    Signal(i32),
+    /// The program has ended that was started as so many-th.
+    Ended(u64, Exit),
+}
+
+/// `template`.
+pub const TEMPLATE: Program = Program {
+    command: Command {
+        name: "template",
+        summary: "Renders templates from services, nodes and keys",
+        usage: "template [options]",
+        text: "Renders templates in the language of consul-template into files, and again whenever what they show has changed. A file is replaced as a whole, and only if it has changed; then its command runs.\n\nA template may use services, nodes, keys, datacenters, files and the environment; docs/TEMPLATE.md has all functions.\n\n    muster template -template \"haproxy.ctmpl:/etc/haproxy/haproxy.cfg:systemctl reload haproxy\"",
+    },
+    flags: &[
+        list(
+            "template",
+            "A template, the file it is rendered to, and the command that runs when that has changed, with colons between: in:out:command. May be given several times.",
+        ),
+        list(
+            "config",
+            "File or folder with settings, HCL or JSON, as consul-template has them. May be given several times; flags go over them.",
+        ),
+        switch("once", "Render everything once and end."),
+        switch("dry", "Show what would be written instead of writing it."),
+        value(
+            "wait",
+            "Wait until nothing has changed for so long, and at most for so long, with a colon between: 5s:20s. The second is four times the first when not given.",
+        ),
+        switch("allow-plugins", "Permit templates to start programs (function 'plugin')."),
+        switch(
+            "dedup",
+            "Accepted for consul-template's sake; all watchers of an agent share one answer anyway.",
+        ),
+        value(
+            "exec",
+            "Program that is started when all is rendered, told of changes, and ended with this one.",
+        ),
+        value(
+            "exec-reload-signal",
+            "Signal that tells the program of a change. Without it, it is started anew.",
+        ),
+        value("exec-kill-signal", "Signal that ends the program; SIGINT when not given."),
+        value("exec-kill-timeout", "How long the program may take to end; 30s when not given."),
+        value("exec-splay", "Longest random wait before the program is told of a change."),
+        switch("exec-env-pristine", "The program gets nothing of this environment."),
+        list("exec-env-custom", "Variable for the program, NAME=value. May be given several times."),
+        list(
+            "exec-env-allowlist",
+            "Variables of this environment that the program gets; '*' stands for anything.",
+        ),
+        list("exec-env-denylist", "Variables of this environment that the program does not get."),
+        value("kill-signal", "Signal that ends this program, besides SIGTERM; SIGINT when not given."),
+        value("reload-signal", "Signal that has the settings read again; SIGHUP when not given."),
+        value("pid-file", "File that gets the number of this process."),
+        value(
+            "log-level",
+            "Least grave lines that are logged: trace, debug, info, warn (the default) or err.",
+        ),
+        value("max-stale", "Any server may answer, as long as its answer is not older than this."),
+        value(
+            "template-error-fatal",
+            "Whether an error in a template ends the program; true when not given.",
+        ),
+        value("default-left-delimiter", "What opens an action in templates that do not say it."),
+        value("default-right-delimiter", "What closes an action in templates that do not say it."),
+        value("consul-addr", "The same as -http-addr."),
+        value("consul-token", "The same as -token."),
+        value("consul-token-file", "The same as -token-file."),
+        value("consul-auth", "User and password of the agent's HTTP API, with a colon between."),
+        value("consul-ssl-ca-cert", "The same as -ca-file."),
+        value("consul-ssl-ca-path", "The same as -ca-path."),
+        value("consul-ssl-cert", "The same as -client-cert."),
+        value("consul-ssl-key", "The same as -client-key."),
+        value("consul-ssl-server-name", "The same as -tls-server-name."),
+        int(
+            "consul-retry-attempts",
+            "How often a question may fail in a row. For ever when not given, 12 with -once.",
+        ),
+    ],
+    run,
+};
+
+fn run(flags: &Parsed) -> Outcome {
+    if !flags.args.is_empty() {
+        return Err(format!("extra args: {:?}", flags.args));
+    }
+    // Trees of templates are many small things.
+    let _small = SmallPages::hold();
+    let failed = |code: u8, why: String| {
+        eprintln!("{why}");
+        Ok(ExitCode::from(code))
+    };
+    let mut settings = match Settings::load(flags) {
+        Ok(settings) => settings,
+        Err(why) => return failed(BAD_SETTINGS, why),
+    };
+    let caught = Caught::block().map_err(|why| format!("cannot take signals: {why}"))?;
+    let is_ending = Arc::new(AtomicBool::new(false));
+    let receiver = Arc::new(Mutex::new(None));
+    hand_on(caught, receiver.clone(), is_ending.clone());
+    loop {
+        let (to, events) = sync_channel(EVENTS);
+        *receiver.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Listener { to: to.clone(), reload: settings.reload_signal });
+        let manner = match manner(&settings) {
+            Ok(manner) => manner,
+            Err(why) => return failed(BAD_SETTINGS, why),
+        };
+        let (own, ending) = (settings.clone(), is_ending.clone());
+        let thread = thread::Builder::new().name("templates".to_owned()).stack_size(STACK).spawn(move || {
+            match Runner::new(own, manner, (to, events), ending) {
+                Ok(mut runner) => runner.run(),
+                Err(why) => End::Failed(why),
+            }
+        });
+        let thread = thread.map_err(|why| format!("cannot start a thread: {why}"))?;
+        let end =
+            thread.join().unwrap_or_else(|_| End::Failed("the thread that renders has panicked".to_owned()));
+        match end {
+            End::Done => return Ok(ExitCode::SUCCESS),
+            End::Stopped => return Ok(ExitCode::from(INTERRUPTED)),
+            End::Child(code) => return Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))),
+            End::Failed(why) => return failed(FAILED, why),
+            End::Reload => match Settings::load(flags) {
+                Ok(fresh) => settings = fresh,
+                Err(why) => eprintln!("the settings stay as they were: {why}"),
+            },
+        }
+    }
+}
+
+/// Who takes signals.
+struct Listener {
+    to: std::sync::mpsc::SyncSender<Event>,
+    reload: Option<i32>,
+}
+
+/// Hands signals to whoever listens at the time.
+fn hand_on(caught: Caught, listener: Arc<Mutex<Option<Listener>>>, is_ending: Arc<AtomicBool>) {
+    thread::spawn(move || {
+        while let Ok(number) = caught.next(None) {
+            let Some(number) = number else { continue };
+            let listener = listener.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(listener) = &*listener else { continue };
+            if matches!(number, crate::runtime::signal::TERM | crate::runtime::signal::INT)
+                && listener.reload != Some(number)
+            {
+                // A command that runs ends, too.
+                is_ending.store(true, Ordering::Relaxed);
+            }
+            // Nobody there any more: the next one has not begun, and what is lost is a wish to reload.
+            let _ = listener.to.send(Event::Signal(number));
+        }
+    });
+}
+
+fn manner(settings: &Settings) -> Result<Manner, String> {
+    let parsed = Parsed { flags: settings.client.clone(), args: Vec::new() };
+    Ok(Manner {
+        client: Arc::new(Client::new(&parsed)?),
+        datacenter: settings.datacenter.clone(),
+        max_stale: settings.max_stale,
+        wait: settings.block_wait,
+    })
+}
