@@ -84,7 +84,7 @@ pub struct Follower {
     stop: Arc<Stop>,
 }
 
-/// Ends a [`Follower`] from another thread, or before a moment.
+/// Ends a [`Follower`] from another thread.
 #[derive(Clone)]
 pub struct Stopper(Arc<Stop>);
 
@@ -111,12 +111,6 @@ impl Follower {
     /// What ends it from elsewhere.
     pub fn stopper(&self) -> Stopper {
         Stopper(self.stop.clone())
-    }
-
-    /// Forgets what was told: the next answer comes at once, whether it is new or not.
-    pub fn ask_anew(&mut self) {
-        self.course.begin_anew();
-        self.rest = Duration::ZERO;
     }
 
     /// Waits for the first answer, a changed one, a failure, or the end.

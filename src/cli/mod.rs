@@ -11,7 +11,7 @@ mod cluster;
 mod debug;
 mod exec;
 mod explain;
-pub mod follow;
+mod follow;
 mod gossip;
 mod kv;
 mod local;

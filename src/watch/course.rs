@@ -104,12 +104,6 @@ impl Course {
         self.told.as_ref().map(|(_, body)| &**body)
     }
 
-    /// Forgets what was told: the next answer is asked for at once, and told.
-    pub fn begin_anew(&mut self) {
-        self.mark = Mark::Index(0);
-        self.told = None;
-    }
-
     /// An answer came, `took` after the question was sent.
     pub fn answered(&mut self, mark: Mark, status: u16, body: &[u8], took: Duration) -> Next {
         self.failures = 0;
@@ -172,9 +166,6 @@ mod tests {
         assert_eq!((course.index(), told(&course.answered(Mark::Index(5), 404, b"", LONG))), (5, None));
         assert_eq!(told(&course.answered(Mark::Index(9), 200, b"", LONG)), Some(&b""[..]));
         assert_eq!((course.index(), told(&course.answered(Mark::Index(12), 200, b"", LONG))), (9, None));
-        course.begin_anew();
-        assert_eq!(course.index(), 0);
-        assert!(told(&course.answered(Mark::Index(12), 200, b"", LONG)).is_some());
     }
 
     #[test]
@@ -201,8 +192,6 @@ mod tests {
         assert_eq!(course.parameter(), None);
         course.answered(Mark::Hash("x".to_owned()), 200, b"a", LONG);
         assert_eq!(course.parameter(), Some(("hash", "x".to_owned())));
-        course.begin_anew();
-        assert_eq!(course.parameter(), None);
     }
 
     #[test]

@@ -238,7 +238,8 @@ fn look_at_node(node: Node) -> Look {
 
 fn complete_node(verb: &str, node: &mut Node) -> Result<(), String> {
     if verb == "get" {
-        return Ok(node.id.make_ascii_lowercase());
+        node.id.make_ascii_lowercase();
+        return Ok(());
     }
     if node.node.is_empty() {
         return Err("Must provide node".to_owned());
@@ -271,7 +272,7 @@ pub fn answer(outcome: &TxnOutcome, shown: Option<Shown>, pretty: bool) -> Respo
     let mut w = JsonWriter::new(pretty);
     w.object(|w| {
         match outcome {
-            Ok(found) => w.field(name!("Results")).array(found, |w, found| row(w, found)),
+            Ok(found) => w.field(name!("Results")).array(found, row),
             Err(_) => w.field(name!("Results")).null(),
         }
         match outcome {
