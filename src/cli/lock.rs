@@ -39,6 +39,8 @@ const EVENTS_MAX: usize = 16;
 const SESSION_REST: Duration = Duration::from_secs(1);
 const RELEASE_REST: Duration = Duration::from_millis(250);
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether what cannot be ended is gone.
+const OUTLIVE_REST: Duration = Duration::from_secs(1);
 /// What is said when the wait was in vain.
 const NOT_ACQUIRED: &str = "Shutdown triggered or timeout during lock acquisition";
 /// What `-child-exit-code` makes of a child that failed.
@@ -52,8 +54,9 @@ pub const LOCK: Program = Program {
         usage: "lock [options] PREFIX CHILD...",
         text: "Waits for the lock under a prefix, runs a command while it holds it, and gives it back. The prefix must be writable. With -n above 1 so many may hold it at once; all must say the same number. \
                Other programs that use Consul's recipe for locks and semaphores on the same prefix are excluded, too.\n\n\
-               The command and all of its process group get SIGTERM when the lock is lost, and SIGKILL 5 seconds later: when another has it, when the session has ended, or when no server has renewed it for 9 seconds. That holds even if this \
-               program is stopped or killed: a second process watches the time. So the command is dead before another can have the lock, 15 seconds after the last renewal at the earliest.\n\n\
+               The command and all of its process group get SIGTERM when the lock is lost, and SIGKILL 5 seconds later: when another has it, when the session has ended, or when no server has renewed it for 7 seconds. That holds even if this \
+               program is stopped or killed: a second process (lock-guard) watches the time. So the command is dead before another can have the lock, 15 seconds after the last renewal at the earliest. Not covered are a command that becomes \
+               another user, what leaves the process group for a session of its own, and both processes killed or stopped at the same moment.\n\n\
                The command finds CONSUL_LOCK_HELD=true in its environment, and in MUSTER_LOCK_INDEX (with -n=1) a number that is higher for each holder: storage that refuses writes with lower numbers than it has seen is safe from former holders in all cases.",
     },
     flags: &[
@@ -93,6 +96,16 @@ enum Event {
     Lost { session: String, why: String },
     /// The child has ended.
     Ended(Exit),
+}
+
+/// How a wait ends.
+enum Waited {
+    /// The lock is ours.
+    Taken(Taken),
+    /// The time is over.
+    Over,
+    /// Nobody wants it any more.
+    Signalled(i32),
 }
 
 /// What the command line asks for.
@@ -230,11 +243,7 @@ fn lock(flags: &Parsed) -> Outcome {
     let mut troubled = false;
     loop {
         match work.wait(&keeper) {
-            Ok(Some(taken)) => {
-                let outcome = work.run(&keeper, &taken);
-                keeper.end();
-                return outcome;
-            }
+            Ok(Waited::Taken(taken)) => return work.run(&keeper, &taken),
             // The session is gone, and nothing is held: with another one it goes on, behind the others.
             Err(why) if why.passes => {
                 if !std::mem::replace(&mut troubled, true) {
@@ -250,10 +259,14 @@ fn lock(flags: &Parsed) -> Outcome {
                 // It may have been taken just now: given back, it is not closed to others.
                 let _ = work.slot.release(&work.agent, &keeper.id);
                 keeper.end();
-                return Err(match other {
-                    Err(why) => format!("Lock acquisition failed: {}", why.why),
-                    Ok(_) => NOT_ACQUIRED.to_owned(),
-                });
+                return match other {
+                    // As the signal would have ended us, had we not something to give back.
+                    Ok(Waited::Signalled(number)) if !matches!(number, signal::INT | signal::TERM) => {
+                        Ok(ExitCode::from(u8::try_from(128 + number).unwrap_or(1)))
+                    }
+                    Ok(_) => Err(NOT_ACQUIRED.to_owned()),
+                    Err(why) => Err(format!("Lock acquisition failed: {}", why.why)),
+                };
             }
         }
     }
@@ -289,7 +302,7 @@ impl Work<'_> {
             let rest = Instant::now() + SESSION_REST;
             while let Some(left) = rest.checked_duration_since(Instant::now()) {
                 match self.events.recv_timeout(left) {
-                    Ok(Event::Signal(signal::INT | signal::TERM)) => return None,
+                    Ok(Event::Signal(number)) if signal::ends(number) => return None,
                     _ if self.deadline.is_some_and(|at| Instant::now() >= at) => return None,
                     _ => {}
                 }
@@ -298,16 +311,44 @@ impl Work<'_> {
     }
 
     fn run(&self, keeper: &Arc<Keeper>, taken: &Taken) -> Outcome {
-        keeper.hold();
+        let is_ours = keeper.hold();
         self.monitor(keeper);
-        let code = self.hold(keeper, taken);
+        let code = match self.withdrawn(keeper) {
+            Some(Event::Signal(_)) => {
+                eprintln!("Shutdown triggered during lock acquisition");
+                0
+            }
+            None if is_ours => self.hold(keeper, taken)?,
+            _ => {
+                self.voice.say("Lock lost, killing child");
+                self.voice.say("No child process to kill");
+                0
+            }
+        };
+        let ended = self.give_back(keeper);
+        keeper.end();
+        ended?;
+        Ok(if self.wish.child_code { ExitCode::from(code) } else { ExitCode::SUCCESS })
+    }
+
+    /// What came while the lock was taken and forbids to begin.
+    fn withdrawn(&self, keeper: &Keeper) -> Option<Event> {
+        self.events.try_iter().find(|event| match event {
+            Event::Signal(number) => signal::ends(*number),
+            Event::Lost { session, .. } => *session == keeper.id,
+            Event::Taken { .. } | Event::Ended(_) => false,
+        })
+    }
+
+    /// Gives the lock back, and removes its key if nobody uses it.
+    fn give_back(&self, keeper: &Keeper) -> Result<(), String> {
         self.release(keeper).map_err(|why| format!("Lock release failed: {}", why.why))?;
         match self.slot.cleanup(&self.agent) {
             Ok(()) => self.voice.say("Cleanup succeeded"),
             Err(Cleanup::InUse) => self.voice.say("Cleanup aborted, lock in use"),
             Err(Cleanup::Failed(why)) => return Err(format!("Lock cleanup failed: {}", why.why)),
         }
-        Ok(if self.wish.child_code { ExitCode::from(code) } else { ExitCode::SUCCESS })
+        Ok(())
     }
 
     /// Gives the lock back; again while that fails for a moment only: else it stays closed until the session ends.
@@ -323,8 +364,8 @@ impl Work<'_> {
         }
     }
 
-    /// Waits for the lock. `None`: the time is over, or nobody wants it any more.
-    fn wait(&self, keeper: &Arc<Keeper>) -> Result<Option<Taken>, Trouble> {
+    /// Waits for the lock.
+    fn wait(&self, keeper: &Arc<Keeper>) -> Result<Waited, Trouble> {
         let agent = Arc::new(self.agent.apart());
         let (asking, slot, waited) = (agent.clone(), self.slot.clone(), keeper.clone());
         let (sender, voice, deadline) = (self.sender.clone(), self.voice, self.deadline);
@@ -343,10 +384,12 @@ impl Work<'_> {
         });
         loop {
             match self.next() {
-                Event::Taken { session, taken } if session == keeper.id => return taken,
-                Event::Signal(signal::INT | signal::TERM) => {
+                Event::Taken { session, taken } if session == keeper.id => {
+                    return Ok(taken?.map_or(Waited::Over, Waited::Taken));
+                }
+                Event::Signal(number) if signal::ends(number) => {
                     agent.halt();
-                    return Ok(None);
+                    return Ok(Waited::Signalled(number));
                 }
                 Event::Lost { session, why } if session == keeper.id => {
                     agent.halt();
@@ -384,7 +427,10 @@ impl Work<'_> {
     }
 
     /// Runs the child until it ends or has to. The code that `-child-exit-code` wants.
-    fn hold(&self, keeper: &Keeper, taken: &Taken) -> u8 {
+    ///
+    /// # Errors
+    /// Something of it lives on: the lock must not be given back.
+    fn hold(&self, keeper: &Keeper, taken: &Taken) -> Result<u8, String> {
         self.voice.say("Starting handler");
         if self.wish.pass_stdin {
             self.voice.say("Stdin passed to handler process");
@@ -394,7 +440,7 @@ impl Work<'_> {
             Err(why) => {
                 eprintln!("Error starting handler: {why}");
                 self.voice.say("Child terminated, releasing lock");
-                return CHILD_FAILED;
+                return Ok(CHILD_FAILED);
             }
         };
         keeper.keep(child.clone());
@@ -406,6 +452,13 @@ impl Work<'_> {
                 let _ = sender.send(Event::Ended(exit));
             }
         });
+        let code = self.watch(keeper, &child);
+        self.outlive(keeper, &child)?;
+        Ok(code)
+    }
+
+    /// Waits until the child has ended.
+    fn watch(&self, keeper: &Keeper, child: &Child) -> u8 {
         loop {
             match self.next() {
                 Event::Signal(number @ (signal::INT | signal::TERM)) => {
@@ -413,7 +466,7 @@ impl Work<'_> {
                     if number != signal::TERM {
                         child.signal(number);
                     }
-                    self.end(&child);
+                    self.end(child);
                     return 0;
                 }
                 Event::Signal(number) => child.signal(number),
@@ -421,7 +474,7 @@ impl Work<'_> {
                 Event::Lost { why, .. } => {
                     self.voice.say("Lock lost, killing child");
                     self.voice.tell(&format!("The lock is lost: {why}"));
-                    self.end(&child);
+                    self.end(child);
                     return 0;
                 }
                 Event::Ended(exit) => {
@@ -439,6 +492,27 @@ impl Work<'_> {
                 Event::Taken { .. } => {}
             }
         }
+    }
+
+    /// Keeps the lock for as long as something of the child lives that cannot be ended. Whoever wants us to end all the same
+    /// gets that, but the lock is not given back: it passes to another when the session has ended.
+    fn outlive(&self, keeper: &Keeper, child: &Child) -> Result<(), String> {
+        if !child.leaves_something() {
+            return Ok(());
+        }
+        let group = child.id();
+        eprintln!("Process group {group} cannot be ended: the lock is kept until it is gone");
+        while child.leaves_something() {
+            let given_up = match self.events.recv_timeout(OUTLIVE_REST) {
+                Ok(Event::Signal(number)) => signal::ends(number),
+                Ok(Event::Lost { session, .. }) => session == keeper.id,
+                _ => false,
+            };
+            if given_up {
+                return Err(format!("Lock not released: process group {group} is still there"));
+            }
+        }
+        Ok(())
     }
 
     fn start(&self, keeper: &Keeper, taken: &Taken) -> std::io::Result<Child> {

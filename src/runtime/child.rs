@@ -20,6 +20,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -107,6 +108,8 @@ pub struct Child {
 pub(super) struct Fate {
     end: Mutex<Option<Exit>>,
     ended: Condvar,
+    /// Something of its group could not be ended.
+    left: AtomicBool,
 }
 
 impl Fate {
@@ -114,9 +117,10 @@ impl Fate {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first end that is told counts.
-    pub(super) fn tell(&self, exit: Exit) {
-        self.look().get_or_insert(exit);
+    pub(super) fn tell(&self, exit: Exit, is_left: bool) {
+        let mut end = self.look();
+        self.left.store(is_left, Ordering::Relaxed);
+        *end = Some(exit);
         self.ended.notify_all();
     }
 
@@ -158,23 +162,30 @@ impl Child {
             Stdin::Ours => Stdio::inherit(),
             Stdin::Bytes(bytes) => Stdio::from(file_of(bytes)?),
         });
+        sys::heed_children();
         let child = command.spawn().map_err(|error| not_run(&program, &error))?;
         let pid = child.id();
-        if setup.stdin == Stdin::Ours {
-            sys::give_terminal(pid);
-        }
+        let takes_terminal = setup.stdin == Stdin::Ours && sys::give_terminal(pid);
         let fate = Arc::new(Fate::default());
         let told = fate.clone();
         // One thread for each child: commands have a handful.
-        thread::Builder::new().name("child".to_owned()).spawn(move || {
+        let watching = thread::Builder::new().name("child".to_owned()).spawn(move || {
             let mut child = child;
             sys::wait_exited(child.id());
+            if takes_terminal {
+                sys::take_terminal(child.id());
+            }
             // Reaped only while nobody can send it a signal: from then on its number may be another's.
             let mut end = told.look();
             let status = child.wait();
             *end = Some(status.map_or(Exit::default(), |s| Exit { code: s.code(), signal: s.signal() }));
             told.ended.notify_all();
-        })?;
+        });
+        if let Err(error) = watching {
+            sys::kill_group(pid);
+            sys::reap_now(pid);
+            return Err(error);
+        }
         Ok(Child { pid, fate, warden: None })
     }
 
@@ -217,6 +228,12 @@ impl Child {
         self.fate.wait(limit)
     }
 
+    /// Whether the child has ended, was to end with its group, and something of that lives on: it hangs in the kernel, or
+    /// belongs to another user.
+    pub fn leaves_something(&self) -> bool {
+        self.fate.left.load(Ordering::Relaxed) && sys::is_group(self.pid)
+    }
+
     /// Lets a guarded child live on until another lease ends.
     pub fn extend(&self, lease: Lease) {
         if let Some(warden) = &self.warden {
@@ -224,7 +241,8 @@ impl Child {
         }
     }
 
-    /// Ends the group: a signal, and after `grace` SIGKILL. Returns when nothing of it is left.
+    /// Ends the group: a signal, and after `grace` SIGKILL. Returns when nothing of it is left, or
+    /// when that cannot be had ([`Child::leaves_something`]).
     pub fn stop(&self, signal: i32, grace: Duration) -> Exit {
         if let Some(exit) = self.wait(Some(Duration::ZERO)) {
             return exit;
@@ -246,7 +264,7 @@ impl Child {
             sys::kill_group(self.pid);
             let patience = Instant::now() + KILL_PATIENCE;
             exit = exit.or_else(|| self.wait(Some(KILL_PATIENCE)));
-            self.is_gone_by(patience);
+            self.fate.left.store(!self.is_gone_by(patience), Ordering::Relaxed);
         }
         sys::adopt_orphans(false);
         exit.unwrap_or(Exit { code: None, signal: Some(signal::KILL) })

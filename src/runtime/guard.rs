@@ -7,7 +7,11 @@
 //!
 //! Who watches whom: the guard is the child's parent, in a process group of its own, deaf to all signals that can be
 //! blocked. If it is killed, the kernel kills the child (PR_SET_PDEATHSIG) and ours kills the group; if it is stopped, ours
-//! does its work a moment later. Only when both are stopped does the group outlive its lease, until one goes on.
+//! does its work a moment later.
+//!
+//! What is not covered: both stopped (the group lives until one goes on); both killed at once (the kernel kills the child, but
+//! not what it has started); programs that change their user, which neither the kernel's word nor a signal of ours reaches;
+//! and what has left the group for a session of its own.
 //!
 //! The guard is forked, not executed: it must not need anything that can fail. Between the fork and its end it allocates
 //! nothing, takes no lock and cannot panic, so it may be forked while other threads run.
@@ -21,7 +25,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -61,12 +65,19 @@ const TESTAMENT_SECONDS: libc::c_uint = 60;
 const ORDER: usize = 24;
 const REPORT: usize = 8;
 
+/// What is told of a child whose end nobody has seen: as of an exit with 255.
+const STATUS_UNKNOWN: c_int = 255 << 8;
+
 const EXTEND: u32 = 1;
 const SIGNAL: u32 = 2;
 const STOP: u32 = 3;
 const STARTED: u32 = 4;
 const FAILED: u32 = 5;
 const ENDED: u32 = 6;
+/// The child ended, and what is left of its group cannot be ended.
+const LEFT: u32 = 7;
+/// There is a child; whether it becomes its program is not known yet.
+const FORKED: u32 = 8;
 
 /// Our end of a guard.
 pub(super) struct Warden {
@@ -86,28 +97,65 @@ struct Line {
 pub(super) fn start(plan: &Plan<'_>, fate: Arc<Fate>) -> io::Result<(u32, Warden)> {
     let words = Words::of(plan)?;
     let (ours, theirs) = sys::packet_pair()?;
-    sys::adopt_orphans(true);
-    let guard = sys::fork(|| watch(&words, theirs.as_raw_fd(), plan.lease))?;
-    drop(theirs);
-    let mut report = [0; REPORT];
-    let heard = sys::read(ours.as_fd(), &mut report).unwrap_or(0);
-    let (kind, value) = read_report(&report);
-    match kind {
-        STARTED if heard == REPORT => {}
-        FAILED if heard == REPORT => {
-            sys::reap_now(guard);
-            return Err(io::Error::from_raw_os_error(value));
+    // The listener is there before the child: one without the other must not be.
+    let (hand_over, line) = mpsc::sync_channel::<Arc<Line>>(1);
+    let takes_terminal = words.takes_terminal;
+    thread::Builder::new().name("guard".to_owned()).spawn(move || {
+        if let Ok(line) = line.recv() {
+            line.listen(&fate, takes_terminal);
         }
-        _ => {
+    })?;
+    sys::adopt_orphans(true);
+    // SAFETY: `watch` keeps to what it may do in a forked process.
+    let guard = unsafe { sys::fork(|| watch(&words, theirs.as_raw_fd(), plan.lease)) }?;
+    drop(theirs);
+    let forked = hear(&ours, plan.lease);
+    let Some((FORKED, child)) = forked else {
+        sys::kill(guard, signal::KILL);
+        sys::reap_now(guard);
+        let why = forked.map(|(_, errno)| io::Error::from_raw_os_error(errno));
+        return Err(why.unwrap_or_else(|| io::Error::other("the guard died before it began")));
+    };
+    let child = child.unsigned_abs();
+    let line = Arc::new(Line { socket: ours, guard, child, end: Mutex::new((plan.lease, None)) });
+    match hear(&line.socket, plan.lease) {
+        Some((STARTED, _)) => {}
+        Some((FAILED, errno)) => {
             sys::reap_now(guard);
-            return Err(io::Error::other("the guard died before it began"));
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        // Its program could not be begun in time, or the guard died.
+        _ => {
+            line.finish();
+            sys::reap_now(guard);
+            return Err(io::Error::from_raw_os_error(libc::ETIME));
         }
     }
-    let child = value.unsigned_abs();
-    let line = Arc::new(Line { socket: ours, guard, child, end: Mutex::new((plan.lease, None)) });
-    let listening = line.clone();
-    thread::Builder::new().name("guard".to_owned()).spawn(move || listening.listen(&fate))?;
+    // The thread waits for it.
+    let _ = hand_over.send(line.clone());
     Ok((child, Warden { line }))
+}
+
+/// A guard's word, within the lease.
+fn hear(socket: &OwnedFd, lease: Lease) -> Option<(u32, i32)> {
+    loop {
+        let left = lease.kill_at.saturating_add(GUARD_LATE).saturating_sub(time::boot_now());
+        let has_word = sys::wait_readable(socket.as_fd(), Some(left.min(GUARD_POLL)));
+        let mut report = [0; REPORT];
+        match has_word.then(|| sys::read(socket.as_fd(), &mut report)) {
+            Some(Ok(REPORT)) => return Some(read_report(&report)),
+            Some(Err(error)) if is_passing(&error) => {}
+            Some(_) => return None,
+            None if left.is_zero() => return None,
+            None => {}
+        }
+    }
+}
+
+/// Whether a read may succeed all the same. A guard that has ended with an order unread resets the line, once, in front of its
+/// last word.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset)
 }
 
 impl Warden {
@@ -158,39 +206,48 @@ impl Line {
     }
 
     /// Hears how the child ended, and does the guard's work if it does not.
-    fn listen(&self, fate: &Fate) {
+    fn listen(&self, fate: &Fate, takes_terminal: bool) {
+        let (exit, is_left) = self.hear_end().unwrap_or_else(|| self.finish());
+        if takes_terminal {
+            sys::take_terminal(self.child);
+        }
+        fate.tell(exit, is_left);
+        // It may have become its testament, and take a while.
+        sys::reap_now(self.guard);
+    }
+
+    /// How the child ended, and whether something of its group is left; `None` if the guard does not do its work.
+    fn hear_end(&self) -> Option<(Exit, bool)> {
+        let mut is_last = false;
         loop {
+            let limit = if is_last { Duration::ZERO } else { self.patience() };
             let mut report = [0; REPORT];
-            if sys::wait_readable(self.socket.as_fd(), Some(self.patience())) {
+            if sys::wait_readable(self.socket.as_fd(), Some(limit)) {
                 match sys::read(self.socket.as_fd(), &mut report) {
-                    Ok(REPORT) => {
-                        let (kind, value) = read_report(&report);
-                        if kind == ENDED {
-                            fate.tell(Exit::from_status(value));
-                            // It may have become its testament, and take a while.
-                            sys::reap_now(self.guard);
-                            return;
+                    Ok(REPORT) => match read_report(&report) {
+                        (kind @ (ENDED | LEFT), status) => {
+                            return Some((Exit::from_status(status), kind == LEFT));
                         }
-                        continue;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                        _ => continue,
+                    },
+                    Err(error) if is_passing(&error) => continue,
                     // It is dead, and the child with it.
-                    _ => break,
+                    _ => return None,
                 }
             }
-            let end = self.end();
-            if time::boot_now() > end.1.unwrap_or(end.0.kill_at) + GUARD_LATE {
-                break;
+            if is_last {
+                return None;
             }
+            // If we stood still ourselves, its word may lie there: one more look before we take it for stopped.
+            let end = self.end();
+            is_last = time::boot_now() > end.1.unwrap_or(end.0.kill_at).saturating_add(GUARD_LATE);
         }
-        let exit = self.finish();
-        fate.tell(exit);
     }
 
     /// Kills the guard and the group, and waits until nothing of it is left. What they leave behind falls to us.
-    fn finish(&self) -> Exit {
+    fn finish(&self) -> (Exit, bool) {
         sys::kill(self.guard, signal::KILL);
-        sys::reap_now(self.guard);
+        sys::wait_exited(self.guard);
         let mut exit = Exit { code: None, signal: Some(signal::KILL) };
         let patience = time::boot_now() + GROUP_POLL_FOR;
         loop {
@@ -200,8 +257,11 @@ impl Line {
                     exit = Exit::from_status(status);
                 }
             }
-            if !sys::is_group(self.child) || time::boot_now() > patience {
-                return exit;
+            if !sys::is_group(self.child) {
+                return (exit, false);
+            }
+            if time::boot_now() > patience {
+                return (exit, true);
             }
             thread::sleep(GROUP_POLL);
         }
@@ -274,14 +334,17 @@ impl Words {
 
 /// The guard, from its fork to its end. Nothing here may allocate, lock or panic.
 fn watch(words: &Words, socket: RawFd, lease: Lease) -> c_int {
-    // SAFETY: plain system calls on numbers and on memory that was made before the fork; this process has one thread.
+    // SAFETY: plain system calls on numbers and on memory that was made before the fork; this process has one thread, and nobody
+    // else uses its descriptors.
     unsafe {
         libc::setpgid(0, 0);
-        libc::prctl(libc::PR_SET_NAME, c"muster-guard".as_ptr());
+        // Whoever ignores it has no children to wait for, and we inherit that.
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        libc::prctl(libc::PR_SET_NAME, c"lock-guard".as_ptr());
         libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
         let guard = libc::getpid();
         let mut news = [-1; 2];
-        if libc::pipe2(news.as_mut_ptr(), libc::O_CLOEXEC) != 0 {
+        if libc::pipe2(news.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) != 0 {
             return refuse(socket);
         }
         let child = libc::fork();
@@ -289,28 +352,22 @@ fn watch(words: &Words, socket: RawFd, lease: Lease) -> c_int {
             return refuse(socket);
         }
         if child == 0 {
-            become_child(words, guard, news[1]);
+            become_child(words, guard, lease, news[1]);
         }
         // Both do it, so that neither acts before it is done.
         libc::setpgid(child, child);
         libc::close(news[1]);
-        let mut why = [0u8; 4];
-        let failed = loop {
-            match libc::read(news[0], why.as_mut_ptr().cast(), why.len()) {
-                -1 if errno() == libc::EINTR => {}
-                n => break n == 4,
-            }
-        };
-        if failed {
-            libc::waitpid(child, std::ptr::null_mut(), 0);
-            tell(socket, FAILED, c_int::from_ne_bytes(why));
-            return 1;
+        let (socket, news) = keep_only(socket, news[0]);
+        tell(socket, FORKED, child);
+        let mut watch = Watch::new(child, socket, news, lease, words.takes_terminal);
+        let end = watch.run();
+        match end {
+            End::NotStarted(errno) => tell(socket, FAILED, errno),
+            End::Gone(status) => tell(socket, ENDED, status),
+            End::Left(status) => tell(socket, LEFT, status),
         }
-        let socket = keep_only(socket);
-        tell(socket, STARTED, child);
-        let (status, is_alone) = Watch::new(child, socket, lease).run();
-        tell(socket, ENDED, status);
-        if let (true, Some(testament)) = (is_alone, &words.testament) {
+        let is_alone = watch.vanished || watch.expired;
+        if let (End::Gone(_), true, Some(testament)) = (end, is_alone, &words.testament) {
             let none = signal_set_empty();
             libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
             libc::alarm(TESTAMENT_SECONDS);
@@ -321,7 +378,10 @@ fn watch(words: &Words, socket: RawFd, lease: Lease) -> c_int {
 }
 
 /// The child, from its fork to its program. Nothing here may allocate, lock or panic.
-unsafe fn become_child(words: &Words, guard: libc::pid_t, news: RawFd) -> ! {
+///
+/// # Safety
+/// Only in a process that was forked for it, where nobody uses standard input or `news`.
+unsafe fn become_child(words: &Words, guard: libc::pid_t, lease: Lease, news: RawFd) -> ! {
     // SAFETY: as in `watch`.
     unsafe {
         libc::setpgid(0, 0);
@@ -335,12 +395,18 @@ unsafe fn become_child(words: &Words, guard: libc::pid_t, news: RawFd) -> ! {
         }
         let ready = (words.stdin < 0 || libc::dup2(words.stdin, 0) == 0)
             && words.cwd.as_ref().is_none_or(|cwd| libc::chdir(cwd.as_ptr()) == 0);
+        let mut why = errno();
         if ready {
             let none = signal_set_empty();
             libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
-            libc::execve(words.program.as_ptr(), words.argv.list.as_ptr(), words.envp.list.as_ptr());
+            why = libc::ETIME;
+            // Whoever started us may have stood still since.
+            if time::boot_now() < lease.stop_at {
+                libc::execve(words.program.as_ptr(), words.argv.list.as_ptr(), words.envp.list.as_ptr());
+                why = errno();
+            }
         }
-        let why = errno().to_ne_bytes();
+        let why = why.to_ne_bytes();
         libc::write(news, why.as_ptr().cast(), why.len());
         libc::_exit(127)
     }
@@ -352,24 +418,29 @@ fn refuse(socket: RawFd) -> c_int {
     1
 }
 
-/// Closes all descriptors but the socket, which gets the number 3: the guard must not hold anybody's connection or pipe open.
-unsafe fn keep_only(socket: RawFd) -> RawFd {
+/// Closes all descriptors but two, which get the numbers 3 and 4: the guard must not hold anybody's connection or pipe open.
+///
+/// # Safety
+/// Only in a process that was forked for it, where nobody uses any other descriptor.
+unsafe fn keep_only(socket: RawFd, news: RawFd) -> (RawFd, RawFd) {
     // SAFETY: plain system calls; nothing of this process uses the descriptors.
     unsafe {
         let nothing = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
         for standard in 0..3 {
             libc::dup2(nothing, standard);
         }
-        if socket != 3 {
-            libc::dup3(socket, 3, libc::O_CLOEXEC);
-        }
-        if libc::syscall(libc::SYS_close_range, 4, c_int::MAX, 0) != 0 {
+        // First out of the way of the numbers that they shall have.
+        let socket = libc::fcntl(socket, libc::F_DUPFD_CLOEXEC, 5);
+        let news = libc::fcntl(news, libc::F_DUPFD_CLOEXEC, 5);
+        libc::dup3(socket, 3, libc::O_CLOEXEC);
+        libc::dup3(news, 4, libc::O_CLOEXEC);
+        if libc::syscall(libc::SYS_close_range, 5, c_int::MAX, 0) != 0 {
             // An older kernel (before 5.9).
-            for other in 4..1024 {
+            for other in 5..1024 {
                 libc::close(other);
             }
         }
-        3
+        (3, 4)
     }
 }
 
@@ -396,10 +467,24 @@ fn tell(socket: RawFd, kind: u32, value: c_int) {
     unsafe { libc::send(socket, report.as_ptr().cast(), report.len(), libc::MSG_NOSIGNAL) };
 }
 
+/// How a watch ends.
+#[derive(Clone, Copy)]
+enum End {
+    /// The child could not become its program: why.
+    NotStarted(c_int),
+    /// The child's end; if its group was to end, nothing of it is left.
+    Gone(c_int),
+    /// The child's end; its group was to end, and something of it is left.
+    Left(c_int),
+}
+
 /// The guard's watch over a child.
 struct Watch {
     child: libc::pid_t,
     socket: RawFd,
+    /// Tells why the child could not become its program, and ends when it has; -1 from then on.
+    news: RawFd,
+    takes_terminal: bool,
     timer: RawFd,
     exits: RawFd,
     lease: Lease,
@@ -416,7 +501,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(child: libc::pid_t, socket: RawFd, lease: Lease) -> Watch {
+    fn new(child: libc::pid_t, socket: RawFd, news: RawFd, lease: Lease, takes_terminal: bool) -> Watch {
         // SAFETY: plain system calls; the set lives through its call. Without a timer or a signalfd (no memory in the kernel) the
         // descriptors are -1, which poll passes over, and its time limit does their work.
         let (timer, exits) = unsafe {
@@ -431,6 +516,8 @@ impl Watch {
         Watch {
             child,
             socket,
+            news,
+            takes_terminal,
             timer,
             exits,
             lease,
@@ -442,17 +529,27 @@ impl Watch {
         }
     }
 
-    /// Ends with the child; and, if it was to end, with its group. How the child ended, and whether nobody told us to end it.
-    fn run(mut self) -> (c_int, bool) {
+    /// Ends with the child; and, if it was to end, with its group.
+    fn run(&mut self) -> End {
         loop {
             // Orders first: if this process itself was stopped, a longer lease may lie there.
             self.hear();
             self.reap();
+            if let Some(errno) = self.learn() {
+                return End::NotStarted(errno);
+            }
             let now = time::boot_now();
             if let Some(status) = self.status {
-                let hopeless = self.killed.is_some_and(|at| now > at.saturating_add(GROUP_POLL_FOR));
-                if self.stopping.is_none() || hopeless || !self.is_group() {
-                    return (status, self.vanished || self.expired);
+                if self.stopping.is_none() && libc::WIFSIGNALED(status) {
+                    // Killed from outside (for want of memory, say): what it ran is not left without it. Who exits may leave
+                    // daemons behind.
+                    self.end(libc::SIGTERM, self.early(now));
+                }
+                if self.stopping.is_none() || !self.is_group() {
+                    return End::Gone(status);
+                }
+                if self.killed.is_some_and(|at| now > at.saturating_add(GROUP_POLL_FOR)) {
+                    return End::Left(status);
                 }
             }
             if now >= self.stopping.unwrap_or(self.lease.kill_at) {
@@ -465,16 +562,46 @@ impl Watch {
                 self.end(libc::SIGTERM, self.lease.kill_at);
             }
             let soon = match (self.killed, self.status, self.stopping) {
-                (Some(at), _, _) if now > at.saturating_add(GROUP_POLL_FOR) => {
+                (Some(at), ..) if now > at.saturating_add(GROUP_POLL_FOR) => {
                     now.saturating_add(GROUP_POLL_SLOW)
                 }
-                (Some(_), _, _) => now.saturating_add(GROUP_POLL),
+                (Some(_), ..) => now.saturating_add(GROUP_POLL),
                 (None, Some(_), Some(kill_at)) => now.saturating_add(GROUP_POLL).min(kill_at),
                 (None, None, Some(kill_at)) => kill_at,
                 (None, _, None) => self.lease.stop_at,
             };
             self.sleep_until(soon);
         }
+    }
+
+    /// When a group is killed that is told to end now, before its lease ends.
+    fn early(&self, now: Duration) -> Duration {
+        let grace = self.lease.kill_at.saturating_sub(self.lease.stop_at);
+        now.saturating_add(grace).min(self.lease.kill_at)
+    }
+
+    /// Learns whether the child has become its program: `Some` with the reason if it could not.
+    fn learn(&mut self) -> Option<c_int> {
+        if self.news < 0 {
+            return None;
+        }
+        let mut why = [0u8; 4];
+        // SAFETY: the kernel writes at most the length of the live array.
+        match unsafe { libc::read(self.news, why.as_mut_ptr().cast(), why.len()) } {
+            4 => {
+                // SAFETY: it is about to exit; its status is not asked for.
+                unsafe { libc::waitpid(self.child, std::ptr::null_mut(), 0) };
+                return Some(c_int::from_ne_bytes(why));
+            }
+            -1 if matches!(errno(), libc::EAGAIN | libc::EINTR) => {}
+            _ => {
+                // SAFETY: our own descriptor, which is not used from here on.
+                unsafe { libc::close(self.news) };
+                self.news = -1;
+                tell(self.socket, STARTED, self.child);
+            }
+        }
+        None
     }
 
     /// Obeys all orders that wait.
@@ -491,8 +618,7 @@ impl Watch {
                 24 => self.obey(&order),
                 _ => {
                     self.vanished = true;
-                    let grace = self.lease.kill_at.saturating_sub(self.lease.stop_at);
-                    self.end(libc::SIGTERM, time::boot_now().saturating_add(grace).min(self.lease.kill_at));
+                    self.end(libc::SIGTERM, self.early(time::boot_now()));
                 }
             }
         }
@@ -527,9 +653,21 @@ impl Watch {
         loop {
             let mut status = 0;
             // SAFETY: writes one live number.
-            match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) } {
+            match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::WUNTRACED) } {
+                pid if pid > 0 && libc::WIFSTOPPED(status) => {
+                    // Ctrl-Z where the child has the terminal: whoever started us is not the shell that could continue it.
+                    if pid == self.child && self.takes_terminal && libc::WSTOPSIG(status) == libc::SIGTSTP {
+                        self.kill(libc::SIGCONT);
+                    }
+                }
                 pid if pid == self.child => self.status = Some(status),
                 pid if pid > 0 => {}
+                // Somebody else has reaped it: from now on its number may be a stranger's.
+                -1 if self.status.is_none() && errno() == libc::ECHILD => {
+                    self.status = Some(STATUS_UNKNOWN);
+                    self.stopping = None;
+                    return;
+                }
                 _ => return,
             }
         }
@@ -556,7 +694,7 @@ impl Watch {
         };
         let heard = if self.vanished { -1 } else { self.socket };
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let mut entries = [entry(heard), entry(self.timer), entry(self.exits)];
+        let mut entries = [entry(heard), entry(self.timer), entry(self.exits), entry(self.news)];
         // Two seconds at most: should the kernel have no timer for us, deadlines are met nearly as well.
         let limit_ms = if self.timer < 0 || self.exits < 0 { 10 } else { 2000 };
         let mut scratch = [0u8; 256];

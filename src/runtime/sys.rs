@@ -218,9 +218,13 @@ pub(super) fn kill(pid: u32, signal: libc::c_int) {
     unsafe { libc::kill(pid, signal) };
 }
 
-/// Forks. The new process runs `child` on the calling thread's copy, alone, and ends with its code: if this process has more
-/// threads, `child` may allocate nothing and take no lock. All signals are blocked there.
-pub(super) fn fork(child: impl FnOnce() -> libc::c_int) -> io::Result<u32> {
+/// Forks. The new process runs `child` on the calling thread's copy, alone, and ends with its code. All signals are blocked
+/// there.
+///
+/// # Safety
+/// `child` allocates nothing, takes no lock and does not panic: other threads of this process, which are not there any more in
+/// the new one, may have been in the middle of that.
+pub(super) unsafe fn fork(child: impl FnOnce() -> libc::c_int) -> io::Result<u32> {
     let mut all = std::mem::MaybeUninit::uninit();
     let mut before = std::mem::MaybeUninit::uninit();
     // SAFETY: both sets live through the calls and are written by them before they are read. The forked process has a copy of
@@ -282,15 +286,38 @@ pub(super) fn is_in_foreground() -> bool {
     unsafe { libc::tcgetpgrp(0) == libc::getpgrp() }
 }
 
-/// Puts a group into the foreground of our terminal, if we are there.
-pub(super) fn give_terminal(leader: u32) {
-    let Ok(pid) = libc::pid_t::try_from(leader) else { return };
-    if is_in_foreground() {
-        // SAFETY: takes no pointer. Who is in the foreground may give it away.
-        unsafe { libc::tcsetpgrp(0, pid) };
-        // It may have read in the meantime, and be stopped for that.
-        signal_group(leader, libc::SIGCONT);
+/// Puts a group into the foreground of our terminal, if we are there. Whether it is there now.
+pub(super) fn give_terminal(leader: u32) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(leader) else { return false };
+    if !is_in_foreground() {
+        return false;
     }
+    // SAFETY: takes no pointer. Who is in the foreground may give it away.
+    unsafe { libc::tcsetpgrp(0, pid) };
+    // It may have read in the meantime, and be stopped for that.
+    signal_group(leader, libc::SIGCONT);
+    true
+}
+
+/// Takes the terminal back from a group of ours that had it.
+pub(super) fn take_terminal(leader: u32) {
+    let Ok(pid) = libc::pid_t::try_from(leader) else { return };
+    // SAFETY: takes no pointer but a live set. In the background this call raises SIGTTOU, unless that is blocked.
+    unsafe {
+        if libc::tcgetpgrp(0) == pid {
+            let set = signal_set(&[libc::SIGTTOU]);
+            let mut before = std::mem::MaybeUninit::uninit();
+            libc::pthread_sigmask(libc::SIG_BLOCK, &set, before.as_mut_ptr());
+            libc::tcsetpgrp(0, libc::getpgrp());
+            libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
+        }
+    }
+}
+
+/// Lets children be waited for: who started us may ignore their ends, and that is inherited.
+pub(super) fn heed_children() {
+    // SAFETY: sets a disposition; no handler is involved.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
 /// Two ends of a line that keeps packets apart.
@@ -302,10 +329,11 @@ pub(super) fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((own(ends[0])?, own(ends[1])?))
 }
 
-/// Sends a packet. Nobody may be there to take it.
+/// Sends a packet, without waiting. Nobody may be there to take it.
 pub(super) fn send_packet(fd: BorrowedFd<'_>, packet: &[u8]) {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
     // SAFETY: the kernel reads at most the length of the live slice.
-    unsafe { libc::send(fd.as_raw_fd(), packet.as_ptr().cast(), packet.len(), libc::MSG_NOSIGNAL) };
+    unsafe { libc::send(fd.as_raw_fd(), packet.as_ptr().cast(), packet.len(), flags) };
 }
 
 /// Ends a socket for all who hold it: they read its end, and so does the other side.

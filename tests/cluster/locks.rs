@@ -131,6 +131,14 @@ impl Stage {
     }
 }
 
+/// How many connections to a port are open.
+fn connections(port: u16) -> usize {
+    let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+    let (to, established) = (format!("0100007F:{port:04X}"), "01");
+    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields.filter(|row| row.get(2) == Some(&to.as_str()) && row.get(3) == Some(&established)).count()
+}
+
 fn life_in(path: &Path) -> Option<Life> {
     let text = fs::read_to_string(path).ok()?;
     // The last line may be half written.
@@ -240,6 +248,40 @@ fn a_holder_rides_out_an_election() {
         stage.lives()[0].last > begun + TTL
     });
     assert_eq!(stage.lives().len(), 1);
+}
+
+/// One that waits is stopped, gets the lock meanwhile, loses it with its session, and goes on when another holds it.
+#[test]
+fn who_stood_still_while_it_got_the_lock_starts_nothing() {
+    let mut stage = Stage::new(1);
+    stage.join(GENTLE);
+    stage.await_lives(1);
+    let late = stage.join(GENTLE);
+    let holder = |stage: &Stage| -> Option<String> {
+        let row = stage.cluster.servers[0].get("/v1/kv/service/db/.lock")?.json();
+        row[0]["Session"].as_str().map(str::to_owned)
+    };
+    let first = holder(&stage).expect("a holder");
+    wait::until_true("two sessions", SOON, || {
+        stage.cluster.servers[0].ask("/v1/session/list").as_array().is_some_and(|all| all.len() == 2)
+    });
+    // The holder watches and the other one waits, each on a connection that stays, unlike those of renewals.
+    let mut looks = 0;
+    wait::until_true("it waits in line", SOON, || {
+        looks = if connections(stage.cluster.servers[0].http) >= 2 { looks + 1 } else { 0 };
+        looks == 20
+    });
+    stage.copies[late].signal(libc::SIGSTOP);
+    stage.copies[0].signal(libc::SIGTERM);
+    wait::until_true("the lock is the stopped one's", SOON, || holder(&stage).is_some_and(|id| id != first));
+    wait::until_true("its session has ended", LONG, || holder(&stage).is_none());
+    stage.join(GENTLE);
+    stage.await_lives(2);
+    stage.copies[late].signal(libc::SIGCONT);
+    let mark = stage.lives()[1].last;
+    wait::until_true("another two seconds", SOON, || stage.lives()[1].last > mark + 2.0);
+    assert_eq!(stage.lives().len(), 2, "{}", stage.logs());
+    assert!(!stage.copies[late].log().contains("Starting handler"), "{}", stage.logs());
 }
 
 /// A lock that one test has for itself, on one server.
@@ -358,6 +400,43 @@ fn the_child_gets_the_signals() {
     }
     let out = child.wait_with_output().expect("it ends");
     assert_eq!((out.status.code(), text(&out.stdout).as_str()), (Some(0), "hup\nusr1\n"));
+}
+
+#[test]
+fn whoever_waits_ends_by_the_signals_that_end_others() {
+    let one = One::new();
+    let mut holder = one.command(&["a", ": > held; exec sleep 600"]).spawn().expect("it runs");
+    wait::until_true("a holder", SOON, || one.folder.path().join("held").exists());
+    for (signal, code) in [(libc::SIGHUP, 129), (libc::SIGUSR1, 138), (libc::SIGTERM, 1)] {
+        let mut waiting = one.command(&["a", "echo no"]).spawn().expect("it runs");
+        wait::until_true("two sessions", SOON, || one.sessions() == 2);
+        // SAFETY: kill with the number of our own child, which is not reaped yet.
+        unsafe { libc::kill(waiting.id() as i32, signal) };
+        assert_eq!(waiting.wait().expect("it ends").code(), Some(code));
+        assert_eq!(one.sessions(), 1);
+    }
+    // SAFETY: as above.
+    unsafe { libc::kill(holder.id() as i32, libc::SIGTERM) };
+    assert_eq!(holder.wait().expect("it ends").code(), Some(0));
+}
+
+/// Perl's daemons ignore the ends of their children, and whoever they start inherits that.
+#[test]
+fn a_parent_that_ignores_its_children_changes_nothing() {
+    let one = One::new();
+    let mut command = one.command(&["-child-exit-code", "a", "exit 7"]);
+    // SAFETY: signal is async-signal-safe and touches nothing but the child itself.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut command, || {
+            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+            Ok(())
+        });
+    }
+    let out = command.output().expect("it ends");
+    assert_eq!(
+        (out.status.code(), text(&out.stderr).as_str()),
+        (Some(2), "Error running handler: exit status 7\n")
+    );
 }
 
 #[test]

@@ -24,11 +24,11 @@ pub const TTL: Duration = Duration::from_secs(15);
 pub const LOCK_DELAY: Duration = Duration::from_secs(15);
 /// Between SIGTERM and SIGKILL (Consul: `lockKillGracePeriod`).
 pub const GRACE: Duration = Duration::from_secs(5);
-/// How long before the others may have the lock the child is killed: for clocks that differ by a percent or two and for a
-/// machine that is slow to kill.
-const MARGIN: Duration = Duration::from_secs(1);
+/// How long before the others may have the lock the child is killed: for clocks of different rates and for a machine that is
+/// slow to kill.
+const MARGIN: Duration = Duration::from_secs(3);
 /// How often a holder renews: two renewals may fail before the child has to go.
-const RENEW_HELD: Duration = Duration::from_secs(3);
+const RENEW_HELD: Duration = Duration::from_secs(2);
 /// How often one that waits renews (Consul renews after half the TTL, always).
 const RENEW_WAITING: Duration = Duration::from_millis(7_500);
 /// Between a failed renewal and the next.
@@ -37,6 +37,8 @@ const RENEW_AGAIN: Duration = Duration::from_millis(500);
 const RENEW_PATIENCE: Duration = Duration::from_secs(2);
 
 const _: () = assert!(LOCK_DELAY.as_secs() >= TTL.as_secs(), "the lease is the shorter of both");
+// Ours may be a tenth too slow and the leader's a tenth too fast: we are done before it begins to think of others.
+const _: () = assert!((TTL.as_millis() - MARGIN.as_millis()) * 10 / 9 <= TTL.as_millis() * 10 / 11);
 const _: () = assert!(2 * RENEW_HELD.as_millis() + MARGIN.as_millis() + GRACE.as_millis() < TTL.as_millis());
 
 /// What a session does to its keys when it ends.
@@ -121,12 +123,19 @@ impl Keeper {
         boot_now() < self.lock().sent + TTL
     }
 
-    /// The lock is held now: renews at once, so that the child begins with a whole lease, and more often from now on.
-    pub fn hold(&self) {
+    /// The lock is held now: renews at once, so that the child begins with a whole lease, and more often from now on. Whether it
+    /// is ours still: we may have stood still since it was taken.
+    pub fn hold(&self) -> bool {
         self.lock().holds = true;
-        // A failure is the renewing thread's business, which goes on from here.
-        let _ = self.renew_once(&self.agent.apart());
-        self.bell.notify_all();
+        let agent = self.agent.apart();
+        while boot_now() < self.lease().stop_at {
+            if let Ok(lives) = self.renew_once(&agent) {
+                self.bell.notify_all();
+                return lives;
+            }
+            agent.rests(RENEW_AGAIN);
+        }
+        false
     }
 
     /// From now on the child's lease is extended.

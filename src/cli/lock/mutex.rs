@@ -1,7 +1,7 @@
 //! One holder at a time: the key `PREFIX/.lock`, held by its session.
 
 use super::ask::{Agent, Trouble};
-use super::slot::{Cleanup, LOCK_KEY, RETRY, Slot, Taken, Waiting, acquire, join, monitored};
+use super::slot::{Cleanup, LOCK_KEY, NO_INDEX_REST, RETRY, Slot, Taken, Waiting, acquire, join, monitored};
 
 /// Marks a key as a lock (Consul: `LockFlagValue`).
 const FLAGS: u64 = 0x2ddc_cbc0_58a5_0c18;
@@ -50,6 +50,9 @@ impl Slot for Mutex {
                 (waiting.held_by)(std::slice::from_ref(&holder));
                 if waits == Some(false) {
                     since = index;
+                    if index == 0 && !waiting.rests(NO_INDEX_REST) {
+                        break;
+                    }
                     continue;
                 }
             }

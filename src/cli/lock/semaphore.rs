@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::ask::{Agent, Row, Trouble};
-use super::slot::{Cleanup, LOCK_KEY, Slot, Taken, Waiting, acquire, join, monitored};
+use super::slot::{Cleanup, LOCK_KEY, NO_INDEX_REST, Slot, Taken, Waiting, acquire, join, monitored};
 
 /// Marks keys as those of a semaphore (Consul: `SemaphoreFlagValue`).
 const FLAGS: u64 = 0xe0f6_9a2b_aa41_4de0;
@@ -115,6 +115,9 @@ impl Slot for Semaphore {
             if i64::try_from(seen.holders.len()).is_ok_and(|holders| holders >= self.limit) {
                 (waiting.held_by)(&seen.holders.keys().cloned().collect::<Vec<_>>());
                 since = index;
+                if index == 0 && !waiting.rests(NO_INDEX_REST) {
+                    break;
+                }
                 continue;
             }
             since = 0;

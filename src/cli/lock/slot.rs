@@ -14,6 +14,8 @@ pub const WAIT: Duration = Duration::from_secs(15);
 /// Between attempts where the server cannot tell when the next one has a chance: in a lock-delay (Consul:
 /// `DefaultLockRetryTime`).
 pub const RETRY: Duration = Duration::from_secs(5);
+/// Between questions, where answers have no index (somebody in between drops it): nothing can be waited for there.
+pub const NO_INDEX_REST: Duration = Duration::from_secs(1);
 /// How long the server waits for a change of what is held (Consul's default for all questions).
 const LOOK: Duration = Duration::from_secs(300);
 
@@ -113,7 +115,11 @@ pub trait Slot: Send + Sync {
 pub fn monitored(agent: &Agent, key: &str, recurse: bool, since: u64) -> Result<(Vec<Row>, u64), Trouble> {
     let query: &[(&str, &str)] =
         if recurse { &[("consistent", ""), ("recurse", "")] } else { &[("consistent", "")] };
-    agent.rows(key, query, (since > 0).then_some((since, LOOK)))
+    let seen = agent.rows(key, query, (since > 0).then_some((since, LOOK)))?;
+    if seen.1 == 0 {
+        agent.rests(NO_INDEX_REST);
+    }
+    Ok(seen)
 }
 
 /// Takes a key for a session. With `wait` the server may wait until it is free. Whether it was taken, and whether the server

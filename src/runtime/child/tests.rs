@@ -170,6 +170,40 @@ fn a_renewed_lease_lets_it_live() {
 }
 
 #[test]
+fn nothing_is_started_when_the_lease_is_over() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let setup = Setup { cwd: Some(dir.path().to_path_buf()), ..sh(": > started") };
+    let kill_at = boot_now() + Duration::from_secs(60);
+    for over in [lease(0, 0), Lease { stop_at: boot_now(), kill_at }] {
+        // The guard may be faster than the child, which looks at the clock itself.
+        if let Ok(child) = Child::start_guarded(&setup, over, &[]) {
+            assert_eq!(child.wait(Some(LONG)).expect("ended").signal, Some(signal::KILL));
+        }
+    }
+    assert!(!dir.path().join("started").exists());
+}
+
+/// An order that the guard has not read when it ends must not hide its last word.
+#[test]
+fn orders_at_the_end_change_nothing() {
+    for _ in 0..50 {
+        let child = Child::start_guarded(&sh("exit 7"), lease(60_000, 0), &[]).expect("started");
+        while child.wait(Some(Duration::ZERO)).is_none() {
+            child.extend(lease(60_000, 0));
+        }
+        assert_eq!(child.wait(None).expect("ended").code, Some(7));
+    }
+}
+
+#[test]
+fn what_a_killed_leader_ran_ends_with_it() {
+    let text = "sleep 600 & kill -9 $$";
+    let child = Child::start_guarded(&sh(text), lease(60_000, 30_000), &[]).expect("started");
+    assert_eq!(child.wait(Some(LONG)).expect("ended").signal, Some(signal::KILL));
+    assert!(!runs(child.id()) && !child.leaves_something());
+}
+
+#[test]
 fn a_killed_guard_takes_the_group_along() {
     let text = "trap '' TERM; (trap '' TERM; sleep 600) & sleep 600";
     let child = Child::start_guarded(&sh(text), lease(60_000, 0), &[]).expect("started");
