@@ -150,6 +150,10 @@ fn run(flags: &Parsed) -> Outcome {
         let (to, events) = sync_channel(EVENTS);
         *receiver.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Listener { to: to.clone(), reload: settings.reload_signal });
+        // What came while nobody listened.
+        if is_ending.load(Ordering::Relaxed) {
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
         let manner = match manner(&settings) {
             Ok(manner) => manner,
             Err(why) => return failed(BAD_SETTINGS, why),

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Write, stdout};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -336,7 +337,8 @@ impl Runner {
         if self.settings.dry {
             let name =
                 task.job.destination.as_ref().map_or_else(String::new, |path| path.display().to_string());
-            println!("> {name}\n{}", String::from_utf8_lossy(&output));
+            let shown = [format!("> {name}\n").as_bytes(), &output, b"\n"].concat();
+            stdout().write_all(&shown).map_err(|why| format!("standard output: {why}"))?;
             return Ok(None);
         }
         let Some(destination) = &task.job.destination else { return Ok(None) };
