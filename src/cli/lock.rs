@@ -242,13 +242,20 @@ fn lock(flags: &Parsed) -> Outcome {
     let mut keeper = keeper.map_err(|why| format!("Lock acquisition failed: {}", why.why))?;
     let mut troubled = false;
     loop {
-        match work.wait(&keeper) {
+        let waited = work.wait(&keeper).and_then(|waited| match waited {
+            Waited::Taken(_) if !keeper.hold() => {
+                Err(Trouble { why: "the session ended when the lock was taken".to_owned(), passes: true })
+            }
+            other => Ok(other),
+        });
+        match waited {
             Ok(Waited::Taken(taken)) => return work.run(&keeper, &taken),
             // The session is gone, and nothing is held: with another one it goes on, behind the others.
             Err(why) if why.passes => {
                 if !std::mem::replace(&mut troubled, true) {
                     eprintln!("Lock acquisition is in trouble and goes on: {}", why.why);
                 }
+                let _ = work.slot.release(&work.agent, &keeper.id);
                 keeper.end();
                 match work.another_session() {
                     Some(another) => keeper = another,
@@ -311,15 +318,14 @@ impl Work<'_> {
     }
 
     fn run(&self, keeper: &Arc<Keeper>, taken: &Taken) -> Outcome {
-        let is_ours = keeper.hold();
         self.monitor(keeper);
         let code = match self.withdrawn(keeper) {
             Some(Event::Signal(_)) => {
                 eprintln!("Shutdown triggered during lock acquisition");
                 0
             }
-            None if is_ours => self.hold(keeper, taken)?,
-            _ => {
+            None => self.hold(keeper, taken)?,
+            Some(_) => {
                 self.voice.say("Lock lost, killing child");
                 self.voice.say("No child process to kill");
                 0

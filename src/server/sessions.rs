@@ -30,7 +30,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// The same while it measures nothing. The time of the first session begins that much late at most.
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a server looks whether it leads now.
-const LEAD_INTERVAL: Duration = Duration::from_millis(100);
+const LEAD_INTERVAL: Duration = Duration::from_millis(250);
 /// How often a renewal looks again that cannot be decided yet, and for how long it does.
 const RENEW_PAUSE: Duration = Duration::from_millis(20);
 const RENEW_LIMIT: Duration = Duration::from_secs(5);

@@ -123,19 +123,21 @@ impl Keeper {
         boot_now() < self.lock().sent + TTL
     }
 
-    /// The lock is held now: renews at once, so that the child begins with a whole lease, and more often from now on. Whether it
-    /// is ours still: we may have stood still since it was taken.
+    /// The lock is held now: renews at once, so that the child begins with a whole lease, and more often from now on. Whether the
+    /// session lives: we may have stood still since the lock was taken.
     pub fn hold(&self) -> bool {
-        self.lock().holds = true;
         let agent = self.agent.apart();
-        while boot_now() < self.lease().stop_at {
+        loop {
             if let Ok(lives) = self.renew_once(&agent) {
+                self.lock().holds = lives;
                 self.bell.notify_all();
                 return lives;
             }
+            if !self.may_live() {
+                return false;
+            }
             agent.rests(RENEW_AGAIN);
         }
-        false
     }
 
     /// From now on the child's lease is extended.
