@@ -91,13 +91,17 @@ impl Feeds {
         }
         for dependency in wanted {
             let is_polled = polls.iter().any(|polls| polls.lock().all.contains_key(dependency));
-            if self.lines.contains_key(dependency) || is_polled {
+            let has_room = self.lines.len() < LINES_MAX;
+            if self.lines.contains_key(dependency) || is_polled && !has_room {
                 continue;
             }
             match dependency.question() {
-                Some(question) if question.blocks && self.lines.len() < LINES_MAX => {
+                Some(question) if question.blocks && has_room => {
+                    // One that was asked for in turn has a line now that one is free.
+                    self.polls.lock().all.remove(dependency);
                     self.follow(dependency, question);
                 }
+                _ if is_polled => {}
                 _ => self.poll(dependency),
             }
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -85,14 +86,17 @@ fn run_plugin(program: &str, args: &[String]) -> Result<String, String> {
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|why| format!("exec {program:?}: {why}"))?;
     let read = |from: Option<Box<dyn Read + Send>>| {
+        let (to, result) = sync_channel(1);
         thread::spawn(move || {
             let mut out = Vec::new();
             if let Some(from) = from {
                 // What could be read counts.
                 let _ = from.take(PLUGIN_OUTPUT_MAX).read_to_end(&mut out);
             }
-            String::from_utf8_lossy(&out).into_owned()
-        })
+            // Nobody may wait for it any more.
+            let _ = to.send(String::from_utf8_lossy(&out).into_owned());
+        });
+        result
     };
     let stdout = read(child.stdout.take().map(|from| Box::new(from) as Box<dyn Read + Send>));
     let stderr = read(child.stderr.take().map(|from| Box::new(from) as Box<dyn Read + Send>));
@@ -109,8 +113,12 @@ fn run_plugin(program: &str, args: &[String]) -> Result<String, String> {
             Err(why) => return Err(format!("exec {program:?}: {why}")),
         }
     };
-    let text = |thread: thread::JoinHandle<String>| thread.join().unwrap_or_default();
-    let (stdout, stderr) = (text(stdout), text(stderr));
+    // What it has left behind may hold its output open.
+    let text = |result: Receiver<String>| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        result.recv_timeout(left).map_err(|_| format!("exec {program:?}: its output has no end"))
+    };
+    let (stdout, stderr) = (text(stdout)?, text(stderr)?);
     if !status.success() {
         return Err(format!("exec {program:?}: {status}\n\nstdout:\n\n{stdout}\n\nstderr:\n\n{stderr}"));
     }
