@@ -1,9 +1,10 @@
 //! How long sessions have left, and lock-delays. No clock is read here.
 //!
-//! Time passes only while this process is seen to run: of a step between two looks no more than [`STEP_MAX`] counts, as what is
-//! longer was a pause (of the process, of its machine, a leap of its clock), in which renewals may have come that are still
-//! on their way in. And a session stays for a moment behind its TTL that is longer than such a step, so that those have time
-//! to be read, and a client whose clock runs a little slower than this one is not early.
+//! Time passes only while this process is seen to run: a step between two looks that is longer than [`STEP_MAX`] was a pause (of the
+//! process, of its machine), in which renewals may have come that are still on their way in, or a leap of its clock, and counts for
+//! nothing. Where one such step follows the other the process is just slow, and so much of each counts. And a session stays for
+//! a moment behind its TTL that is longer than that, so that renewals have time to be read, and a client whose clock runs
+//! a little slower than this one is not early.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::store::State;
 use crate::store::command::DelayEnd;
 use crate::store::model::Session;
 
-/// As much of a step counts at most. The leader looks several times a second.
+/// The longest step that is no surprise, and as much of one counts at most. The leader looks several times a second.
 pub const STEP_MAX: Duration = Duration::from_millis(500);
 /// How long a session that was not renewed for its TTL lives on: this part of the TTL, but not less than that.
 const GRACE_FRACTION: u32 = 20;
@@ -29,6 +30,8 @@ pub struct Timers {
     /// Time that has passed, up to the last look.
     passed: Duration,
     looked: Instant,
+    /// Whether the last step was longer than [`STEP_MAX`].
+    is_slow: bool,
     /// What [`State::sessions_index`] was when the sessions were looked at.
     followed: Option<u64>,
     /// [`State::restored_at`] at the last look.
@@ -50,6 +53,7 @@ impl Timers {
         Timers {
             passed: Duration::ZERO,
             looked: now,
+            is_slow: false,
             followed: None,
             restored_at: state.restored_at(),
             basis: state.index(),
@@ -68,7 +72,12 @@ impl Timers {
 
     /// A look at the clock.
     pub fn pass(&mut self, now: Instant) {
-        self.passed = self.passed_at(now);
+        let is_long = now.saturating_duration_since(self.looked) > STEP_MAX;
+        if !is_long || self.is_slow {
+            self.passed = self.passed_at(now);
+        }
+        // While nothing is measured the looks are rare.
+        self.is_slow = is_long && !self.is_empty();
         self.looked = now;
     }
 
@@ -133,6 +142,7 @@ impl Timers {
         over.take(max).map(|(key, (since, _))| DelayEnd { key: key.to_vec(), since: *since }).collect()
     }
 
+    /// At most so much has passed.
     fn passed_at(&self, now: Instant) -> Duration {
         self.passed + now.saturating_duration_since(self.looked).min(STEP_MAX)
     }
@@ -296,6 +306,35 @@ mod tests {
         assert!(bench.due().is_empty());
         bench.run(Duration::from_secs(1));
         assert_eq!(bench.due(), ["a"]);
+    }
+
+    /// The machine is busy: each look comes late.
+    #[test]
+    fn a_slow_process_ends_sessions_all_the_same() {
+        let mut bench = Bench::new();
+        bench.session("a", TTL);
+        bench.run(TICK);
+        for _ in 0..25 {
+            bench.now += STEP_MAX + TICK;
+            bench.timers.pass(bench.now);
+        }
+        assert_eq!(bench.due(), ["a"]);
+    }
+
+    #[test]
+    fn a_leap_of_the_clock_shortens_no_lock_delay() {
+        let mut bench = Bench::new();
+        bench.session("a", Duration::ZERO);
+        let entry = KvEntry { key: "k".into(), session: "a".into(), ..KvEntry::default() };
+        bench.apply(&Command::Kv(KvOp::Acquire(entry)));
+        bench.apply(&Command::Session(SessionOp::Destroy { id: "a".into() }));
+        bench.run(TICK);
+        bench.now += Duration::from_secs(3600);
+        bench.timers.pass(bench.now);
+        bench.run(Duration::from_secs(3) - TICK);
+        assert!(bench.timers.ended(9).is_empty());
+        bench.run(2 * TICK);
+        assert_eq!(bench.timers.ended(9).len(), 1);
     }
 
     #[test]
