@@ -14,8 +14,8 @@ use crate::store::State;
 use crate::store::command::DelayEnd;
 use crate::store::model::Session;
 
-/// The longest step that is no surprise, and as much of one counts at most. The leader looks several times a second.
-pub const STEP_MAX: Duration = Duration::from_millis(500);
+/// The longest step that is no surprise, and as much of one counts at most: the leader looks twice a second, or more often.
+pub const STEP_MAX: Duration = Duration::from_millis(600);
 /// How long a session that was not renewed for its TTL lives on: this part of the TTL, but not less than that.
 const GRACE_FRACTION: u32 = 20;
 const GRACE_MIN: Duration = Duration::from_millis(750);
