@@ -33,7 +33,7 @@ impl Rendering {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(process::binary());
+        let mut command = process::command();
         let addr = format!("-http-addr=127.0.0.1:{}", self.http);
         command.arg("template").arg(addr).args(args).current_dir(self.folder.path());
         command

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::harness::{Cluster, SOON, Server};
 use super::support::http;
-use super::support::process::{Process, binary};
+use super::support::process::{Process, command};
 use super::support::wait;
 
 /// Of the sessions that `lock` makes, and what its locks are closed for after a session's end.
@@ -80,7 +80,7 @@ impl Stage {
         let folder = self.folder.path().join(format!("copy{place}"));
         fs::create_dir(&folder).expect("a folder");
         let server = &self.cluster.servers[place % self.cluster.servers.len()];
-        let mut command = Command::new(binary());
+        let mut command = command();
         command.arg("lock").arg(format!("-http-addr=127.0.0.1:{}", server.http));
         command.args(["-verbose", "-name", &format!("copy{place}"), "service/db", script]);
         command.env("OUT", self.out()).env("SHELL", "/bin/sh");
@@ -296,7 +296,7 @@ impl One {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = command();
         command.arg("lock").arg(format!("-http-addr=127.0.0.1:{}", self.cluster.servers[0].http)).args(args);
         command.env("SHELL", "/bin/sh").current_dir(self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -16,6 +16,13 @@ pub fn binary() -> PathBuf {
     named.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_muster")), PathBuf::from)
 }
 
+/// The binary under test, to be run as from a terminal: a hangup that whoever runs the tests ignores is not ignored.
+pub fn command() -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP").arg(binary());
+    command
+}
+
 /// Whether the binary under test is somebody else's.
 pub fn is_foreign() -> bool {
     std::env::var_os("MUSTER_GOLDEN_BINARY").is_some()

@@ -126,6 +126,7 @@ impl World {
         let leading = &mut self.process(server).leading;
         let token = leading.next_token();
         leading.waits = Some((token, step));
+        trace!(self, "s{server} duty {}: {step:?} asks for a barrier", token & (DUTY - 1));
         self.step(server, vec![Input::Barrier { token, consistency: Consistency::Consistent }]);
     }
 
@@ -153,6 +154,7 @@ impl World {
 
     /// A barrier is passed, or not.
     pub fn duty_barrier(&mut self, server: usize, token: u64, result: Result<(), ProposeError>) {
+        trace!(self, "s{server} duty {}: barrier {result:?}", token & (DUTY - 1));
         let now = self.instant(server);
         let leading = &mut self.process(server).leading;
         if let Some(renewal) = leading.renewals.remove(&token) {
