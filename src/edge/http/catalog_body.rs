@@ -154,7 +154,16 @@ fn read_weights(spot: &Spot<'_>) -> Result<Weights, String> {
     Ok(if weights.passing < 1 || weights.warning < 0 { Weights::default() } else { weights })
 }
 
-pub(super) fn read_check(spot: &Spot<'_>) -> Result<Check, String> {
+fn read_check(spot: &Spot<'_>) -> Result<Check, String> {
+    check_of(spot, false)
+}
+
+/// A check as transactions take it: with the fields of the Go client's definitions (`IntervalDuration`), which registrations pass over.
+pub(super) fn read_txn_check(spot: &Spot<'_>) -> Result<Check, String> {
+    check_of(spot, true)
+}
+
+fn check_of(spot: &Spot<'_>, of_txn: bool) -> Result<Check, String> {
     const FIELDS: &[&str] = &[
         "Node",
         "CheckID",
@@ -184,7 +193,7 @@ pub(super) fn read_check(spot: &Spot<'_>) -> Result<Check, String> {
             "ServiceName" => check.service_name = spot.text()?,
             "ServiceTags" => check.service_tags = spot.texts()?,
             "Type" => check.kind = spot.text()?,
-            "Definition" => check.definition = read_definition(&spot)?,
+            "Definition" => check.definition = read_definition(&spot, of_txn)?,
             "ModifyIndex" => check.modify_index = spot.unsigned("uint64")?,
             _ => drop(spot.unsigned("uint64")?),
         }
@@ -205,11 +214,13 @@ fn read_status(word: &str) -> Result<Status, String> {
     }
 }
 
-fn read_definition(spot: &Spot<'_>) -> Result<CheckDefinition, String> {
+fn read_definition(spot: &Spot<'_>, of_txn: bool) -> Result<CheckDefinition, String> {
     let mut definition = CheckDefinition::default();
     // Unknown names are let pass here, as Consul does.
     for (name, spot) in spot.entries("structs.HealthCheckDefinition")?.unwrap_or_default() {
-        match name.to_ascii_lowercase().as_str() {
+        let name = name.to_ascii_lowercase();
+        let plain = name.strip_suffix("duration").filter(|_| of_txn);
+        match plain.unwrap_or(&name) {
             "http" => definition.http = spot.text()?,
             "method" => definition.method = spot.text()?,
             "header" => {
@@ -220,9 +231,9 @@ fn read_definition(spot: &Spot<'_>) -> Result<CheckDefinition, String> {
             "body" => definition.body = spot.text()?,
             "tlsskipverify" => definition.tls_skip_verify = spot.flag()?,
             "tcp" => definition.tcp = spot.text()?,
-            "interval" | "intervalduration" => definition.interval_ns = spot.duration()?,
-            "timeout" | "timeoutduration" => definition.timeout_ns = spot.duration()?,
-            "deregistercriticalserviceafter" | "deregistercriticalserviceafterduration" => {
+            "interval" => definition.interval_ns = spot.duration()?,
+            "timeout" => definition.timeout_ns = spot.duration()?,
+            "deregistercriticalserviceafter" => {
                 definition.deregister_critical_service_after_ns = spot.duration()?;
             }
             _ => {}

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::catalog_body::{check_uuid, read_check, read_service};
+use super::catalog_body::{check_uuid, read_service, read_txn_check};
 use super::decode::{self, Spot};
 use super::exchange::Response;
 use super::filter::quote::quoted;
@@ -72,7 +72,7 @@ fn read_op(spot: &Spot<'_>) -> Result<Parts, String> {
             ("KV", spot) => parts.kv = Some(read_kv(&spot)?),
             ("Node", spot) => parts.node = Some(read_row(&spot, "NodeTxnOp", "Node", read_node)?),
             ("Service", spot) => parts.service = Some(read_service_op(&spot)?),
-            (_, spot) => parts.check = Some(read_row(&spot, "CheckTxnOp", "Check", read_check)?),
+            (_, spot) => parts.check = Some(read_row(&spot, "CheckTxnOp", "Check", read_txn_check)?),
         }
     }
     Ok(parts)
