@@ -149,7 +149,8 @@ impl World {
         match (&wish, reply) {
             (Wish::Create { session, .. }, Reply::Done(_)) => {
                 let session = *session;
-                this.session = Some(session);
+                // What it believed of an earlier session says nothing of this one.
+                (this.session, this.lease) = (Some(session), Duration::ZERO);
                 self.extend(holder, session, sent);
                 self.holder_renews(holder, session);
             }
