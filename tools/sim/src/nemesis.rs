@@ -109,7 +109,12 @@ impl World {
             Fault::Pause => {
                 let server = if self.nemesis.random.chance(0.5) { self.leader() } else { self.any_up() }?;
                 let least = self.plan.election_timeout.as_nanos() as Time;
-                self.servers[server].paused_until = self.now + length.max(least / 2) + length;
+                let this = &mut self.servers[server];
+                // What has come to it is put off until the end of the pause that it is in: none may end earlier.
+                if this.paused_until > self.now {
+                    return None;
+                }
+                this.paused_until = self.now + length.max(least / 2) + length;
                 Some("fault: pause")
             }
             Fault::Sleep => {
