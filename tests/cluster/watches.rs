@@ -109,6 +109,11 @@ fn a_command_runs_on_all_nodes_that_allow_it() {
     let willing = client(&mut cluster, &extra);
     let refusing = client(&mut cluster, &json!({}));
     wait::until_true("all are members", SOON, || cluster.servers[willing].members().len() == 5);
+    // The leader enters what it sees in the pool a moment later, and a session lives on a node that is entered.
+    wait::until_true("all are in the catalog", SOON, || {
+        let nodes = cluster.servers[willing].get("/v1/catalog/nodes").map(|reply| reply.json());
+        nodes.and_then(|nodes| nodes.as_array().map(Vec::len)) == Some(5)
+    });
     let run = |place: usize, args: &[&str]| {
         let address = format!("-http-addr=127.0.0.1:{}", cluster.servers[place].http);
         let output = Command::new(process::binary()).arg("exec").arg(address).args(args).output();
