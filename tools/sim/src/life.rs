@@ -64,7 +64,7 @@ impl World {
         self.check_started(server);
         if self.locks.is_some() {
             let run = self.servers[server].run;
-            self.queue.push(self.now + FIRST_LOOK, Event::SessionTurn { server, run, turn: 0 });
+            self.queue.push(self.now + FIRST_LOOK, Event::SessionTurn { server, run });
         }
         if let Some(hurt) = self.nemesis.hurt.get_mut(&server) {
             *hurt = Hurt::Heals { until: self.truth.newest_committed() };
@@ -96,6 +96,7 @@ impl World {
         } else {
             this.disk.kill()
         }
+        self.take_up(server);
         for query in process.cut_off() {
             self.query_cut(query);
         }
@@ -119,11 +120,7 @@ impl World {
         if this.paused_until > self.now {
             this.end_sleep(self.now);
             (this.paused_until, this.wake_at) = (0, Time::MAX);
-            if let (Some(process), true) = (&mut this.process, self.locks.is_some()) {
-                process.leading.turn += 1;
-                let (run, turn) = (this.run, process.leading.turn);
-                self.queue.push(self.now, Event::SessionTurn { server, run, turn });
-            }
+            self.take_up(server);
             self.hurry_disk(server);
             self.step(server, vec![Input::Tick]);
         }

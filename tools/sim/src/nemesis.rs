@@ -110,7 +110,6 @@ impl World {
                 let server = if self.nemesis.random.chance(0.5) { self.leader() } else { self.any_up() }?;
                 let least = self.plan.election_timeout.as_nanos() as Time;
                 let this = &mut self.servers[server];
-                // What has come to it is put off until the end of the pause that it is in: none may end earlier.
                 if this.paused_until > self.now {
                     return None;
                 }

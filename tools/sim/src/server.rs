@@ -36,6 +36,8 @@ pub struct Server {
     pub copy: u32,
     /// It stands still until then.
     pub paused_until: Time,
+    /// What has come to it meanwhile.
+    pub backlog: Vec<Event>,
     /// Since when its machine sleeps, if it does: then its clock stands still too.
     pub asleep_since: Option<Time>,
     /// It was taken out for good.
@@ -121,6 +123,7 @@ impl Server {
             run: 0,
             copy: 0,
             paused_until: 0,
+            backlog: Vec::new(),
             asleep_since: None,
             gone: false,
             refused: None,

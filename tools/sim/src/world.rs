@@ -50,6 +50,8 @@ pub enum Event {
     Fall { server: usize, run: u32 },
     /// A pause ends before its time.
     Resume { server: usize },
+    /// A pause ends.
+    PauseEnds { server: usize },
     /// A server learns that its link to another one broke.
     LinkLost { server: usize, peer: usize },
     /// The first servers are told of each other.
@@ -69,7 +71,7 @@ pub enum Event {
     /// Something happens to a node of the catalog.
     HealthActs,
     /// A server looks after its sessions.
-    SessionTurn { server: usize, run: u32, turn: u64 },
+    SessionTurn { server: usize, run: u32 },
     /// The end of the faults, then regular looks at whether all is well again.
     Heal,
     /// See `Heal`.
@@ -160,11 +162,11 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         let place = place_of(&event);
-        if let Some(until) = place.and_then(|server| self.paused(server)) {
+        if let Some(server) = place
+            && let Some(until) = self.paused(server)
+        {
             self.note_waiting(&event);
-            let order = self.order_after_pause(&event, until);
-            self.queue.push(until + order, event);
-            return;
+            return self.put_off(server, event, until);
         }
         if let Some(server) = place {
             self.servers[server].end_sleep(self.now);
@@ -185,6 +187,7 @@ impl World {
             Event::Start { server } => self.start(server),
             Event::Fall { server, run } => self.fall(server, run),
             Event::Resume { server } => self.resume(server),
+            Event::PauseEnds { server } => self.pause_ends(server),
             Event::LinkLost { server, peer } => self.link_lost(server, peer),
             Event::Bootstrap => self.bootstrap(),
             Event::Operate => self.operate_on(),
@@ -194,15 +197,39 @@ impl World {
             Event::LockReturns { request } => self.lock_returns(request),
             Event::LockGivesUp { request } => self.lock_gives_up(request),
             Event::HealthActs => self.health_acts(),
-            Event::SessionTurn { server, run, turn } => self.session_turn(server, run, turn),
+            Event::SessionTurn { server, run } => self.session_turn(server, run),
             Event::Heal => self.heal(),
             Event::Look => self.look(),
         }
     }
 
+    /// What comes to a process that stands still waits until it goes on.
+    fn put_off(&mut self, server: usize, event: Event, until: Time) {
+        let backlog = &mut self.servers[server].backlog;
+        backlog.push(event);
+        if backlog.len() == 1 {
+            self.queue.push(until, Event::PauseEnds { server });
+        }
+    }
+
+    fn pause_ends(&mut self, server: usize) {
+        match self.paused(server) {
+            Some(until) => self.queue.push(until, Event::PauseEnds { server }),
+            None => self.take_up(server),
+        }
+    }
+
+    /// What has waited for a process that stood still comes to it now, or to nobody if it was ended.
+    pub fn take_up(&mut self, server: usize) {
+        for event in std::mem::take(&mut self.servers[server].backlog) {
+            let order = self.order_after_pause(&event);
+            self.queue.push(self.now + order, event);
+        }
+    }
+
     /// A process that goes on after a pause finds much before it at once, and takes its sources in any order; what came over
     /// one connection stays in order.
-    fn order_after_pause(&self, event: &Event, until: Time) -> Time {
+    fn order_after_pause(&self, event: &Event) -> Time {
         let source = match event {
             Event::Deliver { from, .. } => *from as u64,
             Event::Arrives { op, .. } => 1000 + *op as u64,
@@ -211,7 +238,7 @@ impl World {
             Event::SessionTurn { .. } => 300,
             _ => 200,
         };
-        Random::new(until ^ source << 40).below(2 * MILLI)
+        Random::new(self.now ^ source << 40).below(2 * MILLI)
     }
 
     /// Until when a server stands still, if it does.

@@ -14,7 +14,7 @@ use muster_protocol::rpc::PeerMessage;
 use super::requests::{Reply, question};
 use super::{DUTY, names};
 use crate::queue::{MILLI, Time};
-use crate::server::{Letter, Process};
+use crate::server::Letter;
 use crate::trace;
 use crate::world::{Event, World};
 
@@ -38,8 +38,6 @@ pub struct Leading {
     waits: Option<(u64, Step)>,
     renewals: BTreeMap<u64, Renewal>,
     token: u64,
-    /// Which of the looks that were planned count.
-    pub turn: u64,
 }
 
 /// A step that is under way.
@@ -83,14 +81,13 @@ impl Leading {
 
 impl World {
     /// A server looks after its sessions.
-    pub fn session_turn(&mut self, server: usize, run: u32, turn: u64) {
-        let current = |process: &Process| process.leading.turn == turn;
-        if self.servers[server].run != run || !self.servers[server].process.as_ref().is_some_and(current) {
+    pub fn session_turn(&mut self, server: usize, run: u32) {
+        if self.servers[server].run != run || !self.servers[server].is_up() {
             return;
         }
         let clock = self.servers[server].clock;
         let local = clock.local(self.now);
-        self.queue.push(clock.when(local + LOOK), Event::SessionTurn { server, run, turn });
+        self.queue.push(clock.when(local + LOOK), Event::SessionTurn { server, run });
         self.measure(server);
     }
 
