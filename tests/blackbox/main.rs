@@ -13,6 +13,7 @@ mod demo;
 mod exclusive;
 mod fallback;
 mod persistence;
+mod published;
 mod reload;
 mod scripts;
 mod signals;
