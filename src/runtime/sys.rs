@@ -353,6 +353,15 @@ pub(super) fn wait_readable(fd: BorrowedFd<'_>, limit: Option<Duration>) -> bool
     unsafe { libc::poll(&mut entry, 1, limit_ms) == 1 }
 }
 
+/// Waits until one of some descriptors has input or has ended, at most so long.
+pub(super) fn wait_any_readable(fds: &[BorrowedFd<'_>], limit: Duration) {
+    let entry = |fd: &BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut entries: Vec<libc::pollfd> = fds.iter().map(entry).collect();
+    let limit_ms = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: as many live entries as are told.
+    unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, limit_ms) };
+}
+
 /// A file without a name, in memory.
 pub(super) fn memory_file() -> io::Result<OwnedFd> {
     // SAFETY: the name is a text with its end.
