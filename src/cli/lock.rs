@@ -173,7 +173,7 @@ impl Wish {
             false => self.words.iter().map(Into::into).collect(),
         };
         let stdin = if self.pass_stdin { Stdin::Ours } else { Stdin::Nothing };
-        Setup { argv, env, cwd: None, stdin }
+        Setup { argv, env, stdin, ..Setup::default() }
     }
 }
 

@@ -180,8 +180,8 @@ impl Watching {
         let setup = Setup {
             argv: argv.to_vec(),
             env: vec![("CONSUL_INDEX".into(), index.to_string().into())],
-            cwd: None,
             stdin: Stdin::Bytes(news.line()),
+            ..Setup::default()
         };
         let child = Child::start(&setup).map_err(|why| format!("Error starting handler: {why}"))?;
         let child = Arc::new(child);

@@ -305,8 +305,12 @@ impl Runner {
                     let _ = links.send(from, PeerMessage::Told { token, answer: None });
                 }
             }
+            PeerEvent::Message { from, message: PeerMessage::Forward(writes) } => {
+                self.gathering.forwarded(from, writes);
+            }
             PeerEvent::Message { from, message } => self.inputs.push(Input::Peer { from, message }),
             PeerEvent::Lost(peer) => {
+                self.take_forwarded();
                 let _ = self.asks.try_send(Event::Lost(peer));
                 self.inputs.push(Input::PeerLost(peer));
             }
@@ -323,7 +327,7 @@ impl Runner {
         if self.gathering.poll(cx, self.turned).is_pending() {
             return;
         }
-        let mut taken = 0;
+        let mut taken = self.take_forwarded();
         for proposal in self.lazy.poll(cx, self.turned) {
             self.begin(Job::Propose(proposal));
             taken += 1;
@@ -345,6 +349,16 @@ impl Runner {
             taken += 1;
         }
         self.gathering.took(taken, self.turned, self.disk.last_write(), self.gauges.is_alone());
+    }
+
+    /// Writes that other servers have sent; returns how many.
+    fn take_forwarded(&mut self) -> usize {
+        let mut taken = 0;
+        for (from, writes) in self.gathering.take_forwarded() {
+            taken += writes.len();
+            self.inputs.push(Input::Peer { from, message: PeerMessage::Forward(writes) });
+        }
+        taken
     }
 
     fn begin(&mut self, job: Job) {

@@ -1,7 +1,8 @@
 //! Child processes of commands: a program that runs for a while under ours, in a process group of its own.
 //!
 //! All calls block, and any number of threads may make them: this is for the commands, which have no cores. What an agent
-//! runs (checks, handlers) goes through [`super::process`]. Standard output and standard error are our own.
+//! runs (checks, handlers) goes through [`super::process`]. Standard output and standard error are our own, but for what
+//! [`collect`] runs.
 //!
 //! A child's group dies as a whole: [`Child::stop`] sends a signal to all of it, and after a grace SIGKILL to what is left.
 //! What has left the group (daemons in a session of their own) is not the child any more, and lives on. A child that simply
@@ -15,17 +16,21 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub use super::guard::Lease;
+pub use collect::{Bounds, Finish, Output, collect};
+
+mod collect;
 
 /// How often a group is looked at whose leader has ended and whose rest has been told to.
 const GROUP_POLL: Duration = Duration::from_millis(10);
@@ -39,6 +44,8 @@ pub struct Setup {
     pub argv: Vec<OsString>,
     /// Variables to set on top of our own environment.
     pub env: Vec<(OsString, OsString)>,
+    /// Whether it gets nothing of our own environment.
+    pub pristine: bool,
     /// The working directory; `None` for our own.
     pub cwd: Option<PathBuf>,
     /// What it reads.
@@ -103,6 +110,9 @@ pub struct Child {
     warden: Option<Warden>,
 }
 
+/// The ends of what a child prints, where that comes to us.
+type Pipes = (Option<ChildStdout>, Option<ChildStderr>);
+
 /// What threads wait for.
 #[derive(Default)]
 pub(super) struct Fate {
@@ -149,10 +159,25 @@ impl Child {
     /// # Errors
     /// In Go's words: the program is not there, or cannot be run.
     pub fn start(setup: &Setup) -> io::Result<Child> {
+        let (child, _) = Child::launch(setup, Stdio::inherit)?;
+        Ok(child)
+    }
+
+    /// Starts a program whose standard output and standard error come to us.
+    fn start_piped(setup: &Setup) -> io::Result<(Child, [OwnedFd; 2])> {
+        let (child, (stdout, stderr)) = Child::launch(setup, Stdio::piped)?;
+        let lost = || io::Error::other("the pipe to the child is not there");
+        Ok((child, [stdout.ok_or_else(lost)?.into(), stderr.ok_or_else(lost)?.into()]))
+    }
+
+    fn launch(setup: &Setup, output: fn() -> Stdio) -> io::Result<(Child, Pipes)> {
         let program = found(setup)?;
         let mut command = Command::new(&program);
         command.arg0(&setup.argv[0]).args(&setup.argv[1..]);
         sys::unblock_in(&mut command);
+        if setup.pristine {
+            command.env_clear();
+        }
         command.envs(setup.env.iter().map(|(name, value)| (name, value))).process_group(0);
         if let Some(directory) = &setup.cwd {
             command.current_dir(directory);
@@ -162,9 +187,11 @@ impl Child {
             Stdin::Ours => Stdio::inherit(),
             Stdin::Bytes(bytes) => Stdio::from(file_of(bytes)?),
         });
+        command.stdout(output()).stderr(output());
         sys::heed_children();
-        let child = command.spawn().map_err(|error| not_run(&program, &error))?;
+        let mut child = command.spawn().map_err(|error| not_run(&program, &error))?;
         let pid = child.id();
+        let pipes = (child.stdout.take(), child.stderr.take());
         let takes_terminal = setup.stdin == Stdin::Ours && sys::give_terminal(pid);
         let fate = Arc::new(Fate::default());
         let told = fate.clone();
@@ -186,7 +213,7 @@ impl Child {
             sys::reap_now(pid);
             return Err(error);
         }
-        Ok(Child { pid, fate, warden: None })
+        Ok((Child { pid, fate, warden: None }, pipes))
     }
 
     /// Starts a program under a guard, which stops it when the lease is over, or when this process is gone; in these cases the

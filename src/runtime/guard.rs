@@ -309,7 +309,8 @@ impl Words {
     fn of(plan: &Plan<'_>) -> io::Result<Words> {
         let bytes = |text: &OsStr| text.as_bytes().to_vec();
         let setup = plan.setup;
-        let mut variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        let mut variables: Vec<(OsString, OsString)> =
+            if setup.pristine { Vec::new() } else { std::env::vars_os().collect() };
         variables.retain(|(name, _)| !setup.env.iter().any(|(ours, _)| ours == name));
         variables.extend(setup.env.iter().cloned());
         let assignments =

@@ -353,6 +353,15 @@ pub(super) fn wait_readable(fd: BorrowedFd<'_>, limit: Option<Duration>) -> bool
     unsafe { libc::poll(&mut entry, 1, limit_ms) == 1 }
 }
 
+/// Waits until one of some descriptors has input or has ended, at most so long.
+pub(super) fn wait_any_readable(fds: &[BorrowedFd<'_>], limit: Duration) {
+    let entry = |fd: &BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut entries: Vec<libc::pollfd> = fds.iter().map(entry).collect();
+    let limit_ms = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: as many live entries as are told.
+    unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, limit_ms) };
+}
+
 /// A file without a name, in memory.
 pub(super) fn memory_file() -> io::Result<OwnedFd> {
     // SAFETY: the name is a text with its end.
@@ -365,6 +374,14 @@ pub(super) fn boot_time() -> Duration {
     // SAFETY: writes one live value. The clock is there since Linux 2.6.39.
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now) };
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
+}
+
+/// The time that all threads of this process together had a CPU.
+pub(super) fn cpu_time() -> Duration {
+    let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one live value. The clock is there since Linux 2.6.12.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut used) };
+    Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec as u32)
 }
 
 /// Reaps one exited child, without waiting. False when it has not exited or is not ours.

@@ -1,67 +1,21 @@
 //! Walks a template's tree and writes what it says.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::rc::Rc;
 
 use super::ast::{Block, Branch, Command, Expr, ExprKind, Node, Pipe};
-use super::dependency::Dependency;
 use super::error::{Error, Mistake};
 use super::functions::{self, Call, Function};
+use super::run::Run;
 use super::sink::Sink;
-use super::value::{Text, Value};
-use super::{Host, Limits, Template, format};
+use super::value::Value;
+use super::{Template, format};
 
-/// Bytes of a value that count as one step.
+/// Bytes of a value that are written in one step.
 const BYTES_PER_STEP: usize = 256;
-
-/// What one execution holds beside the tree.
-pub struct Run<'h> {
-    /// The world.
-    pub host: &'h mut dyn Host,
-    /// Dependencies asked for.
-    pub used: BTreeSet<Dependency>,
-    /// Those of which nothing is known yet.
-    pub missing: BTreeSet<Dependency>,
-    /// The scratchpad.
-    pub scratch: Rc<RefCell<BTreeMap<Text, Value>>>,
-    /// The limits.
-    pub limits: Limits,
-    steps: u64,
-}
-
-impl<'h> Run<'h> {
-    /// Nothing done yet.
-    pub fn new(host: &'h mut dyn Host, limits: Limits) -> Run<'h> {
-        let (used, missing) = (BTreeSet::new(), BTreeSet::new());
-        Run { host, used, missing, scratch: Rc::default(), limits, steps: 0 }
-    }
-
-    /// Counts steps.
-    pub fn step(&mut self, count: usize) -> Result<(), String> {
-        self.steps = self.steps.saturating_add(count as u64);
-        if self.steps > self.limits.steps_max {
-            return Err(format!("takes more than {} steps", self.limits.steps_max));
-        }
-        Ok(())
-    }
-
-    /// What is known of a dependency; it counts as used, and as missing if that is nothing.
-    pub fn depend(&mut self, dependency: Dependency) -> Option<Value> {
-        let known = self.host.recall(&dependency);
-        if known.is_none() {
-            self.missing.insert(dependency.clone());
-        }
-        self.used.insert(dependency);
-        known
-    }
-
-    /// What a sink of a function's result collected.
-    pub fn sink(&self) -> Sink {
-        Sink::new(self.limits.value_max)
-    }
-}
+/// Bytes of an argument that a function reads in one step: some do much with each.
+const ARGUMENT_PER_STEP: usize = 32;
+/// Entries of a map that are copied in one step.
+const ENTRIES_PER_STEP: usize = 8;
 
 /// Functions that decide themselves which of their arguments are evaluated, or that execute templates.
 pub fn is_special(name: &str) -> bool {
@@ -117,6 +71,7 @@ impl<'t> Machine<'t, '_, '_> {
             Node::Text(range) => {
                 let text = &self.template.text[range.clone()];
                 self.step(range, 1 + text.len() / BYTES_PER_STEP)?;
+                self.make(range, text.len())?;
                 self.out.text(text);
                 self.check_output(range)?;
             }
@@ -127,8 +82,12 @@ impl<'t> Machine<'t, '_, '_> {
                         let text = format!("can't print a value of type {}", value.type_name());
                         return Err(self.failure(&pipe.span, text));
                     }
+                    let before = self.out.as_bytes().len();
                     format::print(&mut self.out, &value);
                     self.check_output(&pipe.span)?;
+                    let written = self.out.as_bytes().len() - before;
+                    self.step(&pipe.span, written / BYTES_PER_STEP)?;
+                    self.make(&pipe.span, written)?;
                 }
             }
             Node::If(branch) | Node::With(branch) => {
@@ -193,6 +152,7 @@ impl<'t> Machine<'t, '_, '_> {
             }
             Value::Map(map) => {
                 // A copy: the body may change the map.
+                self.step(span, map.items.borrow().len() / ENTRIES_PER_STEP)?;
                 let items: Vec<(Value, Value)> =
                     map.items.borrow().iter().map(|(key, value)| (key.value(), value.clone())).collect();
                 for (key, value) in items {
@@ -451,20 +411,23 @@ impl<'t> Machine<'t, '_, '_> {
     }
 
     fn call(&mut self, function: &Function, span: &Range<usize>, args: &[Value]) -> Result<Value, Failure> {
+        if !function.is_light {
+            let read = args.iter().map(Value::length).fold(0, usize::saturating_add);
+            self.step(span, read / ARGUMENT_PER_STEP)?;
+        }
         let result = (function.run)(&mut Call { args, run: self.run });
         let value =
             result.map_err(|text| self.failure(span, format!("error calling {}: {text}", function.name)))?;
         let size = match &value {
-            Value::Text(text) => text.len(),
-            Value::List(list) => list.items.len() * 16,
-            Value::Map(map) => map.items.borrow().len() * 16,
-            _ => 0,
+            Value::Map(map) => map.items.borrow().len() * size_of::<Value>(),
+            other => other.length(),
         };
         if size > self.run.limits.value_max {
             let text = format!("error calling {}: the result is too large", function.name);
             return Err(self.failure(span, text));
         }
         self.step(span, 1 + size / BYTES_PER_STEP)?;
+        self.make(span, value.own_bytes())?;
         Ok(value)
     }
 
@@ -563,6 +526,7 @@ impl<'t> Machine<'t, '_, '_> {
         let inner = std::mem::replace(&mut self.out, outer);
         result?;
         let bytes = inner.finish().map_err(|text| self.failure(span, format!("the output is {text}")))?;
+        self.make(span, bytes.len())?;
         Ok(Value::text(bytes))
     }
 
@@ -577,6 +541,10 @@ impl<'t> Machine<'t, '_, '_> {
 
     fn step(&mut self, span: &Range<usize>, count: usize) -> Result<(), Failure> {
         self.run.step(count).map_err(|text| self.failure(span, text))
+    }
+
+    fn make(&mut self, span: &Range<usize>, bytes: usize) -> Result<(), Failure> {
+        self.run.make(bytes).map_err(|text| self.failure(span, text))
     }
 
     fn check_output(&mut self, span: &Range<usize>) -> Result<(), Failure> {

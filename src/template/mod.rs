@@ -15,6 +15,7 @@ mod lex;
 mod literal;
 mod parse;
 mod quote;
+mod run;
 mod sink;
 mod value;
 
@@ -27,7 +28,7 @@ pub use dependency::{Dependency, Question};
 pub use error::Error;
 pub use value::{Key, Keys, Kind, List, Map, Struct, StructKind, Text, Value};
 
-use exec::Run;
+use run::Run;
 
 /// What a template asks of the world around it.
 pub trait Host {
@@ -58,6 +59,11 @@ pub trait Host {
     /// Writes a file beside the template's own.
     fn write_file(&mut self, _file: &FileToWrite) -> Result<(), String> {
         Err("writing files is not possible here".to_owned())
+    }
+
+    /// Whether the execution is to end although it is not done. It is asked from time to time.
+    fn is_ending(&self) -> bool {
+        false
     }
 
     /// Shows text to whoever watches the program, not in the output.
@@ -112,15 +118,23 @@ pub struct Limits {
     pub output_max: usize,
     /// Bytes of one value.
     pub value_max: usize,
-    /// Steps taken: nodes, calls, elements and, for large values, bytes.
+    /// Steps taken: nodes, calls, elements and, for large arguments and values, bytes.
     pub steps_max: u64,
+    /// Bytes made: values and output, whether or not they are held to the end.
+    pub bytes_max: u64,
     /// Levels of templates, blocks and parentheses within each other. A level takes up to 3 KiB of stack.
     pub depth_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { output_max: 256 << 20, value_max: 64 << 20, steps_max: 500_000_000, depth_max: 10_000 }
+        Limits {
+            output_max: 256 << 20,
+            value_max: 64 << 20,
+            steps_max: 500_000_000,
+            bytes_max: 1 << 30,
+            depth_max: 10_000,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! `tests/fixtures/templates/language.jsonl` has the outputs of Go 1.19 (with `parseJSON`, `split` and sprig's `list`, `dict`
 //! and `sub` as functions), and our errors where Go has one; `functions.jsonl` has those of sprig 3.2, yaml.v2 and BurntSushi's TOML.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
@@ -16,6 +17,8 @@ struct World {
     environment: BTreeMap<&'static str, &'static str>,
     time_ns: i128,
     written: Vec<FileToWrite>,
+    /// How often it may be asked whether the execution is to end, before it is.
+    asks_left: Option<Cell<u32>>,
 }
 
 impl Host for World {
@@ -31,6 +34,11 @@ impl Host for World {
         self.known.get(dependency).cloned()
     }
 
+    fn is_ending(&self) -> bool {
+        let Some(left) = &self.asks_left else { return false };
+        left.replace(left.get().saturating_sub(1)) == 0
+    }
+
     fn write_file(&mut self, file: &FileToWrite) -> Result<(), String> {
         self.written.push(file.clone());
         Ok(())
@@ -39,7 +47,13 @@ impl Host for World {
 
 /// The stack of a test is small.
 fn limits() -> Limits {
-    Limits { output_max: 1 << 20, value_max: 1 << 20, steps_max: 1_000_000, depth_max: 200 }
+    Limits {
+        output_max: 1 << 20,
+        value_max: 1 << 20,
+        steps_max: 1_000_000,
+        bytes_max: 48 << 20,
+        depth_max: 200,
+    }
 }
 
 fn rendered(world: &mut World, text: &str) -> Result<String, String> {
@@ -435,6 +449,84 @@ fn what_would_never_end_ends() {
         rendered(&mut World::default(), &format!("{{{{parseYAML `{deep}`}}}}"))
             .is_err_and(|why| why.contains("nested"))
     );
+}
+
+#[test]
+fn what_functions_read_and_make_has_its_price() {
+    let big = "{{$big := sprig_repeat 100000 \"a\"}}";
+    let list = "{{$list := sprig_until 3000}}";
+    for (text, part) in [
+        // Each call reads as much as thousands of steps cost, and gives next to nothing.
+        (format!("{big}{{{{range loop 100000}}}}{{{{$h := sha256Hex $big}}}}{{{{end}}}}"), "steps"),
+        (format!("{big}{{{{range loop 100000}}}}{{{{$h := regexMatch \"^b\" $big}}}}{{{{end}}}}"), "steps"),
+        (
+            format!("{big}{{{{range loop 100000}}}}{{{{$h := sprig_contains \"b\" $big}}}}{{{{end}}}}"),
+            "steps",
+        ),
+        (
+            format!(
+                "{big}{{{{range $i := loop 2000}}}}{{{{$h := regexMatch (print \"a{{9}}\" $i) \"\"}}}}{{{{end}}}}"
+            ),
+            "steps",
+        ),
+        (format!("{list}{{{{$h := containsAll $list $list}}}}"), "steps"),
+        (format!("{list}{{{{$h := sprig_uniq $list}}}}"), "steps"),
+        (format!("{list}{{{{range loop 200000}}}}{{{{$h := in $list 3000}}}}{{{{end}}}}"), "steps"),
+        (
+            format!(
+                "{list}{{{{$d := sprig_dict}}}}{{{{range $list}}}}{{{{$_ := sprig_set $d (print .) 1}}}}{{{{end}}}}{{{{range loop 90000}}}}{{{{range $d}}}}{{{{break}}}}{{{{end}}}}{{{{end}}}}"
+            ),
+            "steps",
+        ),
+        // What is kept is bounded, wherever it is kept.
+        (
+            "{{range $i := loop 1000}}{{scratch.Set (print $i) (sprig_repeat 1000000 \"a\")}}{{end}}"
+                .to_owned(),
+            "makes more than 50331648 bytes",
+        ),
+        (
+            "{{$json := print \"[\" (sprig_repeat 40000 \"[],\") \"0]\"}}{{range $i := loop 100}}{{scratch.Set (print $i) (parseJSON $json)}}{{end}}"
+                .to_owned(),
+            "makes more than",
+        ),
+        (
+            format!(
+                "{big}{{{{range $i := loop 1000}}}}{{{{scratch.Set (print $i) (split \"\" (sprig_trunc 30000 $big))}}}}{{{{end}}}}"
+            ),
+            "makes more than",
+        ),
+        (
+            format!(
+                "{{{{define \"t\"}}}}{{{{range loop 100}}}}{}{{{{end}}}}{{{{end}}}}{{{{range $i := loop 300}}}}{{{{scratch.Set (print $i) (executeTemplate \"t\")}}}}{{{{end}}}}",
+                "x".repeat(9_000)
+            ),
+            "makes more than",
+        ),
+        (
+            "{{parseJSON (print \"[\" (sprig_repeat 40000 \"0,\") \"0]\") | len}}{{parseJSON (print \"[\" (sprig_repeat 340000 \"[],\") \"0]\") | len}}"
+                .to_owned(),
+            "makes more than",
+        ),
+        (format!("{big}{{{{split \"\" $big | len}}}}"), "longer than"),
+    ] {
+        let why = rendered(&mut World::default(), &text).expect_err(&text);
+        assert!(why.contains(part), "{text}: {why}");
+    }
+    // What only looks at one place of something long costs little, however often it does.
+    let lookups = "{{range loop 60000}}{{$h := len $big}}{{$h = index $list 2999}}{{$h = sprig_substr 0 5 $big}}{{end}}{{len $list}}";
+    check(&format!("{big}{list}{lookups}"), "3000");
+}
+
+#[test]
+fn an_execution_hears_that_it_must_end() {
+    let template = |text: &str| Template::parse("t", text, Options::default()).expect("parses");
+    let mut world = World { asks_left: Some(Cell::new(3)), ..World::default() };
+    let why = template("{{range loop 900000}}{{end}}").execute(&mut world, limits()).output;
+    let why = why.expect_err("it is ended").to_string();
+    assert!(why.ends_with("ended before it was done"), "{why}");
+    // What is done at once is not asked for.
+    let mut world = World { asks_left: Some(Cell::new(0)), ..World::default() };
+    assert!(template("{{range loop 90}}{{end}}").execute(&mut world, limits()).output.is_ok());
 }
 
 #[test]

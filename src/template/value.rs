@@ -8,6 +8,13 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+/// What a text takes beside its bytes: two counts, and what the allocator rounds up.
+const TEXT_BYTES: usize = 24;
+/// What a list, a map or a record takes beside its elements.
+const GROUP_BYTES: usize = 64;
+/// What an entry of a map takes: key and value in nodes that are half full at worst.
+pub const ENTRY_BYTES: usize = 96;
+
 /// A value.
 #[derive(Clone, Debug, Default)]
 pub enum Value {
@@ -157,6 +164,11 @@ impl Text {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Bytes of memory, if nobody else holds it.
+    fn own_bytes(&self) -> usize {
+        if Rc::strong_count(&self.0) == 1 { TEXT_BYTES + self.len() } else { 0 }
+    }
 }
 
 impl std::fmt::Debug for Text {
@@ -238,6 +250,36 @@ impl Value {
             Value::List(list) => !list.items.is_empty(),
             Value::Map(map) => !map.items.borrow().is_empty(),
             Value::Struct(_) | Value::Counter(..) | Value::Scratch(_) => true,
+        }
+    }
+
+    /// How large it is for a function that goes through it once. In maps functions look things up.
+    pub fn length(&self) -> usize {
+        match self {
+            Value::Text(text) => text.len(),
+            Value::List(list) => list.items.len() * size_of::<Value>(),
+            _ => 0,
+        }
+    }
+
+    /// Bytes of memory of what nobody else holds: what the function has made that gives this value.
+    pub fn own_bytes(&self) -> usize {
+        let all = |items: &[Value]| -> usize {
+            items.iter().map(|item| size_of::<Value>() + item.own_bytes()).sum()
+        };
+        match self {
+            Value::Text(text) => text.own_bytes(),
+            Value::List(list) if Rc::strong_count(list) == 1 => GROUP_BYTES + all(&list.items),
+            Value::Struct(record) if Rc::strong_count(record) == 1 => GROUP_BYTES + all(&record.fields),
+            Value::Map(map) if Rc::strong_count(map) == 1 => {
+                let items = map.items.borrow();
+                let entries = items.iter().map(|(key, value)| {
+                    let key = if let Key::Text(text) = key { text.own_bytes() } else { 0 };
+                    ENTRY_BYTES + key + value.own_bytes()
+                });
+                GROUP_BYTES + entries.sum::<usize>()
+            }
+            _ => 0,
         }
     }
 

@@ -7,6 +7,7 @@
 mod support;
 
 mod agent;
+mod checks;
 mod client;
 mod clients;
 mod demo;

@@ -272,3 +272,109 @@ fn an_agent_that_is_away_is_waited_for() {
     files.await_text("out", "two", &program);
     assert!(program.ended().is_none());
 }
+
+/// Sends a signal again and again until the program ends: what it does about the second one counts, too.
+fn ends_when_told(program: &mut Process, signal: i32) -> String {
+    let start = std::time::Instant::now();
+    loop {
+        program.signal(signal);
+        if let Some(status) = program.wait(Duration::from_millis(200)) {
+            return process::describe(status);
+        }
+        assert!(start.elapsed() < SOON, "it does not end:\n{}", program.log_tail());
+    }
+}
+
+#[test]
+fn what_runs_for_long_ends_when_it_is_told_to() {
+    let agent = Agent::dev(json!({}));
+    put(&agent, "/v1/kv/a", "one");
+    let files = Rendering::of(&agent);
+    // A template that takes minutes.
+    files.write("long", "{{range loop 400000000}}{{end}}");
+    let mut program = files.start(&["-template", "long:out", "-pid-file", "pid"]);
+    wait::until_true("it runs", SOON, || files.path("pid").exists());
+    program.signal(libc::SIGINT);
+    assert_eq!(process::describe(program.wait(SOON).expect("it ends")), "exit code 11");
+    assert!(!files.path("out").exists());
+    // A command, when the signal is one of our own choice.
+    files.write("in", "{{key \"a\"}}");
+    let mut program =
+        files.start(&["-kill-signal", "SIGQUIT", "-template", "in:out:echo > started; exec sleep 1000"]);
+    wait::until_true("its command runs", SOON, || files.path("started").exists());
+    program.signal(libc::SIGQUIT);
+    assert_eq!(process::describe(program.wait(SOON).expect("it ends")), "exit code 11");
+}
+
+#[test]
+fn who_waits_for_a_program_hears_signals() {
+    let agent = Agent::dev(json!({}));
+    put(&agent, "/v1/kv/a", "one");
+    let files = Rendering::of(&agent);
+    files.write("in", "{{key \"a\"}}");
+    files.write(
+        "server",
+        "trap 'echo term >> log.txt' TERM\ntrap 'echo usr1 >> log.txt' USR1\necho start >> log.txt\nwhile :; do sleep 0.02; done\n",
+    );
+    let exec = ["-template", "in:out", "-exec", "exec sh server"];
+    // A change is told some time within days.
+    let mut program =
+        files.start(&[&exec[..], &["-exec-splay", "1000h", "-exec-reload-signal", "SIGUSR1"]].concat());
+    files.await_text("log.txt", "start\n", &program);
+    put(&agent, "/v1/kv/a", "two");
+    files.await_text("out", "two", &program);
+    program.signal(libc::SIGUSR1);
+    files.await_text("log.txt", "start\nusr1\n", &program);
+    program.signal(libc::SIGINT);
+    assert_eq!(process::describe(program.wait(SOON).expect("it ends")), "exit code 11");
+    // It is to be started anew, and takes its time.
+    fs::remove_file(files.path("log.txt")).expect("a log");
+    let kill = ["-exec-kill-signal", "SIGTERM", "-exec-kill-timeout", "1000h"];
+    let mut program = files.start(&[&exec[..], &kill].concat());
+    files.await_text("log.txt", "start\n", &program);
+    put(&agent, "/v1/kv/a", "three");
+    files.await_text("log.txt", "start\nterm\n", &program);
+    program.signal(libc::SIGUSR1);
+    files.await_text("log.txt", "start\nterm\nusr1\n", &program);
+    assert_eq!(ends_when_told(&mut program, libc::SIGINT), "exit code 11");
+    assert_eq!(files.lines("log.txt"), 3, "it is killed, and not started again");
+}
+
+#[test]
+fn a_program_is_started_anew_when_the_one_before_is_gone() {
+    let agent = Agent::dev(json!({}));
+    put(&agent, "/v1/kv/a", "one");
+    let files = Rendering::of(&agent);
+    files.write("in", "{{key \"a\"}}");
+    files.write(
+        "server",
+        "trap 'sleep 0.2; echo end >> log.txt; exit 0' TERM\necho start $(cat out) $TOKEN >> log.txt\nwhile :; do sleep 0.02; done\n",
+    );
+    let exec =
+        ["-exec", "exec sh server", "-exec-kill-signal", "SIGTERM", "-exec-env-custom", "TOKEN=secret"];
+    let mut program = files.start(&[&["-template", "in:out"], &exec[..]].concat());
+    files.await_text("log.txt", "start one secret\n", &program);
+    put(&agent, "/v1/kv/a", "two");
+    files.await_text("log.txt", "start one secret\nend\nstart two secret\n", &program);
+    program.signal(libc::SIGTERM);
+    assert_eq!(process::describe(program.wait(SOON).expect("it ends")), "exit code 11");
+    files.await_text("log.txt", "start one secret\nend\nstart two secret\nend\n", &program);
+}
+
+#[test]
+fn plugins_start_as_from_a_shell() {
+    let agent = Agent::dev(json!({}));
+    let files = Rendering::of(&agent);
+    files.write("plugin", "sleep 1000 &\necho $! > daemon\nexec grep SigBlk /proc/self/status\n");
+    files.write("in", "{{plugin \"sh\" \"plugin\"}}");
+    let start = std::time::Instant::now();
+    let output =
+        files.command(&["-once", "-allow-plugins", "-template", "in:out"]).output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(fs::read_to_string(files.path("out")).expect("rendered"), "SigBlk:\t0000000000000000");
+    assert!(start.elapsed() < Duration::from_secs(25), "its daemon holds nothing up");
+    // The daemon lives on; this test ends it.
+    let daemon = fs::read_to_string(files.path("daemon")).expect("its number");
+    let killed = Command::new("kill").args(["-9", daemon.trim()]).status().expect("kill");
+    assert!(killed.success(), "the daemon lives on");
+}

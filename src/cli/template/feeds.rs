@@ -4,12 +4,13 @@
 //! its change is here at once. All others, files among them, are asked for in turn by a few threads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::BufReader;
+use std::fs::{self, File, Metadata};
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::super::client::{Client, Reply, failed};
 use super::super::follow::{Event as Followed, Follower, Question as Followable, Stopper};
@@ -27,6 +28,8 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 const POLL_SPACING: Duration = Duration::from_millis(10);
 /// How often a file is looked at.
 const FILE_EVERY: Duration = Duration::from_millis(500);
+/// How long ago a file must have been changed for its mark to be trusted; beside the part of a second that is not looked at.
+const MARK_SETTLED: Duration = Duration::from_secs(2);
 /// Bytes of a file that is taken.
 const FILE_MAX: u64 = 64 << 20;
 /// How often the names of all datacenters are asked for, and by which others that cannot be held back.
@@ -277,11 +280,58 @@ struct Poll {
 
 /// What was told of it last.
 #[derive(Clone, PartialEq)]
-enum Seen {
+pub(super) enum Seen {
     Unknown,
     Nothing,
-    /// An answer, or a file with its length and the time of its last change.
-    Here(Arc<[u8]>, Option<(u64, SystemTime)>),
+    /// An answer, or a file with its mark.
+    Here(Arc<[u8]>, Option<Mark>),
+}
+
+#[cfg(test)]
+impl Seen {
+    /// As if it had been seen some seconds after its last change.
+    pub fn settle(&mut self) {
+        if let Seen::Here(_, Some(mark)) = self {
+            mark.is_settled = true;
+        }
+    }
+}
+
+/// What a file has that is another after each change.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Mark {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    /// Whether a later change has another mark: clocks of file systems go in steps, so not one that follows at once.
+    is_settled: bool,
+}
+
+impl Mark {
+    /// The mark of what is a file and not too large.
+    fn of(meta: &Metadata) -> io::Result<Mark> {
+        // A pipe or a device has no end.
+        if !meta.is_file() || meta.len() > FILE_MAX {
+            return Err(io::Error::other("not a file, or too large a one"));
+        }
+        let changed = UNIX_EPOCH + u64::try_from(meta.ctime()).map(Duration::from_secs).unwrap_or_default();
+        let age = SystemTime::now().duration_since(changed);
+        Ok(Mark {
+            device: meta.dev(),
+            inode: meta.ino(),
+            length: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+            is_settled: age.is_ok_and(|age| age > MARK_SETTLED),
+        })
+    }
+
+    /// Whether it is surely that of the same content.
+    fn is_still(&self, earlier: &Mark) -> bool {
+        earlier.is_settled && Mark { is_settled: true, ..*self } == *earlier
+    }
 }
 
 impl Polls {
@@ -382,29 +432,30 @@ fn answering(manner: &Manner, body: Vec<u8>) -> Result<Vec<u8>, String> {
     serde_json::to_vec(&names).map_err(|why| why.to_string())
 }
 
-fn look_at_file(path: &str, seen: &Seen) -> (Seen, Option<News>, Duration) {
-    let mark = fs::metadata(path).and_then(|meta| {
-        // A pipe or a device has no end.
-        if !meta.is_file() || meta.len() > FILE_MAX {
-            return Err(std::io::Error::other("not a file, or too large a one"));
-        }
-        Ok((meta.len(), meta.modified()?))
-    });
+pub(super) fn look_at_file(path: &str, seen: &Seen) -> (Seen, Option<News>, Duration) {
     let known = match seen {
-        Seen::Here(content, Some(mark)) => Some((content, *mark)),
+        Seen::Here(content, Some(mark)) => Some((content, mark)),
         _ => None,
     };
-    match (mark, known) {
-        (Ok(mark), Some((_, known))) if mark == known => (seen.clone(), None, FILE_EVERY),
-        (Ok(mark), known) => match fs::read(path) {
-            Ok(content) => {
-                let content: Arc<[u8]> = content.into();
-                let is_same = known.is_some_and(|(known, _)| *known == content);
-                let news = (!is_same).then(|| News::Here(content.clone()));
-                (Seen::Here(content, Some(mark)), news, FILE_EVERY)
-            }
-            Err(why) => (seen.clone(), Some(News::Failed(format!("{path}: {why}"))), FAILED_REST),
-        },
-        (Err(why), _) => (seen.clone(), Some(News::Failed(format!("{path}: {why}"))), FAILED_REST),
+    let read = || -> io::Result<Option<(Arc<[u8]>, Mark)>> {
+        let mark = Mark::of(&fs::metadata(path)?)?;
+        // A mark that was not settled when the file was read may be that of two contents.
+        if known.is_some_and(|(_, known)| mark.is_still(known)) {
+            return Ok(None);
+        }
+        let file = File::open(path)?;
+        let mark = Mark::of(&file.metadata()?)?;
+        let mut content = Vec::new();
+        file.take(FILE_MAX).read_to_end(&mut content)?;
+        Ok(Some((content.into(), mark)))
+    };
+    match read() {
+        Ok(None) => (seen.clone(), None, FILE_EVERY),
+        Ok(Some((content, mark))) => {
+            let is_same = known.is_some_and(|(known, _)| *known == content);
+            let news = (!is_same).then(|| News::Here(content.clone()));
+            (Seen::Here(content, Some(mark)), news, FILE_EVERY)
+        }
+        Err(why) => (seen.clone(), Some(News::Failed(format!("{path}: {why}"))), FAILED_REST),
     }
 }

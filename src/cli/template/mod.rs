@@ -12,19 +12,19 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use super::client::Client;
 use super::usage::Command;
 use super::{Outcome, Program, int, list, switch, value};
 use crate::config::flags::Parsed;
 use crate::runtime::child::Exit;
-use crate::runtime::memory::SmallPages;
 use crate::runtime::signal::Caught;
 use crate::template::Dependency;
 use feeds::{Manner, News};
@@ -33,6 +33,8 @@ use settings::Settings;
 
 /// Events that wait to be taken in; whoever has more waits.
 const EVENTS: usize = 1024;
+/// How often a signal is offered that nobody had room for.
+const OFFER_EVERY: Duration = Duration::from_millis(50);
 /// The stack of the thread that executes templates: it bounds how deep they may nest.
 const STACK: usize = 64 << 20;
 
@@ -49,6 +51,8 @@ enum Event {
     Signal(i32),
     /// The program has ended that was started as so many-th.
     Ended(u64, Exit),
+    /// Nothing is left of that program, which was to end.
+    Stopped(u64),
 }
 
 /// `template`.
@@ -132,8 +136,6 @@ fn run(flags: &Parsed) -> Outcome {
     if !flags.args.is_empty() {
         return Err(format!("extra args: {:?}", flags.args));
     }
-    // Trees of templates are many small things.
-    let _small = SmallPages::hold();
     let failed = |code: u8, why: String| {
         eprintln!("{why}");
         Ok(ExitCode::from(code))
@@ -149,7 +151,7 @@ fn run(flags: &Parsed) -> Outcome {
     loop {
         let (to, events) = sync_channel(EVENTS);
         *receiver.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Listener { to: to.clone(), reload: settings.reload_signal });
+            Some(Listener { to: to.clone(), settings: settings.clone() });
         // What came while nobody listened.
         if is_ending.load(Ordering::Relaxed) {
             return Ok(ExitCode::from(INTERRUPTED));
@@ -183,27 +185,39 @@ fn run(flags: &Parsed) -> Outcome {
 
 /// Who takes signals.
 struct Listener {
-    to: std::sync::mpsc::SyncSender<Event>,
-    reload: Option<i32>,
+    to: SyncSender<Event>,
+    settings: Settings,
 }
 
-/// Hands signals to whoever listens at the time.
+/// Hands signals to whoever listens at the time. It never waits for them to be taken: the next one may be what ends whoever
+/// is too busy to take them.
 fn hand_on(caught: Caught, listener: Arc<Mutex<Option<Listener>>>, is_ending: Arc<AtomicBool>) {
     thread::spawn(move || {
-        while let Ok(number) = caught.next(None) {
-            let Some(number) = number else { continue };
+        let mut waiting = VecDeque::new();
+        while let Ok(number) = caught.next((!waiting.is_empty()).then_some(OFFER_EVERY)) {
             let listener = listener.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(listener) = &*listener else { continue };
-            if matches!(number, crate::runtime::signal::TERM | crate::runtime::signal::INT)
-                && listener.reload != Some(number)
-            {
-                // A command that runs ends, too.
-                is_ending.store(true, Ordering::Relaxed);
+            if let Some(number) = number.filter(|number| !waiting.contains(number)) {
+                // A template or a command that runs ends, too.
+                let is_end = listener.as_ref().is_some_and(|one| one.settings.ends_with(number));
+                is_ending.fetch_or(is_end, Ordering::Relaxed);
+                waiting.push_back(number);
             }
-            // Nobody there any more: the next one has not begun, and what is lost is a wish to reload.
-            let _ = listener.to.send(Event::Signal(number));
+            if let Some(listener) = &*listener {
+                offer(&mut waiting, &listener.to);
+            }
         }
     });
+}
+
+/// Hands on what is taken at once.
+fn offer(waiting: &mut VecDeque<i32>, to: &SyncSender<Event>) {
+    while let Some(number) = waiting.pop_front() {
+        if let Err(TrySendError::Full(_)) = to.try_send(Event::Signal(number)) {
+            waiting.push_front(number);
+            return;
+        }
+        // Nobody there any more: the next one has not begun, and what is lost is a wish to reload.
+    }
 }
 
 fn manner(settings: &Settings) -> Result<Manner, String> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Event;
 use super::settings::{Command, Environment, Exec};
-use crate::runtime::child::{Child, Exit, Setup, Stdin};
+use crate::runtime::child::{Child, Setup, Stdin};
 use crate::runtime::random::Rng;
 
 /// How often somebody who waits for a command looks whether this program is to end.
@@ -48,30 +48,21 @@ pub fn shown(command: &Command) -> String {
 }
 
 fn setup(command: &Command, stdin: Stdin) -> Setup {
-    let mut argv: Vec<OsString> = environment_words(&command.environment);
-    argv.extend(command.argv.iter().map(OsString::from));
-    Setup { argv, stdin, ..Setup::default() }
+    let argv = command.argv.iter().map(OsString::from).collect();
+    Setup { argv, stdin, env: variables(&command.environment), pristine: true, ..Setup::default() }
 }
 
-/// What makes a program's environment other than ours: `env` with all that it shall have.
-fn environment_words(environment: &Environment) -> Vec<OsString> {
-    if *environment == Environment::default() {
-        return Vec::new();
-    }
+/// All variables that a program gets; of two with one name, the later one.
+fn variables(environment: &Environment) -> Vec<(OsString, OsString)> {
     let matches = |patterns: &[String], name: &str| patterns.iter().any(|pattern| fits(pattern, name));
-    let mut words: Vec<OsString> = vec!["/usr/bin/env".into(), "-i".into()];
-    for (name, value) in std::env::vars_os() {
-        let shown = name.to_string_lossy();
-        let is_allowed = environment.allowed.is_empty() || matches(&environment.allowed, &shown);
-        if !environment.pristine && is_allowed && !matches(&environment.denied, &shown) {
-            let mut word = name.clone();
-            word.push("=");
-            word.push(value);
-            words.push(word);
-        }
-    }
-    words.extend(environment.custom.iter().map(OsString::from));
-    words
+    let is_inherited = |name: &OsString| {
+        let name = name.to_string_lossy();
+        let is_allowed = environment.allowed.is_empty() || matches(&environment.allowed, &name);
+        !environment.pristine && is_allowed && !matches(&environment.denied, &name)
+    };
+    let ours = std::env::vars_os().filter(|(name, _)| is_inherited(name));
+    let custom = environment.custom.iter().map(|(name, value)| (name.into(), value.into()));
+    ours.chain(custom).collect()
 }
 
 /// Whether a name fits a pattern in which `*` stands for any characters and `?` for one.
@@ -88,19 +79,22 @@ fn fits(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// The program that lives as long as this one.
+/// The program that lives as long as this one. None of its calls waits: who waits for its end or for a splay hears no signals.
 pub struct Ward {
     exec: Exec,
     to: SyncSender<Event>,
     running: Option<Arc<Child>>,
     /// How often it was started: the end of an earlier one is no news.
     starts: u64,
+    /// When it is told of a change.
+    due: Option<Instant>,
+    is_stopping: bool,
 }
 
 impl Ward {
     /// Not started yet.
     pub fn new(exec: Exec, to: SyncSender<Event>) -> Ward {
-        Ward { exec, to, running: None, starts: 0 }
+        Ward { exec, to, running: None, starts: 0, due: None, is_stopping: false }
     }
 
     /// Starts it unless it runs.
@@ -122,23 +116,36 @@ impl Ward {
         Ok(())
     }
 
-    /// Whether it is this one that has ended, and not an earlier one.
+    /// Whether it is this one that has ended, and by itself.
     pub fn is_end(&self, number: u64) -> bool {
-        number == self.starts && self.running.is_some()
+        number == self.starts && self.running.is_some() && !self.is_stopping
     }
 
-    /// Tells it of a change.
-    pub fn reload(&mut self) -> Result<(), String> {
-        let Some(child) = &self.running else { return Ok(()) };
-        self.rest();
+    /// It is to be told of a change, after a random while, so that a fleet does not do the same at once. Whatever changes in
+    /// between is told with it.
+    pub fn reload(&mut self) {
+        // One that is about to end makes place for one that sees the change.
+        if self.running.is_some() && !self.is_stopping {
+            let splay = self.exec.splay.mul_f64(Rng::seeded().fraction());
+            self.due.get_or_insert_with(|| Instant::now() + splay);
+        }
+    }
+
+    /// When to call [`Ward::act`].
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Tells it of a change that is due.
+    pub fn act(&mut self) {
+        if self.due.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        self.due = None;
         match self.exec.reload_signal {
-            Some(signal) => {
-                child.signal(signal);
-                Ok(())
-            }
+            Some(signal) => self.signal(signal),
             None => {
                 self.stop();
-                self.start()
             }
         }
     }
@@ -150,17 +157,62 @@ impl Ward {
         }
     }
 
-    /// Ends it.
-    pub fn stop(&mut self) -> Option<Exit> {
-        let child = self.running.take()?;
-        Some(child.stop(self.exec.command.kill_signal, self.exec.command.kill_timeout))
+    /// Begins to end it; an event comes when nothing of it is left. Whether there is something to wait for.
+    pub fn stop(&mut self) -> bool {
+        let Some(child) = &self.running else { return false };
+        self.due = None;
+        if !self.is_stopping {
+            self.is_stopping = true;
+            let (number, to, child) = (self.starts, self.to.clone(), child.clone());
+            let (signal, grace) = (self.exec.command.kill_signal, self.exec.command.kill_timeout);
+            thread::spawn(move || {
+                child.stop(signal, grace);
+                // Nobody listens any more: then nobody wants to know.
+                let _ = to.send(Event::Stopped(number));
+            });
+        }
+        true
     }
 
-    /// Waits a random while, so that a fleet does not do the same at once.
-    fn rest(&self) {
-        let splay = self.exec.splay;
-        if !splay.is_zero() {
-            thread::sleep(splay.mul_f64(Rng::seeded().fraction()));
+    /// Takes in that it was stopped; false for an earlier one.
+    pub fn is_stopped(&mut self, number: u64) -> bool {
+        let is_it = number == self.starts && self.is_stopping;
+        if is_it {
+            self.running = None;
+            self.is_stopping = false;
         }
+        is_it
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_stand_in_no_command_line() {
+        let custom = vec![("TOKEN".to_owned(), "secret".to_owned())];
+        let plain = Environment { custom, ..Environment::default() };
+        let (argv, wait) = (vec!["server".to_owned()], Duration::ZERO);
+        let of = |environment: Environment| {
+            let command = Command {
+                argv: argv.clone(),
+                timeout: None,
+                kill_signal: 15,
+                kill_timeout: wait,
+                environment,
+            };
+            setup(&command, Stdin::Nothing)
+        };
+        let all = of(plain.clone());
+        assert_eq!(all.argv, ["server"]);
+        let has = |setup: &Setup, name: &str| setup.env.iter().any(|(known, _)| known == name);
+        assert!(has(&all, "TOKEN") && has(&all, "PATH"));
+        let few = of(Environment { pristine: true, ..plain.clone() });
+        assert_eq!(few.env, [("TOKEN".into(), "secret".into())]);
+        let some = of(Environment { denied: vec!["PA*".to_owned()], ..plain.clone() });
+        assert!(has(&some, "TOKEN") && !has(&some, "PATH"));
+        let some = of(Environment { allowed: vec!["PA?H".to_owned()], ..plain });
+        assert!(has(&some, "TOKEN") && has(&some, "PATH") && some.env.len() == 2);
     }
 }

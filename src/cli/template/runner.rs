@@ -25,6 +25,9 @@ use crate::template::{Dependency, Limits, Options, Rendered, Template, Value};
 /// The longest time in which nothing is looked at.
 const REST_MAX: Duration = Duration::from_secs(3600);
 
+/// A signal to end that follows so soon is the same one: `timeout` sends it twice.
+const AGAIN_MIN: Duration = Duration::from_secs(1);
+
 /// How many files go to the disk together.
 const TOGETHER: usize = 128;
 
@@ -110,10 +113,31 @@ impl Runner {
         {
             self.progress.log(Level::Warn, format!("could not remove {}: {why}", path.display()));
         }
-        if let Some(ward) = &mut self.ward {
-            ward.stop();
-        }
+        self.end_ward(matches!(end, End::Stopped));
         end
+    }
+
+    /// Ends the program that lives as long as this one, within its time; at once if that is asked for a second time.
+    fn end_ward(&mut self, is_asked: bool) {
+        let Some(ward) = &mut self.ward else { return };
+        let mut asked = is_asked.then(Instant::now);
+        let mut is_left = ward.stop();
+        while is_left {
+            match self.events.recv() {
+                Ok(Event::Stopped(number)) => is_left = !ward.is_stopped(number),
+                Ok(Event::Signal(number)) if !self.settings.ends_with(number) => {
+                    if Some(number) != self.settings.reload_signal {
+                        ward.signal(number);
+                    }
+                }
+                Ok(Event::Signal(_)) if asked.is_some_and(|asked| asked.elapsed() >= AGAIN_MIN) => {
+                    ward.signal(signal::KILL);
+                }
+                Ok(Event::Signal(_)) => asked = asked.or_else(|| Some(Instant::now())),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
     }
 
     fn turns(&mut self) -> End {
@@ -132,6 +156,9 @@ impl Runner {
                 } else if self.settings.once {
                     return End::Done;
                 }
+            }
+            if let Some(ward) = &mut self.ward {
+                ward.act();
             }
             self.show(rendered);
             let rest = self.next_due().map_or(REST_MAX, |due| due.saturating_duration_since(Instant::now()));
@@ -156,9 +183,10 @@ impl Runner {
         self.progress.state(rendered, self.tasks.len(), &missing, self.feeds.len());
     }
 
-    /// When the next template is due that waits for quiet.
+    /// When the next template is due that waits for quiet, or the program to hear of a change.
     fn next_due(&self) -> Option<Instant> {
-        self.tasks.iter().filter_map(|task| self.due(task)).min()
+        let ward = self.ward.as_ref().and_then(Ward::due);
+        self.tasks.iter().filter_map(|task| self.due(task)).chain(ward).min()
     }
 
     /// When a template is due whose dependencies have changed.
@@ -177,6 +205,11 @@ impl Runner {
         match event {
             Event::News(dependency, news) => self.learn(dependency, news),
             Event::Signal(number) => self.obey(number),
+            Event::Stopped(number) => {
+                // The next turn starts it anew.
+                self.ward.as_mut()?.is_stopped(number);
+                None
+            }
             Event::Ended(number, exit) => {
                 self.ward.as_ref().filter(|ward| ward.is_end(number))?;
                 // As a shell tells it.
@@ -191,7 +224,7 @@ impl Runner {
         if Some(number) == self.settings.reload_signal {
             return Some(End::Reload);
         }
-        if Some(number) == self.settings.kill_signal || number == signal::TERM || number == signal::INT {
+        if self.settings.ends_with(number) {
             return Some(End::Stopped);
         }
         if let Some(ward) = &self.ward {
@@ -261,10 +294,12 @@ impl Runner {
             }
         }
         result?;
-        match &mut self.ward {
-            Some(ward) if !written.is_empty() => ward.reload(),
-            _ => Ok(()),
+        if let Some(ward) = &mut self.ward
+            && !written.is_empty()
+        {
+            ward.reload();
         }
+        Ok(())
     }
 
     /// Renders what is due and writes what has changed: whose files those are, and whether other things are used now.
@@ -335,8 +370,10 @@ impl Runner {
         let mut world = World {
             known: &self.known,
             job: &task.job,
+            variables: &self.settings.about_agent,
             allows_plugins: self.settings.allows_plugins,
             dry: self.settings.dry,
+            is_ending: &self.is_ending,
         };
         let Rendered { output, used, missing } = task.template.execute(&mut world, Limits::default());
         task.used = used;
@@ -345,6 +382,8 @@ impl Runner {
             // What a template makes of nothing is no mistake of its own.
             _ if !task.missing.is_empty() => return Ok(None),
             Ok(output) => output,
+            // That is its error, too: the signal that says so is among the events.
+            Err(_) if self.is_ending.load(Ordering::Relaxed) => return Ok(None),
             Err(error) if task.job.error_is_fatal => return Err(error.to_string()),
             Err(error) => {
                 // It is tried again when something changes that it used, now or before.

@@ -20,6 +20,15 @@ const ATTEMPTS: u32 = 12;
 /// The longest wait is so many times the shortest when only that is given.
 const WAIT_FACTOR: u32 = 4;
 
+/// What commands are told of the client's settings, and under which names (consul-template: `childEnv`).
+const ABOUT_AGENT: [(&str, &str); 5] = [
+    ("http-addr", "CONSUL_HTTP_ADDR"),
+    ("auth", "CONSUL_HTTP_AUTH"),
+    ("token", "CONSUL_HTTP_TOKEN"),
+    ("token-file", "CONSUL_HTTP_TOKEN_FILE"),
+    ("ssl", "CONSUL_HTTP_SSL"),
+];
+
 /// Everything.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -53,6 +62,8 @@ pub struct Settings {
     pub pid_file: Option<PathBuf>,
     /// Whether templates may start programs.
     pub allows_plugins: bool,
+    /// What programs and templates find in their environment about the agent, over what is there: names and values.
+    pub about_agent: Vec<(String, String)>,
     /// What is accepted and does nothing here.
     pub remarks: Vec<String>,
 }
@@ -123,8 +134,8 @@ pub struct Exec {
 pub struct Environment {
     /// Whether it has nothing of ours.
     pub pristine: bool,
-    /// What it has besides, as `NAME=value`.
-    pub custom: Vec<String>,
+    /// What it has besides: names and values.
+    pub custom: Vec<(String, String)>,
     /// What it may have of ours; everything when empty. `*` stands for any characters.
     pub allowed: Vec<String>,
     /// What it may not.
@@ -199,6 +210,7 @@ impl Settings {
             block_wait: None,
             pid_file: None,
             allows_plugins: flags.is_on("allow-plugins"),
+            about_agent: Vec::new(),
             remarks: Vec::new(),
         };
         let mut files = Files { exec: None, attempts: None, error_is_fatal: None, delimiters: (None, None) };
@@ -408,10 +420,18 @@ impl Settings {
         environment.pristine |= flags.is_on("exec-env-pristine");
         let add =
             |to: &mut Vec<String>, flag: &str| to.extend(flags.values(flag).into_iter().map(str::to_owned));
-        add(&mut environment.custom, "exec-env-custom");
+        for word in flags.values("exec-env-custom") {
+            environment.custom.push(variable(word).map_err(|why| of("exec-env-custom", why))?);
+        }
         add(&mut environment.allowed, "exec-env-allowlist");
         add(&mut environment.denied, "exec-env-denylist");
         Ok(())
+    }
+
+    /// Whether a signal ends this program.
+    pub fn ends_with(&self, number: i32) -> bool {
+        let is_end = Some(number) == self.kill_signal || number == signal::TERM || number == signal::INT;
+        is_end && Some(number) != self.reload_signal
     }
 
     /// What follows from all of it.
@@ -424,6 +444,14 @@ impl Settings {
         };
         if self.once {
             self.wait = None;
+        }
+        let of_client = |flag: &str| self.client.iter().rev().find(|(name, _)| *name == flag);
+        let about_agent = ABOUT_AGENT.iter().filter_map(|(flag, name)| Some((name, &of_client(flag)?.1)));
+        self.about_agent = about_agent.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let commands = self.jobs.iter_mut().filter_map(|job| job.command.as_mut());
+        for command in commands.chain(self.exec.as_mut().map(|exec| &mut exec.command)) {
+            let custom = &mut command.environment.custom;
+            custom.splice(0..0, self.about_agent.iter().cloned());
         }
         for job in &mut self.jobs {
             if job.delimiters.0.is_empty() {
@@ -623,6 +651,16 @@ fn job(mut block: Object<'_>) -> Result<Job, String> {
     Ok(out)
 }
 
+/// A variable with its value, `NAME=value`.
+fn variable(word: &str) -> Result<(String, String), String> {
+    match word.split_once('=') {
+        _ if word.contains('\0') => Err("a variable cannot hold a zero byte".to_owned()),
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        // The text is not shown: it may be a secret whose name was forgotten.
+        _ => Err("a variable is written NAME=value".to_owned()),
+    }
+}
+
 /// An `exec` block over what holds without it.
 fn exec(mut block: Object<'_>, mut out: Exec) -> Result<Exec, String> {
     let enabled = block.bool("enabled")?;
@@ -640,7 +678,11 @@ fn exec(mut block: Object<'_>, mut out: Exec) -> Result<Exec, String> {
     if let Some(mut env) = block.object("env")? {
         let environment = &mut out.command.environment;
         environment.pristine = env.bool("pristine")?.unwrap_or(false);
-        environment.custom = env.texts("custom")?.unwrap_or_default();
+        let custom = env.texts("custom")?.unwrap_or_default();
+        environment.custom = custom
+            .iter()
+            .map(|word| variable(word).map_err(|why| format!("env.custom: {why}")))
+            .collect::<Result<_, _>>()?;
         environment.allowed = env.texts("allowlist")?.or(env.texts("whitelist")?).unwrap_or_default();
         environment.denied = env.texts("denylist")?.or(env.texts("blacklist")?).unwrap_or_default();
         env.finish()?;

@@ -1,13 +1,16 @@
 //! Settings from flags and files, and the replacement of files.
 
+use std::collections::VecDeque;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, SystemTime};
 
+use super::feeds::{News, Seen, look_at_file};
 use super::settings::{Level, Settings, Wait};
 use super::write;
-use super::{TEMPLATE, settings};
+use super::{Event, TEMPLATE, offer, settings};
 use crate::cli::client;
 use crate::config::flags::{self, Flag};
 
@@ -218,4 +221,125 @@ fn a_link_stays_and_its_file_is_replaced() {
     assert_eq!(write(&job(""), &link, b"new"), Ok(true));
     assert!(fs::symlink_metadata(&link).expect("it is there").file_type().is_symlink());
     assert_eq!(fs::read(&real).expect("it is there"), b"new");
+    // The second release is not there yet: its folder is made, and both links stay.
+    let (current, config) = (folder.path().join("current"), folder.path().join("config"));
+    symlink("releases/2", &current).expect("a link");
+    symlink("current/etc/config", &config).expect("a link");
+    fs::create_dir_all(folder.path().join("releases/2")).expect("a folder");
+    assert_eq!(write(&job(""), &config, b"one"), Ok(true));
+    assert_eq!(fs::read(folder.path().join("releases/2/etc/config")).expect("it is there"), b"one");
+    let dangling = folder.path().join("dangling");
+    symlink("config.new", folder.path().join("step")).expect("a link");
+    symlink(folder.path().join("step"), &dangling).expect("a link");
+    assert_eq!(write(&job(""), &dangling, b"two"), Ok(true));
+    assert_eq!(fs::read(folder.path().join("config.new")).expect("it is there"), b"two");
+    for link in [current, config, dangling, folder.path().join("step")] {
+        let meta = fs::symlink_metadata(&link).expect("it is there");
+        assert!(meta.file_type().is_symlink(), "{}", link.display());
+    }
+    symlink("b", folder.path().join("a")).expect("a link");
+    symlink("a", folder.path().join("b")).expect("a link");
+    let round = write(&job(""), &folder.path().join("a"), b"x");
+    assert!(round.is_err_and(|why| why.contains("too many levels")));
+}
+
+#[test]
+fn a_backup_keeps_owner_and_mode_and_follows_no_link() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, backup) = (folder.path().join("out"), folder.path().join("out.bak"));
+    fs::write(&path, b"one").expect("a file");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o4751)).expect("a mode");
+    // Only root may give a file away; the test then shows less.
+    let is_given = chown(&path, Some(12_345), Some(23_456)).is_ok();
+    // Where a copy would be guessed to be, somebody has laid links to what is not to be touched.
+    let precious = folder.path().join("precious");
+    fs::write(&precious, b"precious").expect("a file");
+    symlink(&precious, &backup).expect("a link");
+    symlink(&precious, folder.path().join(format!("out.bak.{}.tmp", std::process::id()))).expect("a link");
+    assert_eq!(write(&job("backup = true perms = 0600"), &path, b"two"), Ok(true));
+    assert_eq!(fs::read(&precious).expect("it is there"), b"precious");
+    let meta = fs::symlink_metadata(&backup).expect("it is there");
+    assert!(meta.is_file());
+    assert_eq!(meta.mode() & 0o777, 0o751);
+    if is_given {
+        assert_eq!((meta.uid(), meta.gid()), (12_345, 23_456));
+    }
+    assert_eq!(fs::read(&backup).expect("it is there"), b"one");
+    assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o7777, 0o600);
+}
+
+#[test]
+fn a_variable_without_a_value_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for custom in ["[\"A=b\", \"SECRET\"]", "[\"=x\"]", "\"\""] {
+        let text = format!("exec {{ command = \"x\" env {{ custom = {custom} }} }}");
+        let path = file(folder.path(), "x.hcl", &text);
+        let why = load(&["-config", &path]).map(|_| ()).expect_err(custom);
+        assert!(why.ends_with("env.custom: a variable is written NAME=value"), "{why}");
+    }
+    let why = load(&["-exec", "x", "-exec-env-custom", "SECRET"]).map(|_| ()).expect_err("refused");
+    assert_eq!(why, "invalid value for flag -exec-env-custom: a variable is written NAME=value");
+    // What is known of the agent comes first, so that a template's own settings count.
+    let line = ["-exec", "x", "-exec-env-custom", "A=b=c", "-token", "t", "-http-addr", "h:1"];
+    let exec = load(&line).expect("loads").exec.expect("a program");
+    let row = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    assert_eq!(
+        exec.command.environment.custom,
+        [row("CONSUL_HTTP_ADDR", "h:1"), row("CONSUL_HTTP_TOKEN", "t"), row("A", "b=c")]
+    );
+}
+
+/// What a file holds that is looked at; `None` when nothing is told.
+fn look(path: &Path, seen: &mut Seen) -> Option<String> {
+    let (now, news, _) = look_at_file(&path.display().to_string(), seen);
+    *seen = now;
+    match news? {
+        News::Here(content) => Some(String::from_utf8_lossy(&content).into_owned()),
+        News::Nothing => panic!("a file is there or cannot be read"),
+        News::Failed(why) => Some(why),
+    }
+}
+
+#[test]
+fn a_file_of_the_same_length_and_time_is_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, other) = (folder.path().join("file"), folder.path().join("other"));
+    let time = SystemTime::now() - Duration::from_secs(3600);
+    let set = |path: &Path, text: &str| {
+        fs::write(path, text).expect("a file");
+        fs::File::options().write(true).open(path).expect("a file").set_modified(time).expect("a time");
+    };
+    let mut seen = Seen::Unknown;
+    set(&path, "one");
+    assert_eq!(look(&path, &mut seen).as_deref(), Some("one"));
+    assert_eq!(look(&path, &mut seen), None);
+    // Written over in the same tick of the clock, or replaced as `rsync -t` and `cp -p` do it.
+    set(&path, "two");
+    assert_eq!(look(&path, &mut seen).as_deref(), Some("two"));
+    set(&other, "six");
+    fs::rename(&other, &path).expect("renamed");
+    assert_eq!(look(&path, &mut seen).as_deref(), Some("six"));
+    // One that has been left alone is not read again, but its change is still seen.
+    seen.settle();
+    assert_eq!(look(&path, &mut seen), None);
+    set(&other, "ten");
+    fs::rename(&other, &path).expect("renamed");
+    assert_eq!(look(&path, &mut seen).as_deref(), Some("ten"));
+    fs::remove_file(&path).expect("removed");
+    assert!(look(&path, &mut seen).is_some_and(|why| why.contains("No such file")));
+}
+
+#[test]
+fn signals_wait_where_nobody_has_room_for_them() {
+    let (to, events) = sync_channel(1);
+    let mut waiting = VecDeque::from([10, 12]);
+    offer(&mut waiting, &to);
+    assert_eq!(waiting, [12]);
+    assert!(matches!(events.try_recv(), Ok(Event::Signal(10))));
+    offer(&mut waiting, &to);
+    assert!(waiting.is_empty());
+    drop(events);
+    waiting.push_back(1);
+    offer(&mut waiting, &to);
+    assert!(waiting.is_empty(), "nobody is there any more");
 }

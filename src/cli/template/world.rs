@@ -1,25 +1,23 @@
 //! The world as templates see it: what the agent has said, files, the environment, the time.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::settings::Job;
 use super::write;
 use crate::config::template::expand;
+use crate::runtime::child::{Bounds, Finish, Setup, collect};
 use crate::runtime::interfaces;
 use crate::template::{Dependency, FileToWrite, Host, Value};
 
 /// How long a plugin may take (consul-template: 30 s).
 const PLUGIN_MAX: Duration = Duration::from_secs(30);
-/// How often a plugin is looked at.
-const PLUGIN_POLL: Duration = Duration::from_millis(10);
-/// What of a plugin's output is taken.
-const PLUGIN_OUTPUT_MAX: u64 = 16 << 20;
+/// How much a plugin may print.
+const PLUGIN_OUTPUT_MAX: usize = 16 << 20;
 
 /// The world of one execution.
 pub struct World<'w> {
@@ -27,14 +25,21 @@ pub struct World<'w> {
     pub known: &'w BTreeMap<Dependency, Value>,
     /// The template's settings.
     pub job: &'w Job,
+    /// Variables that stand over those of the environment.
+    pub variables: &'w [(String, String)],
     /// Whether it may start programs.
     pub allows_plugins: bool,
     /// Whether nothing is to be written.
     pub dry: bool,
+    /// Whether this program is to end.
+    pub is_ending: &'w AtomicBool,
 }
 
 impl Host for World<'_> {
     fn environment(&self, name: &str) -> Option<String> {
+        if let Some((_, value)) = self.variables.iter().find(|(known, _)| known == name) {
+            return Some(value.clone());
+        }
         std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
     }
 
@@ -68,11 +73,15 @@ impl Host for World<'_> {
         if !self.allows_plugins {
             return Err("plugins are off: -allow-plugins permits templates to start programs".to_owned());
         }
-        run_plugin(program, args)
+        run_plugin(program, args, self.is_ending)
     }
 
     fn write_file(&mut self, file: &FileToWrite) -> Result<(), String> {
         if self.dry { Ok(()) } else { write::write_extra(file) }
+    }
+
+    fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Relaxed)
     }
 
     fn show(&mut self, text: &str) {
@@ -81,46 +90,22 @@ impl Host for World<'_> {
 }
 
 /// Runs a program and takes what it prints.
-fn run_plugin(program: &str, args: &[String]) -> Result<String, String> {
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|why| format!("exec {program:?}: {why}"))?;
-    let read = |from: Option<Box<dyn Read + Send>>| {
-        let (to, result) = sync_channel(1);
-        thread::spawn(move || {
-            let mut out = Vec::new();
-            if let Some(from) = from {
-                // What could be read counts.
-                let _ = from.take(PLUGIN_OUTPUT_MAX).read_to_end(&mut out);
-            }
-            // Nobody may wait for it any more.
-            let _ = to.send(String::from_utf8_lossy(&out).into_owned());
-        });
-        result
-    };
-    let stdout = read(child.stdout.take().map(|from| Box::new(from) as Box<dyn Read + Send>));
-    let stderr = read(child.stderr.take().map(|from| Box::new(from) as Box<dyn Read + Send>));
-    let deadline = Instant::now() + PLUGIN_MAX;
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < deadline => thread::sleep(PLUGIN_POLL),
-            Ok(None) => {
-                // It may have ended in between.
-                let _ = (child.kill(), child.wait());
-                return Err(format!("exec {program:?}: did not finish in {}s", PLUGIN_MAX.as_secs()));
-            }
-            Err(why) => return Err(format!("exec {program:?}: {why}")),
+fn run_plugin(program: &str, args: &[String], is_ending: &AtomicBool) -> Result<String, String> {
+    let argv = std::iter::once(program).chain(args.iter().map(String::as_str)).map(OsString::from).collect();
+    let setup = Setup { argv, ..Setup::default() };
+    let is_unwanted = || is_ending.load(Ordering::Relaxed);
+    let bounds = Bounds { time: PLUGIN_MAX, bytes: PLUGIN_OUTPUT_MAX, is_unwanted: &is_unwanted };
+    let failed = |why: &dyn Display| format!("exec {program:?}: {why}");
+    let (finish, output) = collect(&setup, &bounds).map_err(|why| failed(&why))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match finish {
+        Finish::Ended(exit) if exit.is_success() => Ok(text(&output.stdout).trim().to_owned()),
+        Finish::Ended(exit) => {
+            let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+            Err(failed(&format_args!("{exit}\n\nstdout:\n\n{stdout}\n\nstderr:\n\n{stderr}")))
         }
-    };
-    // What it has left behind may hold its output open.
-    let text = |result: Receiver<String>| {
-        let left = deadline.saturating_duration_since(Instant::now());
-        result.recv_timeout(left).map_err(|_| format!("exec {program:?}: its output has no end"))
-    };
-    let (stdout, stderr) = (text(stdout)?, text(stderr)?);
-    if !status.success() {
-        return Err(format!("exec {program:?}: {status}\n\nstdout:\n\n{stdout}\n\nstderr:\n\n{stderr}"));
+        Finish::Late => Err(failed(&format_args!("did not finish in {}s", PLUGIN_MAX.as_secs()))),
+        Finish::Flooded => Err(failed(&format_args!("prints more than {PLUGIN_OUTPUT_MAX} bytes"))),
+        Finish::Unwanted => Err(failed(&"ended, because this program is")),
     }
-    Ok(stdout.trim().to_owned())
 }

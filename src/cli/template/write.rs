@@ -4,14 +4,13 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use super::settings::Job;
-use crate::runtime::users;
+use crate::runtime::{random, users};
 use crate::template::FileToWrite;
 
 /// The mode of a file that was not there before (consul-template: `DefaultTemplateFilePerms`).
@@ -19,6 +18,8 @@ const MODE_DEFAULT: u32 = 0o644;
 /// What is behind the name of a backup.
 const BACKUP: &str = ".bak";
 
+/// Links that lead to each other (the kernel's own limit).
+const LINKS_MAX: usize = 40;
 /// Characters of a name that its temporary file keeps.
 const NAME_MAX: usize = 50;
 /// How many threads wait for the disk at once.
@@ -37,8 +38,7 @@ pub struct Pending {
 /// Writes a template's output beside its destination. `None`: it stands there already.
 pub fn prepare(job: &Job, destination: &Path, bytes: &[u8]) -> Result<Option<Pending>, String> {
     let shown = |why: io::Error| format!("{}: {why}", destination.display());
-    // What a link leads to is written; the link stays.
-    let path = fs::canonicalize(destination).unwrap_or_else(|_| destination.to_path_buf());
+    let path = target_of(destination).map_err(shown)?;
     let old = match fs::metadata(&path) {
         Ok(meta) if meta.is_dir() => return Err(format!("{}: is a directory", destination.display())),
         Ok(meta) => Some(meta),
@@ -67,6 +67,20 @@ pub fn prepare(job: &Job, destination: &Path, bytes: &[u8]) -> Result<Option<Pen
     let asked = (owner.is_some(), group.is_some());
     let (fresh, file) = Fresh::write(&path, bytes, mode, ids, asked).map_err(shown)?;
     Ok(Some(Pending { path, fresh, file, backs_up: job.backup && old.is_some(), of: 0 }))
+}
+
+/// What a path leads to: that is written, and links stay. They are followed one by one, as the last may lead to what is not
+/// there yet.
+fn target_of(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_path_buf();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&path) {
+            Ok(to) => path = folder_of(&path).join(to),
+            // No link, or not there: whoever opens it tells why if that is not enough.
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(io::Error::other("too many levels of symbolic links"))
 }
 
 /// Brings files to the disk and puts them in their places. Whose are there is added to `done`, also when others fail.
@@ -120,22 +134,13 @@ impl Fresh {
         ids: (Option<u32>, Option<u32>),
         asked: (bool, bool),
     ) -> io::Result<(Fresh, File)> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         // Longer names than this leave no room for what is added.
         let name: String = name.chars().take(NAME_MAX).collect();
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let temporary = folder_of(path).join(format!(".{name}.{}.{count}.tmp", std::process::id()));
+        // In a folder that others may write to, nobody may be there before. What a killed process has left is in nobody's way.
+        let temporary = folder_of(path).join(format!(".{name}.{:016x}.tmp", random::seed()));
         // Nobody else may read it before its mode is what it shall be.
-        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
-        let mut file = match create() {
-            // Left by a process of our number that was killed: in containers all have the same.
-            Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_file(&temporary)?;
-                create()?
-            }
-            other => other?,
-        };
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         let fresh = Fresh { path: Some(temporary.clone()) };
         file.write_all(bytes)?;
         let own = file.metadata()?;
@@ -173,10 +178,14 @@ impl Drop for Fresh {
 fn back_up(path: &Path) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(BACKUP);
-    let mut temporary = name.clone();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    fs::copy(path, &temporary)?;
-    fs::rename(&temporary, &name)
+    let mut old = File::open(path)?;
+    let meta = old.metadata()?;
+    let mut bytes = Vec::new();
+    old.read_to_end(&mut bytes)?;
+    let ids = (Some(meta.uid()), Some(meta.gid()));
+    let (fresh, file) = Fresh::write(Path::new(&name), &bytes, meta.mode() & 0o7777, ids, (false, false))?;
+    file.sync_all()?;
+    fresh.replace(Path::new(&name))
 }
 
 /// Writes a file that a template asks for beside its own.

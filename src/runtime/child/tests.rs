@@ -243,3 +243,73 @@ fn signals_have_names_and_numbers() {
         ("SIGHUP".into(), "hangup".into())
     );
 }
+
+/// Runs a text of the shell to its end, within so many milliseconds.
+fn collected(text: &str, ms: u64, is_unwanted: &dyn Fn() -> bool) -> (Finish, String) {
+    let bounds = Bounds { time: Duration::from_millis(ms), bytes: 1 << 20, is_unwanted };
+    let (finish, output) = collect(&sh(text), &bounds).expect("started");
+    // A read may take a little more than is asked for.
+    assert!(output.stdout.len() <= bounds.bytes + (64 << 10), "{} bytes", output.stdout.len());
+    (finish, String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+const LONG_MS: u64 = 30_000;
+
+#[test]
+fn what_a_program_prints_is_taken() {
+    let bounds = Bounds { time: LONG, bytes: 1 << 20, is_unwanted: &|| false };
+    let (finish, output) = collect(&sh("echo out; echo err >&2; exit 3"), &bounds).expect("started");
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+    assert_eq!(finish, Finish::Ended(Exit { code: Some(3), signal: None }));
+    // More than a pipe holds, on both.
+    let text = "head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2";
+    let (_, output) = collect(&sh(text), &bounds).expect("started");
+    assert_eq!((output.stdout.len(), output.stderr.len()), (300_000, 300_000));
+    // It has nothing of ours, if that is asked for, and no signal is blocked in it.
+    let setup = Setup {
+        pristine: true,
+        env: vec![("A".into(), "b".into())],
+        ..sh("env; grep SigBlk /proc/self/status")
+    };
+    let blocked = thread::spawn(move || {
+        sys::block_signals(&[signal::HUP, signal::TERM]);
+        collect(&setup, &Bounds { time: LONG, bytes: 1 << 20, is_unwanted: &|| false }).expect("started").1
+    });
+    let text = String::from_utf8(blocked.join().expect("it ran").stdout).expect("text");
+    assert!(text.contains("A=b\n") && !text.contains("HOME="), "{text}");
+    assert!(text.contains("SigBlk:\t0000000000000000\n"), "{text}");
+    assert!(collect(&Setup { argv: vec!["no-such-program".into()], ..Setup::default() }, &bounds).is_err());
+}
+
+#[test]
+fn a_program_that_is_late_floods_or_is_unwanted_dies_with_its_group() {
+    let ended = |pid: &str| {
+        let pid: u32 = pid.trim().parse().expect("a number");
+        until("what it started is gone", || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+            state.is_empty() || state.starts_with(['Z', 'X'])
+        });
+    };
+    let (finish, pid) = collected("sleep 1000 & echo $!; sleep 1000", 300, &|| false);
+    assert_eq!(finish, Finish::Late);
+    ended(&pid);
+    let start = Instant::now();
+    let is_unwanted = || start.elapsed() > Duration::from_millis(200);
+    let (finish, pid) = collected("trap '' TERM; sleep 1000 & echo $!; wait", LONG_MS, &is_unwanted);
+    assert_eq!(finish, Finish::Unwanted);
+    ended(&pid);
+    assert_eq!(collected("yes", LONG_MS, &|| false).0, Finish::Flooded);
+}
+
+#[test]
+fn a_daemon_that_holds_the_output_open_holds_nothing_up() {
+    let start = Instant::now();
+    let (finish, pid) = collected("sleep 1000 & echo $!", LONG_MS, &|| false);
+    assert!(matches!(finish, Finish::Ended(exit) if exit.is_success()), "{finish:?}");
+    assert!(start.elapsed() < LONG / 2);
+    // It lives on; this test ends it.
+    let pid: u32 = pid.trim().parse().expect("a number");
+    assert!(fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with("sleep")));
+    sys::kill(pid, signal::KILL);
+}

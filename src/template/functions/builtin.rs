@@ -3,15 +3,15 @@
 use std::cmp::Ordering;
 
 use super::super::{format, quote};
-use super::{Call, Function, Outcome, Param, fixed, open};
+use super::{Call, Function, Outcome, Param, fixed, light, open};
 use crate::template::value::{Keys, Value};
 
 /// All of them but `and` and `or`, which decide themselves what they evaluate.
 pub const ALL: &[Function] = &[
-    fixed("not", &[Param::Any], |call| Ok(Value::Bool(!call.is(0)))),
-    fixed("len", &[Param::Any], len),
-    open("index", &[Param::Any], Param::Any, index),
-    open("slice", &[Param::Any], Param::Any, slice),
+    light(fixed("not", &[Param::Any], |call| Ok(Value::Bool(!call.is(0))))),
+    light(fixed("len", &[Param::Any], len)),
+    light(open("index", &[Param::Any], Param::Any, index)),
+    light(open("slice", &[Param::Any], Param::Any, slice)),
     open("print", &[], Param::Any, |call| printed(call, false)),
     open("println", &[], Param::Any, println),
     open("printf", &[Param::Text], Param::Any, printf),

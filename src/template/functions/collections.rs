@@ -3,28 +3,19 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::{Call, Function, Outcome, Param, fixed, open};
-use crate::template::value::{Key, Keys, Kind, Map, Text, Value};
+use super::{Call, Function, Outcome, Param, fixed, light, open};
+use crate::template::run::Run;
+use crate::template::value::{ENTRY_BYTES, Key, Keys, Kind, Map, Text, Value};
 
 /// All of them.
 pub const ALL: &[Function] = &[
     fixed("scratch", &[], |call| Ok(Value::Scratch(Rc::clone(&call.run.scratch)))),
-    fixed("in", &[Param::Any, Param::Any], |call| Ok(Value::Bool(contains(&call.args[0], &call.args[1])))),
-    fixed("contains", &[Param::Any, Param::Any], |call| {
-        Ok(Value::Bool(contains(&call.args[1], &call.args[0])))
-    }),
-    fixed("containsAll", &[Param::List, Param::Any], |call| {
-        Ok(Value::Bool(call.list(0).iter().all(|item| contains(&call.args[1], item))))
-    }),
-    fixed("containsAny", &[Param::List, Param::Any], |call| {
-        Ok(Value::Bool(call.list(0).iter().any(|item| contains(&call.args[1], item))))
-    }),
-    fixed("containsNone", &[Param::List, Param::Any], |call| {
-        Ok(Value::Bool(!call.list(0).iter().any(|item| contains(&call.args[1], item))))
-    }),
-    fixed("containsNotAll", &[Param::List, Param::Any], |call| {
-        Ok(Value::Bool(!call.list(0).iter().all(|item| contains(&call.args[1], item))))
-    }),
+    fixed("in", &[Param::Any, Param::Any], |call| holds_value(call, 0, 1)),
+    fixed("contains", &[Param::Any, Param::Any], |call| holds_value(call, 1, 0)),
+    fixed("containsAll", &[Param::List, Param::Any], |call| meets(call, false).map(|odd| Value::Bool(!odd))),
+    fixed("containsAny", &[Param::List, Param::Any], |call| meets(call, true).map(Value::Bool)),
+    fixed("containsNone", &[Param::List, Param::Any], |call| meets(call, true).map(|any| Value::Bool(!any))),
+    fixed("containsNotAll", &[Param::List, Param::Any], |call| meets(call, false).map(Value::Bool)),
     open("loop", &[Param::Any], Param::Any, counted),
     fixed("mergeMap", &[Param::Map, Param::Map], |call| {
         merged(call.map(0)?, call.map(1)?, false, 0, &mut 0).map(Value::map)
@@ -35,8 +26,7 @@ pub const ALL: &[Function] = &[
 ];
 
 /// The methods of lists: those of tags.
-pub const LIST: &[Function] =
-    &[fixed("Contains", &[Param::Text], |call| Ok(Value::Bool(contains(&call.args[0], &call.args[1]))))];
+pub const LIST: &[Function] = &[fixed("Contains", &[Param::Text], |call| holds_value(call, 0, 1))];
 
 /// The methods of the scratchpad, which is their first argument.
 pub const SCRATCH: &[Function] = &[
@@ -46,16 +36,18 @@ pub const SCRATCH: &[Function] = &[
     fixed("Get", &[Param::Text], |call| {
         Ok(call.run.scratch.borrow().get(&call.text(1)).cloned().unwrap_or_default())
     }),
-    fixed("Set", &[Param::Text, Param::Any], |call| {
+    light(fixed("Set", &[Param::Text, Param::Any], |call| {
+        call.run.make(ENTRY_BYTES)?;
         call.run.scratch.borrow_mut().insert(call.text(1), call.args[2].clone());
         Ok(Value::text(""))
-    }),
-    fixed("SetX", &[Param::Text, Param::Any], |call| {
+    })),
+    light(fixed("SetX", &[Param::Text, Param::Any], |call| {
+        call.run.make(ENTRY_BYTES)?;
         call.run.scratch.borrow_mut().entry(call.text(1)).or_insert_with(|| call.args[2].clone());
         Ok(Value::text(""))
-    }),
-    fixed("MapSet", &[Param::Text, Param::Text, Param::Any], |call| map_set(call, true)),
-    fixed("MapSetX", &[Param::Text, Param::Text, Param::Any], |call| map_set(call, false)),
+    })),
+    light(fixed("MapSet", &[Param::Text, Param::Text, Param::Any], |call| map_set(call, true))),
+    light(fixed("MapSetX", &[Param::Text, Param::Text, Param::Any], |call| map_set(call, false))),
     fixed("MapValues", &[Param::Text], |call| {
         Ok(match call.run.scratch.borrow().get(&call.text(1)) {
             Some(Value::Map(map)) => Value::list(map.items.borrow().values().cloned().collect()),
@@ -67,12 +59,14 @@ pub const SCRATCH: &[Function] = &[
 /// Sets an entry of a map in the scratchpad.
 fn map_set(call: &mut Call<'_, '_, '_>, overwrites: bool) -> Outcome {
     let (name, key, value) = (call.text(1), Key::Text(call.text(2)), call.args[3].clone());
-    let mut scratch = call.run.scratch.borrow_mut();
+    call.run.make(ENTRY_BYTES)?;
+    let scratch = Rc::clone(&call.run.scratch);
+    let mut scratch = scratch.borrow_mut();
     let map = scratch.entry(name.clone()).or_insert_with(|| Value::map(BTreeMap::new()));
     match map {
         Value::Map(map) if map.elem == Kind::Any => {
             if overwrites || !map.items.borrow().contains_key(&key) {
-                put(map, key, value)?;
+                put(call.run, map, key, value)?;
             }
             Ok(Value::text(""))
         }
@@ -81,16 +75,18 @@ fn map_set(call: &mut Call<'_, '_, '_>, overwrites: bool) -> Outcome {
 }
 
 /// Sets an entry of a map that a template made. A map within itself would have no end.
-pub fn put(map: &Rc<Map>, key: Key, value: Value) -> Result<(), String> {
+pub fn put(run: &mut Run<'_>, map: &Rc<Map>, key: Key, value: Value) -> Result<(), String> {
     if map.elem != Kind::Any || map.keys != Keys::Text {
         return Err(format!(
             "wrong type for value; expected map[string]interface {{}}; got {}",
             Value::Map(Rc::clone(map)).type_name()
         ));
     }
-    if holds(&value, map, 0, &mut 0) {
+    let mut seen = 0;
+    if holds(&value, map, 0, &mut seen) {
         return Err("a map cannot hold itself".to_owned());
     }
+    run.step(seen)?;
     map.items.borrow_mut().insert(key, value);
     Ok(())
 }
@@ -111,6 +107,42 @@ fn holds(value: &Value, map: &Rc<Map>, depth: usize, seen: &mut usize) -> bool {
         Value::List(list) => list.items.iter().any(inside),
         _ => false,
     }
+}
+
+/// Whether the one argument has the other.
+fn holds_value(call: &mut Call<'_, '_, '_>, all: usize, wanted: usize) -> Outcome {
+    let (all, wanted) = (&call.args[all], &call.args[wanted]);
+    call.run.step(search_cost(all, wanted))?;
+    Ok(Value::Bool(contains(all, wanted)))
+}
+
+/// Whether one of the first list is in the second argument, or with `met` false, whether one is not.
+fn meets(call: &mut Call<'_, '_, '_>, met: bool) -> Result<bool, String> {
+    for item in call.list(0) {
+        call.run.step(search_cost(&call.args[1], item))?;
+        if contains(&call.args[1], item) == met {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Bytes that are compared in one step.
+const COMPARED_PER_STEP: usize = 32;
+
+/// Steps that a search takes at most.
+fn search_cost(all: &Value, wanted: &Value) -> usize {
+    let one = 1 + wanted.length() / COMPARED_PER_STEP;
+    match (all, wanted) {
+        (Value::List(list), _) => list.items.len().saturating_mul(one),
+        (Value::Text(text), Value::Text(part)) if are_unicode(text, part) => text.len() / COMPARED_PER_STEP,
+        (Value::Text(text), _) => text.len().saturating_mul(one),
+        _ => 1,
+    }
+}
+
+fn are_unicode(text: &Text, part: &Text) -> bool {
+    [text, part].iter().all(|text| std::str::from_utf8(text.as_bytes()).is_ok())
 }
 
 /// Whether a list has an element, or a text a part.

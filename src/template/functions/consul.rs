@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::{Call, Function, Outcome, Param, fixed, open};
 use crate::template::dependency::{self, Dependency};
-use crate::template::value::{Key, Keys, Kind, Struct, Text, Value};
+use crate::template::value::{ENTRY_BYTES, Key, Keys, Kind, Struct, Text, Value};
 
 /// All of them.
 pub const ALL: &[Function] = &[
@@ -253,8 +253,11 @@ fn by_port(call: &mut Call<'_, '_, '_>) -> Outcome {
 /// Instances by what stands in their meta data; `|int` behind a name pads a number so that it sorts.
 fn by_meta(call: &mut Call<'_, '_, '_>) -> Outcome {
     let names = call.str(0);
+    let count = 1 + names.matches(',').count();
+    call.fits(count.saturating_mul(ENTRY_BYTES))?;
     let mut groups: BTreeMap<Key, Vec<Value>> = BTreeMap::new();
     for record in records_with("byMeta", "ServiceMeta", &call.args[1])? {
+        call.run.step(count)?;
         let mut parts = Vec::new();
         for name in names.split(',') {
             let (name, is_int) = name.strip_suffix("|int").map_or((name, false), |name| (name, true));

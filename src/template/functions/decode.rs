@@ -6,10 +6,14 @@ use crate::template::value::{Key, Value};
 
 /// All of them.
 pub const ALL: &[Function] = &[
-    fixed("parseJSON", &[Param::Text], |call| from_json(&call.str(0))),
+    fixed("parseJSON", &[Param::Text], |call| from_json(call, &call.str(0))),
     fixed("parseYAML", &[Param::Text], |call| {
         let text = call.str(0);
-        if text.is_empty() { from_json("") } else { yaml::parse(&text) }
+        if text.is_empty() {
+            return from_json(call, "");
+        }
+        affords_values(call, &text, b"[{,:-?\n")?;
+        yaml::parse(&text)
     }),
     fixed("toJSON", &[Param::Any], |call| to_json(call, true, false)),
     fixed("toJSONPretty", &[Param::Any], |call| to_json(call, true, true)),
@@ -27,11 +31,21 @@ pub const ALL: &[Function] = &[
     }),
 ];
 
+/// What a value takes at most while a text is read, beside its own bytes: once as the reader has it, once as ours.
+const VALUE_BYTES: usize = 96;
+
+/// Refuses a text that holds more values than there is memory for: each has one of these marks to itself.
+fn affords_values(call: &Call<'_, '_, '_>, text: &str, marks: &[u8]) -> Result<(), String> {
+    let marks = text.bytes().filter(|byte| marks.contains(byte));
+    call.run.affords(marks.count().saturating_mul(VALUE_BYTES))
+}
+
 /// JSON as a value; numbers are floating-point numbers, as in Go.
-pub fn from_json(text: &str) -> Outcome {
+pub fn from_json(call: &Call<'_, '_, '_>, text: &str) -> Outcome {
     if text.is_empty() {
         return Ok(Value::map(Default::default()));
     }
+    affords_values(call, text, b"[{,:")?;
     let json: serde_json::Value = serde_json::from_str(text).map_err(|why| format!("invalid JSON: {why}"))?;
     Ok(value_of(&json))
 }

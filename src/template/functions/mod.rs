@@ -19,8 +19,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use super::exec::Run;
-use super::value::{Keys, Map, Text, Value};
+use super::run::Run;
+use super::value::{Keys, Kind, Map, Text, Value};
 
 /// A function, or a method of a value.
 pub struct Function {
@@ -30,6 +30,8 @@ pub struct Function {
     pub params: &'static [Param],
     /// What any further arguments must be; `None` when there may be none.
     pub rest: Option<Param>,
+    /// Whether its cost does not depend on how long its arguments are.
+    pub is_light: bool,
     /// What it does. The error is for people.
     pub run: fn(&mut Call<'_, '_, '_>) -> Result<Value, String>,
 }
@@ -70,7 +72,7 @@ const fn fixed(
     params: &'static [Param],
     run: fn(&mut Call<'_, '_, '_>) -> Outcome,
 ) -> Function {
-    Function { name, params, rest: None, run }
+    Function { name, params, rest: None, is_light: false, run }
 }
 
 /// A function with any number of further arguments.
@@ -80,7 +82,12 @@ const fn open(
     rest: Param,
     run: fn(&mut Call<'_, '_, '_>) -> Outcome,
 ) -> Function {
-    Function { name, params, rest: Some(rest), run }
+    Function { name, params, rest: Some(rest), is_light: false, run }
+}
+
+/// A function whose cost does not depend on how long its arguments are.
+const fn light(function: Function) -> Function {
+    Function { is_light: true, ..function }
 }
 
 static ALL: LazyLock<BTreeMap<&'static str, &'static Function>> = LazyLock::new(|| {
@@ -201,6 +208,18 @@ impl<'c> Call<'c, '_, '_> {
                 Err(format!("wrong type for value; expected {}; got {name}", Param::Map.name()))
             }
         }
+    }
+
+    /// A list of texts; refuses more than a value may hold before they are made.
+    fn texts<'t>(&self, parts: impl Iterator<Item = &'t str>) -> Outcome {
+        let mut bytes = 0;
+        let mut out = Vec::new();
+        for part in parts {
+            bytes += part.len() + size_of::<Value>();
+            self.fits(bytes)?;
+            out.push(Value::text(part));
+        }
+        Ok(Value::list_of(Kind::Text, out))
     }
 
     /// Refuses a result of so many bytes before it is made.

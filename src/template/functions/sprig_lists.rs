@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use super::collections::{WALK_MAX, merged, put};
 use super::sprig_math::{is_empty, text_of, to_int};
-use super::{Call, Function, Outcome, Param, fixed, open};
-use crate::template::value::{Key, Kind, Value};
+use super::{Call, Function, Outcome, Param, fixed, light, open};
+use crate::template::value::{ENTRY_BYTES, Key, Kind, Value};
 
 /// All of them.
 pub const ALL: &[Function] = &[
-    open("sprig_list", &[], Param::Any, |call| Ok(Value::list(call.args.to_vec()))),
-    open("sprig_tuple", &[], Param::Any, |call| Ok(Value::list(call.args.to_vec()))),
-    fixed("sprig_first", &[Param::Any], |call| Ok(items(call, 0)?.first().cloned().unwrap_or_default())),
-    fixed("sprig_last", &[Param::Any], |call| Ok(items(call, 0)?.last().cloned().unwrap_or_default())),
+    light(open("sprig_list", &[], Param::Any, |call| Ok(Value::list(call.args.to_vec())))),
+    light(open("sprig_tuple", &[], Param::Any, |call| Ok(Value::list(call.args.to_vec())))),
+    light(fixed("sprig_first", &[Param::Any], |call| {
+        Ok(items(call, 0)?.first().cloned().unwrap_or_default())
+    })),
+    light(fixed("sprig_last", &[Param::Any], |call| Ok(items(call, 0)?.last().cloned().unwrap_or_default()))),
     fixed("sprig_rest", &[Param::Any], |call| {
         Ok(Value::list(items(call, 0)?.iter().skip(1).cloned().collect()))
     }),
@@ -40,29 +42,33 @@ pub const ALL: &[Function] = &[
     fixed("sprig_uniq", &[Param::Any], |call| {
         let mut kept: Vec<Value> = Vec::new();
         for item in items(call, 0)? {
-            call.run.step(kept.len())?;
-            if !kept.iter().any(|known| same(known, item, 0)) {
+            if !among(call, &kept, item)? {
                 kept.push(item.clone());
             }
         }
         Ok(Value::list(kept))
     }),
     open("sprig_without", &[Param::Any], Param::Any, |call| {
-        let all = items(call, 0)?.iter();
-        let kept = all.filter(|item| !call.args[1..].iter().any(|out| same(out, item, 0)));
-        Ok(Value::list(kept.cloned().collect()))
+        let mut kept: Vec<Value> = Vec::new();
+        for item in items(call, 0)? {
+            if !among(call, &call.args[1..], item)? {
+                kept.push(item.clone());
+            }
+        }
+        Ok(Value::list(kept))
     }),
     fixed("sprig_has", &[Param::Any, Param::Any], |call| {
-        Ok(Value::Bool(items(call, 1)?.iter().any(|item| same(item, &call.args[0], 0))))
+        let all = items(call, 1)?;
+        among(call, all, &call.args[0]).map(Value::Bool)
     }),
-    open("sprig_slice", &[Param::Any], Param::Any, |call| {
+    light(open("sprig_slice", &[Param::Any], Param::Any, |call| {
         let all = items(call, 0)?;
         let bound =
             |at: usize, or: usize| call.args.get(at).map_or(Ok(or), |value| usize::try_from(to_int(value)));
         let bounds = bound(1, 0).and_then(|from| bound(2, all.len()).map(|to| from..to));
         let part = bounds.ok().and_then(|bounds| all.get(bounds));
         part.map(|part| Value::list(part.to_vec())).ok_or_else(|| "slice bounds out of range".to_owned())
-    }),
+    })),
     fixed("sprig_chunk", &[Param::Int, Param::Any], |call| {
         let size = usize::try_from(call.int(0)).ok().filter(|size| *size > 0);
         let size = size.ok_or("the size of a chunk is above zero")?;
@@ -89,35 +95,36 @@ pub const ALL: &[Function] = &[
         let all: Vec<String> = all.items.iter().filter_map(Value::as_int).map(|n| n.to_string()).collect();
         Ok(Value::text(all.join(" ")))
     }),
-    open("sprig_dict", &[], Param::Any, |call| {
+    light(open("sprig_dict", &[], Param::Any, |call| {
         let mut out = BTreeMap::new();
         for pair in call.args.chunks(2) {
             let key = text_of(call, &pair[0])?;
             out.insert(key.as_str().into(), pair.get(1).cloned().unwrap_or_else(|| Value::text("")));
         }
         Ok(Value::map(out))
-    }),
-    fixed("sprig_get", &[Param::Map, Param::Text], |call| {
+    })),
+    light(fixed("sprig_get", &[Param::Map, Param::Text], |call| {
         let found = call.map(0)?.items.borrow().get(&Key::Text(call.text(1))).cloned();
         Ok(found.unwrap_or_else(|| Value::text("")))
-    }),
-    fixed("sprig_set", &[Param::Map, Param::Text, Param::Any], |call| {
+    })),
+    light(fixed("sprig_set", &[Param::Map, Param::Text, Param::Any], |call| {
         if let Value::Map(map) = &call.args[0] {
-            put(map, Key::Text(call.text(1)), call.args[2].clone())?;
+            call.run.make(ENTRY_BYTES)?;
+            put(call.run, map, Key::Text(call.text(1)), call.args[2].clone())?;
         }
         Ok(call.args[0].clone())
-    }),
-    fixed("sprig_unset", &[Param::Map, Param::Text], |call| {
+    })),
+    light(fixed("sprig_unset", &[Param::Map, Param::Text], |call| {
         if let Value::Map(map) = &call.args[0]
             && map.elem == Kind::Any
         {
             map.items.borrow_mut().remove(&Key::Text(call.text(1)));
         }
         Ok(call.args[0].clone())
-    }),
-    fixed("sprig_hasKey", &[Param::Map, Param::Text], |call| {
+    })),
+    light(fixed("sprig_hasKey", &[Param::Map, Param::Text], |call| {
         Ok(Value::Bool(call.map(0)?.items.borrow().contains_key(&Key::Text(call.text(1)))))
-    }),
+    })),
     open("sprig_keys", &[], Param::Map, |call| {
         let mut out = Vec::new();
         for at in 0..call.args.len() {
@@ -140,9 +147,9 @@ pub const ALL: &[Function] = &[
     open("sprig_omit", &[Param::Map], Param::Text, |call| chosen(call, false)),
     open("sprig_merge", &[Param::Map], Param::Map, |call| merge(call, false)),
     open("sprig_mergeOverwrite", &[Param::Map], Param::Map, |call| merge(call, true)),
-    open("sprig_dig", &[Param::Any], Param::Any, dig),
+    light(open("sprig_dig", &[Param::Any], Param::Any, dig)),
     fixed("sprig_deepEqual", &[Param::Any, Param::Any], |call| {
-        Ok(Value::Bool(same(&call.args[0], &call.args[1], 0)))
+        same(call, &call.args[0], &call.args[1]).map(Value::Bool)
     }),
     fixed("sprig_deepCopy", &[Param::Any], |call| copied(call, &call.args[0].clone(), 0)),
 ];
@@ -188,10 +195,13 @@ fn chosen(call: &mut Call<'_, '_, '_>, named: bool) -> Outcome {
 fn merge(call: &mut Call<'_, '_, '_>, overrides: bool) -> Outcome {
     let first = call.map(0)?;
     for at in 1..call.args.len() {
-        let all = merged(first, call.map(at)?, overrides, 0, &mut 0)?;
+        let mut seen = 0;
+        let all = merged(first, call.map(at)?, overrides, 0, &mut seen)?;
+        call.run.step(seen)?;
+        call.run.make(seen.saturating_mul(ENTRY_BYTES))?;
         let Value::Map(map) = &call.args[0] else { continue };
         for (key, value) in all {
-            put(map, key, value)?;
+            put(call.run, map, key, value)?;
         }
     }
     Ok(call.args[0].clone())
@@ -222,9 +232,25 @@ fn dig(call: &mut Call<'_, '_, '_>) -> Outcome {
 /// Deepest nesting that is compared or copied.
 const NESTING_MAX: usize = 30;
 
+/// Whether a list has a value.
+fn among(call: &mut Call<'_, '_, '_>, all: &[Value], wanted: &Value) -> Result<bool, String> {
+    for item in all {
+        if same(call, item, wanted)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Bytes that are compared in one step.
+const COMPARED_PER_STEP: usize = 32;
+
 /// Whether two values are the same all through. What is nested deeper than can be looked through is not.
-fn same(a: &Value, b: &Value, depth: usize) -> bool {
-    alike(a, b, depth, &mut 0)
+fn same(call: &mut Call<'_, '_, '_>, a: &Value, b: &Value) -> Result<bool, String> {
+    let mut seen = 0;
+    let is_same = alike(a, b, 0, &mut seen);
+    call.run.step(seen)?;
+    Ok(is_same)
 }
 
 fn alike(a: &Value, b: &Value, depth: usize, seen: &mut usize) -> bool {
@@ -236,7 +262,10 @@ fn alike(a: &Value, b: &Value, depth: usize, seen: &mut usize) -> bool {
         (Value::Int(a), Value::Int(b)) => a == b,
         (Value::Uint(a), Value::Uint(b)) => a == b,
         (Value::Float(a), Value::Float(b)) => a == b,
-        (Value::Text(a), Value::Text(b)) => a == b,
+        (Value::Text(a), Value::Text(b)) => {
+            *seen += a.len().min(b.len()) / COMPARED_PER_STEP;
+            a == b
+        }
         (Value::List(a), Value::List(b)) => {
             let pairs = a.items.iter().zip(&b.items);
             std::rc::Rc::ptr_eq(a, b)

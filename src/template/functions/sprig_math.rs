@@ -1,6 +1,6 @@
 //! Functions of the sprig library about numbers, truth and types.
 
-use super::{Call, Function, Outcome, Param, fixed, open};
+use super::{Call, Function, Outcome, Param, fixed, light, open};
 use crate::template::value::Value;
 use crate::template::{float, format};
 
@@ -48,22 +48,22 @@ pub const ALL: &[Function] = &[
             .map(Value::Int)
             .map_err(|_| format!("{digits:?} is not an octal number"))
     }),
-    fixed("sprig_default", &[Param::Any, Param::Any], |call| {
+    light(fixed("sprig_default", &[Param::Any, Param::Any], |call| {
         Ok(call.args[if is_empty(&call.args[1]) { 0 } else { 1 }].clone())
-    }),
-    fixed("sprig_empty", &[Param::Any], |call| Ok(Value::Bool(is_empty(&call.args[0])))),
-    open("sprig_coalesce", &[], Param::Any, |call| {
+    })),
+    light(fixed("sprig_empty", &[Param::Any], |call| Ok(Value::Bool(is_empty(&call.args[0]))))),
+    light(open("sprig_coalesce", &[], Param::Any, |call| {
         Ok(call.args.iter().find(|value| !is_empty(value)).cloned().unwrap_or_default())
-    }),
+    })),
     open("sprig_all", &[], Param::Any, |call| Ok(Value::Bool(!call.args.iter().any(is_empty)))),
     open("sprig_any", &[], Param::Any, |call| {
         Ok(Value::Bool(call.args.iter().any(|value| !is_empty(value))))
     }),
-    fixed("sprig_ternary", &[Param::Any, Param::Any, Param::Bool], |call| {
+    light(fixed("sprig_ternary", &[Param::Any, Param::Any, Param::Bool], |call| {
         Ok(call.args[if call.is(2) { 0 } else { 1 }].clone())
-    }),
+    })),
     fixed("sprig_fail", &[Param::Text], |call| Err(call.str(0).into_owned())),
-    fixed("sprig_typeOf", &[Param::Any], |call| Ok(Value::text(call.args[0].type_name()))),
+    light(fixed("sprig_typeOf", &[Param::Any], |call| Ok(Value::text(call.args[0].type_name())))),
     fixed("sprig_typeIs", &[Param::Text, Param::Any], |call| {
         Ok(Value::Bool(call.str(0) == call.args[1].type_name()))
     }),
@@ -71,7 +71,7 @@ pub const ALL: &[Function] = &[
         let name = call.args[1].type_name();
         Ok(Value::Bool(call.str(0) == name || format!("*{}", call.str(0)) == name))
     }),
-    fixed("sprig_kindOf", &[Param::Any], |call| Ok(Value::text(kind(&call.args[0])))),
+    light(fixed("sprig_kindOf", &[Param::Any], |call| Ok(Value::text(kind(&call.args[0]))))),
     fixed("sprig_kindIs", &[Param::Text, Param::Any], |call| {
         Ok(Value::Bool(call.str(0) == kind(&call.args[1])))
     }),

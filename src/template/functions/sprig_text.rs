@@ -1,15 +1,17 @@
 //! Functions of the sprig library about text.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256, Sha512};
 
 use super::decode::{from_json, to_json};
 use super::sprig_math::text_of;
-use super::text::{hex, pattern, replace, replaced, split, title};
-use super::{Call, Function, Outcome, Param, fixed, open};
+use super::text::{hex, replace, replaced, split, title};
+use super::{Call, Function, Outcome, Param, fixed, light, open};
 use crate::template::quote;
-use crate::template::value::{Key, Keys, Kind, Value};
+use crate::template::value::{ENTRY_BYTES, Key, Keys, Kind, Value};
 
 /// Functions from text to text.
 macro_rules! plain {
@@ -80,8 +82,8 @@ pub const ALL: &[Function] = &[
     fixed("sprig_replace", &[Param::Text, Param::Text, Param::Text], |call| {
         replace(call, &call.str(2), &call.str(0), &call.str(1), usize::MAX)
     }),
-    fixed("sprig_substr", &[Param::Int, Param::Int, Param::Text], substr),
-    fixed("sprig_trunc", &[Param::Int, Param::Text], trunc),
+    light(fixed("sprig_substr", &[Param::Int, Param::Int, Param::Text], substr)),
+    light(fixed("sprig_trunc", &[Param::Int, Param::Text], trunc)),
     fixed("sprig_abbrev", &[Param::Int, Param::Text], |call| {
         let (width, text) = (usize::try_from(call.int(0)).unwrap_or(0), call.str(1));
         if width < 4 || text.chars().count() <= width {
@@ -120,27 +122,30 @@ pub const ALL: &[Function] = &[
         all.sort_unstable();
         Ok(Value::texts(all))
     }),
-    fixed("sprig_splitList", &[Param::Text, Param::Text], |call| Ok(split(&call.str(1), &call.str(0)))),
+    fixed("sprig_splitList", &[Param::Text, Param::Text], |call| split(call, &call.str(1), &call.str(0))),
     fixed("sprig_split", &[Param::Text, Param::Text], |call| {
         let (between, text) = (call.str(0), call.str(1));
-        Ok(numbered(text.split(between.as_ref())))
+        numbered(call, text.split(between.as_ref()))
     }),
     fixed("sprig_splitn", &[Param::Text, Param::Int, Param::Text], |call| {
         let (between, text) = (call.str(0), call.str(2));
         let count = usize::try_from(call.int(1)).unwrap_or(usize::MAX);
-        Ok(numbered(text.splitn(count, between.as_ref())))
+        numbered(call, text.splitn(count, between.as_ref()))
     }),
     fixed("sprig_regexMatch", &[Param::Text, Param::Text], |call| {
-        Ok(Value::Bool(pattern(&call.str(0))?.is_match(&call.str(1))))
+        let text = call.str(1);
+        Ok(Value::Bool(call.run.pattern(&call.str(0), text.len())?.is_match(&text)))
     }),
     fixed("sprig_regexFind", &[Param::Text, Param::Text], |call| {
-        let (pattern, text) = (pattern(&call.str(0))?, call.str(1));
+        let text = call.str(1);
+        let pattern = call.run.pattern(&call.str(0), text.len())?;
         Ok(Value::text(pattern.find(&text).map_or("", |found| found.as_str())))
     }),
     fixed("sprig_regexFindAll", &[Param::Text, Param::Text, Param::Int], |call| {
-        let (pattern, text) = (pattern(&call.str(0))?, call.str(1));
+        let text = call.str(1);
+        let pattern = call.run.pattern(&call.str(0), text.len())?;
         let count = usize::try_from(call.int(2)).unwrap_or(usize::MAX);
-        Ok(Value::texts(pattern.find_iter(&text).take(count).map(|found| found.as_str())))
+        call.texts(pattern.find_iter(&text).take(count).map(|found| found.as_str()))
     }),
     fixed("sprig_regexReplaceAll", &[Param::Text, Param::Text, Param::Text], |call| {
         replaced(call, &call.str(0), 1, &call.str(2))
@@ -150,15 +155,16 @@ pub const ALL: &[Function] = &[
         replaced(call, &call.str(0), 1, &literal)
     }),
     fixed("sprig_regexSplit", &[Param::Text, Param::Text, Param::Int], |call| {
-        let (pattern, text) = (pattern(&call.str(0))?, call.str(1));
+        let text = call.str(1);
+        let pattern = call.run.pattern(&call.str(0), text.len())?;
         let count = usize::try_from(call.int(2)).unwrap_or(usize::MAX);
-        Ok(Value::texts(pattern.splitn(&text, count)))
+        call.texts(pattern.splitn(&text, count))
     }),
     fixed("sprig_toJson", &[Param::Any], |call| to_json(call, true, false)),
     fixed("sprig_toPrettyJson", &[Param::Any], |call| to_json(call, true, true)),
     fixed("sprig_toRawJson", &[Param::Any], |call| to_json(call, false, false)),
-    fixed("sprig_fromJson", &[Param::Text], |call| Ok(from_json(&call.str(0)).unwrap_or_default())),
-    fixed("sprig_mustFromJson", &[Param::Text], |call| from_json(&call.str(0))),
+    fixed("sprig_fromJson", &[Param::Text], |call| Ok(from_json(call, &call.str(0)).unwrap_or_default())),
+    fixed("sprig_mustFromJson", &[Param::Text], |call| from_json(call, &call.str(0))),
 ];
 
 /// The arguments as text, without those that are nothing.
@@ -188,9 +194,13 @@ pub fn texts(call: &Call<'_, '_, '_>, at: usize) -> Result<Vec<String>, String> 
 }
 
 /// Parts under `_0`, `_1`, and so on.
-fn numbered<'t>(parts: impl Iterator<Item = &'t str>) -> Value {
-    let parts = parts.enumerate().map(|(i, part)| (Key::from(format!("_{i}").as_str()), Value::text(part)));
-    Value::map_of(Kind::Text, Keys::Text, parts.collect())
+fn numbered<'t>(call: &Call<'_, '_, '_>, parts: impl Iterator<Item = &'t str>) -> Outcome {
+    let mut out = BTreeMap::new();
+    for (i, part) in parts.enumerate() {
+        call.fits(out.len() * ENTRY_BYTES)?;
+        out.insert(Key::from(format!("_{i}").as_str()), Value::text(part));
+    }
+    Ok(Value::map_of(Kind::Text, Keys::Text, out))
 }
 
 fn each_word(text: &str, change: fn(char) -> String) -> String {
@@ -323,17 +333,20 @@ fn indented(call: &mut Call<'_, '_, '_>, before: &str) -> Outcome {
 fn wrapped(call: &Call<'_, '_, '_>, at: usize, between: &str) -> Outcome {
     let (width, text) = (usize::try_from(call.int(0)).unwrap_or(0), call.str(at));
     call.fits(text.len().saturating_mul(between.len().max(1)))?;
-    let mut lines: Vec<String> = vec![String::new()];
+    let mut out = call.run.sink();
+    // Characters of the last line.
+    let mut length = 0usize;
     for word in text.split_whitespace() {
-        let Some(line) = lines.last_mut() else { break };
-        if line.is_empty() {
-            line.push_str(word);
-        } else if line.chars().count() + 1 + word.chars().count() > width {
-            lines.push(word.to_owned());
-        } else {
-            line.push(' ');
-            line.push_str(word);
+        let own = word.chars().count();
+        if length > 0 && length.saturating_add(1).saturating_add(own) > width {
+            out.text(between);
+            length = 0;
+        } else if length > 0 {
+            out.push(b" ");
+            length += 1;
         }
+        out.text(word);
+        length += own;
     }
-    Ok(Value::text(lines.join(between)))
+    out.finish().map(Value::text)
 }

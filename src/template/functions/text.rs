@@ -9,7 +9,7 @@ use md5::Md5;
 use sha2::{Digest, Sha256};
 
 use super::{Call, Function, Outcome, Param, fixed, open, time};
-use crate::template::value::{Keys, Kind, Value};
+use crate::template::value::{ENTRY_BYTES, Keys, Kind, Value};
 use crate::template::{FileToWrite, float};
 
 /// All of them.
@@ -58,7 +58,8 @@ pub const ALL: &[Function] = &[
         replaced(call, &call.str(0), 2, &call.str(1))
     }),
     fixed("regexMatch", &[Param::Text, Param::Text], |call| {
-        Ok(Value::Bool(pattern(&call.str(0))?.is_match(&call.str(1))))
+        let text = call.str(1);
+        Ok(Value::Bool(call.run.pattern(&call.str(0), text.len())?.is_match(&text)))
     }),
     fixed("replaceAll", &[Param::Text, Param::Text, Param::Text], |call| {
         replace(call, &call.str(2), &call.str(0), &call.str(1), usize::MAX)
@@ -75,15 +76,15 @@ pub const ALL: &[Function] = &[
     fixed("split", &[Param::Text, Param::Text], |call| {
         let (text, between) = (call.str(1), call.str(0));
         let text = text.trim();
-        Ok(if text.is_empty() { Value::texts(Vec::<&str>::new()) } else { split(text, &between) })
+        if text.is_empty() { Ok(Value::texts(Vec::<&str>::new())) } else { split(call, text, &between) }
     }),
     fixed("splitN", &[Param::Text, Param::Int, Param::Text], |call| {
         let (text, between, count) = (call.str(2), call.str(0), call.int(1));
-        Ok(match usize::try_from(count) {
-            Ok(0) => Value::texts(Vec::<&str>::new()),
-            Ok(count) => Value::texts(text.splitn(count, between.as_ref())),
-            Err(_) => split(&text, &between),
-        })
+        match usize::try_from(count) {
+            Ok(0) => Ok(Value::texts(Vec::<&str>::new())),
+            Ok(count) => call.texts(text.splitn(count, between.as_ref())),
+            Err(_) => split(call, &text, &between),
+        }
     }),
     fixed("splitToMap", &[Param::Text, Param::Text, Param::Text], split_to_map),
     open("sockaddr", &[], Param::Text, |call| {
@@ -186,22 +187,10 @@ fn plugin(call: &mut Call<'_, '_, '_>) -> Outcome {
     call.run.host.plugin(&program, &args).map(Value::text)
 }
 
-/// Bytes of a compiled pattern.
-const PATTERN_MAX: usize = 1 << 20;
-
-/// A regular expression.
-pub fn pattern(text: &str) -> Result<regex::Regex, String> {
-    let built = regex::RegexBuilder::new(text).size_limit(PATTERN_MAX).build();
-    built.map_err(|why| {
-        let why = why.to_string();
-        let last = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        format!("error parsing regexp: {last}: `{text}`")
-    })
-}
-
 /// Text with what fits a pattern replaced; `$1` and `${name}` stand for parts of it.
-pub fn replaced(call: &Call<'_, '_, '_>, pattern_text: &str, at: usize, by: &str) -> Outcome {
-    let (pattern, text) = (pattern(pattern_text)?, call.str(at));
+pub fn replaced(call: &mut Call<'_, '_, '_>, pattern: &str, at: usize, by: &str) -> Outcome {
+    let text = call.str(at);
+    let pattern = call.run.pattern(pattern, text.len())?;
     let mut out = call.run.sink();
     let mut end = 0;
     for found in pattern.captures_iter(&text) {
@@ -274,17 +263,18 @@ pub fn title(text: &str) -> String {
 }
 
 /// The parts between a text; its characters when that is empty.
-pub fn split(text: &str, between: &str) -> Value {
+pub fn split(call: &Call<'_, '_, '_>, text: &str, between: &str) -> Outcome {
     if between.is_empty() {
-        return Value::texts(text.chars().map(String::from));
+        return call.texts(text.char_indices().map(|(at, char)| &text[at..at + char.len_utf8()]));
     }
-    Value::texts(text.split(between))
+    call.texts(text.split(between))
 }
 
 fn split_to_map(call: &mut Call<'_, '_, '_>) -> Outcome {
     let (items, pairs, text) = (call.str(0), call.str(1), call.str(2));
     let mut out = BTreeMap::new();
     for item in text.trim().split(items.as_ref()) {
+        call.fits(out.len() * ENTRY_BYTES)?;
         if let Some((key, value)) = item.split_once(pairs.as_ref()) {
             out.insert(key.into(), Value::text(value));
         }
