@@ -75,9 +75,7 @@ fn a_coordinate_is_there_soon_and_the_list_of_servers_has_no_index() {
     let told = agent.put("/v1/coordinate/update", &json!({"Node": "blackbox", "Coord": coordinate}));
     assert_eq!(told.status, 200);
     let told = std::time::Instant::now();
-    wait::until_true("the coordinate", SOON, || {
-        agent.get("/v1/coordinate/node/blackbox").status == 200
-    });
+    wait::until_true("the coordinate", SOON, || agent.get("/v1/coordinate/node/blackbox").status == 200);
     assert!(told.elapsed().as_secs() < 4, "it waited for others: {:?}", told.elapsed());
     assert_eq!(agent.get("/v1/operator/raft/configuration").json()["Index"], 0);
 }
