@@ -7,12 +7,14 @@
 mod support;
 
 mod agent;
+mod checks;
 mod client;
 mod clients;
 mod demo;
 mod exclusive;
 mod fallback;
 mod persistence;
+mod published;
 mod reload;
 mod scripts;
 mod signals;
