@@ -140,7 +140,9 @@ impl Node {
             let error = match request {
                 _ if self.fails => Some(DiskError::Other("input/output error".into())),
                 Request::Create { .. } if self.no_space => Some(DiskError::NoSpace),
-                Request::Create { file: FileName::Segment(_), .. } if self.segments() >= self.segments_max => {
+                Request::Create { file: FileName::Segment(_), .. }
+                    if self.segments() >= self.segments_max =>
+                {
                     Some(DiskError::NoSpace)
                 }
                 _ if snapshot && self.no_space => Some(DiskError::NoSpace),
