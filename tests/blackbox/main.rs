@@ -12,6 +12,7 @@ mod clients;
 mod demo;
 mod exclusive;
 mod fallback;
+mod logs;
 mod persistence;
 mod reload;
 mod scripts;

@@ -59,6 +59,7 @@ mod tags;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod told;
 mod trunk;
 pub mod txn;
 mod txn_body;
