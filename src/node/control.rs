@@ -20,9 +20,11 @@ use crate::watch::run::Watches;
 
 /// So long after the start an agent has joined, elected and loaded what it will.
 const SETTLED: Duration = Duration::from_secs(15);
-/// How often a client lets go of code again: a join of a thousand others, or a storm, is over by then. To find again what is
+/// How often an agent lets go of code again: a join of a thousand others, or a storm, is over by then. To find again what is
 /// used takes it less than a millisecond; it runs beside the programs of its host, and should not be felt there.
 const LET_GO_EVERY: Duration = Duration::from_secs(60);
+/// A server that has computed for more than this part of the time since has work to do, and keeps its code.
+const IDLE_PART: u32 = 50;
 
 /// The role of this agent, once it has started; the agent's hooks hold it too.
 type Role = Rc<RefCell<Option<Part>>>;
@@ -112,14 +114,14 @@ pub(super) async fn run(plan: Plan, control: Control) {
     });
     let is_server = matches!(&*role.borrow(), Some(Part::Server(_)));
     let _settled = task::spawn(async move {
-        time::sleep(SETTLED).await;
-        memory::let_go_of_code();
-        if is_server {
-            return;
-        }
+        let mut pause = SETTLED;
         loop {
-            time::sleep(LET_GO_EVERY).await;
-            memory::let_go_of_code();
+            let before = time::computed();
+            time::sleep(pause).await;
+            if !is_server || time::computed() - before < pause / IDLE_PART {
+                memory::let_go_of_code();
+            }
+            pause = LET_GO_EVERY;
         }
     });
     let faulted = role.borrow_mut().as_mut().map(Part::take_fault);

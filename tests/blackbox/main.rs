@@ -7,6 +7,7 @@
 mod support;
 
 mod agent;
+mod checks;
 mod client;
 mod clients;
 mod demo;
@@ -14,6 +15,7 @@ mod exclusive;
 mod fallback;
 mod logs;
 mod persistence;
+mod published;
 mod reload;
 mod scripts;
 mod signals;

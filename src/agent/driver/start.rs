@@ -12,7 +12,8 @@ use crate::agent::local::Source;
 use crate::agent::plan::plan_of;
 use crate::agent::registry::{Prepared, Registry, Restored};
 use crate::config::Config;
-use crate::runtime::{random, time};
+use crate::health::schedule::Bounds;
+use crate::runtime::{preflight, random, time};
 use crate::store::model::Status;
 
 impl Agent {
@@ -22,7 +23,8 @@ impl Agent {
     /// A definition of the configuration is refused, or the data folder cannot be read. The text is for the operator.
     pub async fn start(parts: Parts) -> Result<Agent, String> {
         let Parts { config, node, local, catalog, hooks } = parts;
-        let registry = Registry::new(node.clone(), rules(&config), time::now(), random::seed());
+        let bounds = Bounds::within(preflight::open_files());
+        let registry = Registry::new(node.clone(), rules(&config), bounds, time::now(), random::seed());
         let inner = Rc::new(Inner {
             node,
             registry: RefCell::new(registry),

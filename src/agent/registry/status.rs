@@ -77,7 +77,7 @@ impl Registry {
 
     /// A run handed out by [`Registry::take_due`] has ended.
     pub fn finished(&mut self, now: Instant, ticket: Ticket, finding: Finding) {
-        if !self.schedule.finished(ticket) {
+        if !self.schedule.finished(now, ticket) {
             return;
         }
         let Some(id) = self.tickets.get(&ticket).cloned() else { return };

@@ -22,6 +22,7 @@ mod catalog_body;
 pub mod clock;
 pub mod connection;
 pub mod coordinate;
+mod debug_config;
 mod decode;
 pub mod event;
 pub mod exchange;
