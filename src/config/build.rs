@@ -35,6 +35,10 @@ pub struct Choices {
     pub cores: Option<usize>,
 }
 
+/// What is said of an HTTPS port that nobody can use.
+const NO_CERTIFICATE: &str = "the HTTPS port is on, but cert_file or key_file is not set: no client can connect to it. Set both, or \
+     ports.https to -1";
+
 /// Builds and validates the configuration.
 pub fn build(
     s: &Settings,
@@ -54,6 +58,10 @@ pub fn build(
     let listen = resolver.listen(&ports)?;
     let addresses = resolver.addresses(&ports)?;
     refuse_duplicates(&listen, &addresses, &ports)?;
+    let tls = tls(s);
+    if !listen.https.is_empty() && (tls.cert_file.is_none() || tls.key_file.is_none()) {
+        warnings.push(NO_CERTIFICATE.to_owned());
+    }
     let config = Config {
         dev_mode: choices.dev,
         server,
@@ -79,7 +87,7 @@ pub fn build(
         checks: s.checks.clone(),
         log: log(s)?,
         telemetry: telemetry(s, &mut warnings),
-        tls: tls(s),
+        tls,
         gossip: super::gossip::gossip(s)?,
         performance: cluster::performance(s)?,
         raft: cluster::raft(s)?,

@@ -54,6 +54,7 @@ pub struct Runner {
     linked: u64,
     /// Counted last.
     role: Role,
+    leader: Option<ServerId>,
     /// When the last turn began.
     turned: Instant,
     inputs: Vec<Input>,
@@ -101,6 +102,7 @@ impl Runner {
             loading: None,
             linked: 0,
             role: Role::Follower,
+            leader: None,
             turned: time::now(),
             inputs: Vec::with_capacity(BATCH_MAX),
             effects: Vec::with_capacity(BATCH_MAX),
@@ -232,6 +234,15 @@ impl Runner {
                 if standing.role != self.role {
                     self.role = standing.role;
                     metrics::count(counter(self.role), 1);
+                    let role = word(self.role);
+                    tracing::info!(target: "agent.server.raft", term = standing.term, "entering {role} state");
+                }
+                if standing.leader != self.leader {
+                    self.leader = standing.leader;
+                    if let Some(leader) = standing.leader() {
+                        let (payload, term) = (&leader.name, standing.term);
+                        tracing::info!(target: "agent.server", payload, term, "New leader elected");
+                    }
                 }
                 if standing.configuration_index != self.linked {
                     self.linked = standing.configuration_index;
@@ -459,6 +470,14 @@ impl Slots {
         if let Some(Waiter::Admin(answer)) = self.take(token) {
             let _ = answer.send(result);
         }
+    }
+}
+
+fn word(role: Role) -> &'static str {
+    match role {
+        Role::Leader => "leader",
+        Role::Candidate => "candidate",
+        Role::Follower => "follower",
     }
 }
 

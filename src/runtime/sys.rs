@@ -376,6 +376,14 @@ pub(super) fn boot_time() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
+/// The time that all threads of this process together had a CPU.
+pub(super) fn cpu_time() -> Duration {
+    let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one live value. The clock is there since Linux 2.6.12.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut used) };
+    Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec as u32)
+}
+
 /// Reaps one exited child, without waiting. False when it has not exited or is not ours.
 pub(super) fn reap(pid: u32) -> bool {
     let Ok(pid) = libc::pid_t::try_from(pid) else { return false };

@@ -25,7 +25,6 @@ use super::usage::Command;
 use super::{Outcome, Program, int, list, switch, value};
 use crate::config::flags::Parsed;
 use crate::runtime::child::Exit;
-use crate::runtime::memory::SmallPages;
 use crate::runtime::signal::Caught;
 use crate::template::Dependency;
 use feeds::{Manner, News};
@@ -137,8 +136,6 @@ fn run(flags: &Parsed) -> Outcome {
     if !flags.args.is_empty() {
         return Err(format!("extra args: {:?}", flags.args));
     }
-    // Trees of templates are many small things.
-    let _small = SmallPages::hold();
     let failed = |code: u8, why: String| {
         eprintln!("{why}");
         Ok(ExitCode::from(code))

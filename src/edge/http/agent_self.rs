@@ -7,9 +7,10 @@ use muster_protocol::gossip::coordinate::Coordinate;
 use serde_json::{Map, Value, json};
 
 use super::Edge;
+use super::debug_config::debug_config;
 use super::exchange::{Handled, Request, Response};
 use super::{agent_stats, query};
-use crate::config::{Config, ListenAddr, duration};
+use crate::config::{Config, duration};
 use crate::membership::{Member, MemberStatus};
 use crate::server::leader::COMPATIBLE_VERSION;
 
@@ -140,109 +141,4 @@ fn shown(name: &str, ip: IpAddr, port: u16, tags: Map<String, Value>, status: u8
         "ProtocolMin": 1, "ProtocolMax": 5, "ProtocolCur": 2,
         "DelegateMin": 2, "DelegateMax": 5, "DelegateCur": 4,
     })
-}
-
-/// The configuration under Consul's names; secrets are hidden.
-fn debug_config(config: &Config, id: &str) -> Value {
-    let time =
-        |length: std::time::Duration| duration::format(i64::try_from(length.as_nanos()).unwrap_or(i64::MAX));
-    let listens = |all: &[ListenAddr]| {
-        let named = all.iter().map(|at| match at {
-            ListenAddr::Tcp(at) => format!("tcp://{at}"),
-            ListenAddr::Unix(_) => at.to_string(),
-        });
-        named.collect::<Vec<_>>()
-    };
-    let port = |port: Option<u16>| port.map_or(-1, i64::from);
-    let path = |path: &Option<std::path::PathBuf>| {
-        path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
-    };
-    let dns: Vec<_> =
-        config.listen.dns.iter().flat_map(|at| [format!("tcp://{at}"), format!("udp://{at}")]).collect();
-    let mut first = json!({
-        "AdvertiseAddrLAN": config.addresses.advertise.to_string(),
-        "AdvertiseAddrWAN": config.addresses.advertise_wan.to_string(),
-        "BindAddr": config.addresses.bind.to_string(),
-        "Bootstrap": config.bootstrap,
-        "BootstrapExpect": config.bootstrap_expect,
-        "CheckDeregisterIntervalMin": time(config.check.deregister_interval_min),
-        "CheckOutputMaxSize": config.check.output_max_size,
-        "CheckReapInterval": time(config.check.reap_interval),
-        "CheckUpdateInterval": time(config.check.update_interval),
-        "ClientAddrs": listens(&config.addresses.client),
-        "DNSAddrs": dns,
-        "DNSAllowStale": config.dns.allow_stale,
-        "DNSAltDomain": config.dns.alt_domain,
-        "DNSDomain": config.dns.domain,
-        "DNSEnableTruncate": config.dns.enable_truncate,
-        "DNSMaxStale": time(config.dns.max_stale),
-        "DNSNodeTTL": time(config.dns.node_ttl),
-        "DNSOnlyPassing": config.dns.only_passing,
-        "DNSPort": port(config.ports.dns),
-        "DNSRecursors": config.dns.recursors.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "DNSUDPAnswerLimit": config.dns.udp_answer_limit,
-        "DataDir": path(&config.data_dir),
-        "Datacenter": config.datacenter,
-        "DefaultQueryTime": time(config.default_query_time),
-        "DevMode": config.dev_mode,
-        "DisableCoordinates": config.disable_coordinates,
-        "DisableRemoteExec": config.disable_remote_exec,
-        "DisableUpdateCheck": config.disable_update_check,
-        "DiscardCheckOutput": config.check.discard_output,
-        "DiscoveryMaxStale": time(config.discovery_max_stale),
-    });
-    let second = json!({
-        "EnableDebug": config.enable_debug,
-        "EnableLocalScriptChecks": config.check.enable_local_script_checks,
-        "EnableRemoteScriptChecks": config.check.enable_remote_script_checks,
-        "EnableUI": config.ui.enabled,
-        "EncryptKey": "hidden",
-        "GRPCPort": port(config.ports.grpc),
-        "HTTPAddrs": listens(&config.listen.http),
-        "HTTPBlockEndpoints": config.http.block_endpoints,
-        "HTTPMaxConnsPerClient": config.limits.http_max_conns_per_client.unwrap_or_default(),
-        "HTTPPort": port(config.ports.http),
-        "HTTPResponseHeaders": config.http.response_headers,
-        "HTTPSAddrs": listens(&config.listen.https),
-        "HTTPSPort": port(config.ports.https),
-        "HTTPUseCache": config.http.use_cache,
-        "KVMaxValueSize": config.limits.kv_max_value_size,
-        "KeyFile": "hidden",
-        "LeaveDrainTime": time(config.performance.leave_drain_time),
-        "LeaveOnTerm": config.leave_on_terminate,
-    });
-    let third = json!({
-        "MaxQueryTime": time(config.max_query_time),
-        "NodeID": id,
-        "NodeMeta": config.node_meta,
-        "NodeName": config.node_name,
-        "PrimaryDatacenter": config.primary_datacenter,
-        "RPCBindAddr": format!("tcp://{}", config.addresses.rpc_bind),
-        "RPCHoldTimeout": time(config.performance.rpc_hold_timeout),
-        "RetryJoinLAN": config.gossip.retry_join,
-        "RetryJoinWAN": config.gossip.retry_join_wan,
-        "SegmentName": config.segment,
-        "SerfBindAddrLAN": format!("tcp://{}", config.addresses.serf_lan_bind),
-        "SerfPortLAN": config.ports.serf_lan,
-        "SerfPortWAN": port(config.ports.serf_wan),
-        "ServerMode": config.server,
-        "ServerPort": config.ports.server,
-        "SessionTTLMin": time(config.session_ttl_min),
-        "SkipLeaveOnInt": config.skip_leave_on_interrupt,
-        "StartJoinAddrsLAN": config.gossip.start_join,
-        "TaggedAddresses": config.addresses.tagged,
-        "TranslateWANAddrs": config.translate_wan_addrs,
-        "TxnMaxReqLen": config.limits.txn_max_req_len,
-        "UIContentPath": config.ui.content_path,
-        "UIDir": path(&config.ui.dir),
-        "VerifyIncomingHTTPS": config.tls.verify_incoming_https,
-        "VerifyOutgoing": config.tls.verify_outgoing,
-        "Version": COMPATIBLE_VERSION,
-    });
-    for more in [second, third] {
-        if let (Value::Object(first), Value::Object(more)) = (&mut first, more) {
-            first.extend(more);
-        }
-    }
-    first
 }

@@ -24,6 +24,7 @@ mod catalog_body;
 pub mod clock;
 pub mod connection;
 pub mod coordinate;
+mod debug_config;
 mod decode;
 pub mod event;
 pub mod exchange;
@@ -61,6 +62,7 @@ mod tags;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod told;
 mod trunk;
 pub mod txn;
 mod txn_body;
