@@ -189,7 +189,11 @@ fn scripts_speak_by_exit_code_and_output() {
     assert_eq!(long.output, format!("Captured 64 of 200 bytes\n...\n{}", "a".repeat(64)));
     let missing = find(Probe::Script { args: vec!["/no/such/program".into()] }, LONG);
     assert_eq!(missing.status, Status::Critical);
-    assert!(missing.output.contains("/no/such/program"), "{}", missing.output);
+    assert_eq!(missing.output, "fork/exec /no/such/program: no such file or directory");
+    let unknown = find(Probe::Script { args: vec!["no-such-program".into()] }, LONG);
+    assert_eq!(unknown.output, "exec: \"no-such-program\": executable file not found in $PATH");
+    let folder = find(Probe::Script { args: vec!["/etc".into()] }, LONG);
+    assert_eq!(folder.output, "fork/exec /etc: permission denied");
 }
 
 #[test]

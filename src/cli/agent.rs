@@ -39,11 +39,10 @@ pub fn main(args: &[String]) -> ExitCode {
 fn run(parsed: &flags::Parsed) -> Result<End, String> {
     // Before any thread starts, that of the logs too: one that does not block them would die of them, and all with it.
     signal::block_in_main();
-    // A client holds little, of which huge pages would make many times as much.
-    let small = SmallPages::hold();
     let sources = Sources::from_flags(parsed).map_err(|error| error.to_string())?;
     let config = sources.load().map_err(|error| error.to_string())?;
-    let _small = (!config.server).then_some(small);
+    // A client never holds so much that huge pages would pay.
+    let _small = (!config.server).then(SmallPages::hold);
     let logs = logs::start(&config.log).map_err(|error| format!("cannot start the logs: {error}"))?;
     announce(&config);
     let reloaded = logs.clone();

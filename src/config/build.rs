@@ -8,6 +8,7 @@ use std::time::Duration;
 use muster_protocol::dns::name::Name;
 
 use super::address::{Resolver, refuse_duplicates};
+use super::keys::Support;
 use super::model::*;
 use super::settings::Settings;
 use super::{ConfigError, cluster, definition};
@@ -34,6 +35,10 @@ pub struct Choices {
     pub cores: Option<usize>,
 }
 
+/// What is said of an HTTPS port that nobody can use.
+const NO_CERTIFICATE: &str = "the HTTPS port is on, but cert_file or key_file is not set: no client can connect to it. Set both, or \
+     ports.https to -1";
+
 /// Builds and validates the configuration.
 pub fn build(
     s: &Settings,
@@ -41,6 +46,9 @@ pub fn build(
     choices: Choices,
     mut warnings: Vec<String>,
 ) -> Result<Config, ConfigError> {
+    for key in s.turned_on(Support::ForHttps) {
+        warnings.push(format!("{key} holds for HTTPS alone: between agents there is no TLS yet"));
+    }
     let resolver = Resolver { settings: s, interfaces: &host.interfaces };
     let server = s.flag("server").unwrap_or(false);
     let (bootstrap, bootstrap_expect) = cluster::bootstrap(s, server, choices.dev, &mut warnings)?;
@@ -50,6 +58,10 @@ pub fn build(
     let listen = resolver.listen(&ports)?;
     let addresses = resolver.addresses(&ports)?;
     refuse_duplicates(&listen, &addresses, &ports)?;
+    let tls = tls(s);
+    if !listen.https.is_empty() && (tls.cert_file.is_none() || tls.key_file.is_none()) {
+        warnings.push(NO_CERTIFICATE.to_owned());
+    }
     let config = Config {
         dev_mode: choices.dev,
         server,
@@ -75,7 +87,7 @@ pub fn build(
         checks: s.checks.clone(),
         log: log(s)?,
         telemetry: telemetry(s, &mut warnings),
-        tls: tls(s),
+        tls,
         gossip: super::gossip::gossip(s)?,
         performance: cluster::performance(s)?,
         raft: cluster::raft(s)?,
@@ -96,7 +108,7 @@ pub fn build(
         watches: s.objects("watches"),
         runtime: choices.runtime,
         cores: choices.cores,
-        unsupported_keys: s.unsupported(),
+        unsupported_keys: s.turned_on(Support::Later),
         warnings,
     };
     definitions(&config)?;

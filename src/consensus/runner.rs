@@ -54,6 +54,7 @@ pub struct Runner {
     linked: u64,
     /// Counted last.
     role: Role,
+    leader: Option<ServerId>,
     /// When the last turn began.
     turned: Instant,
     inputs: Vec<Input>,
@@ -101,6 +102,7 @@ impl Runner {
             loading: None,
             linked: 0,
             role: Role::Follower,
+            leader: None,
             turned: time::now(),
             inputs: Vec::with_capacity(BATCH_MAX),
             effects: Vec::with_capacity(BATCH_MAX),
@@ -232,6 +234,15 @@ impl Runner {
                 if standing.role != self.role {
                     self.role = standing.role;
                     metrics::count(counter(self.role), 1);
+                    let role = word(self.role);
+                    tracing::info!(target: "agent.server.raft", term = standing.term, "entering {role} state");
+                }
+                if standing.leader != self.leader {
+                    self.leader = standing.leader;
+                    if let Some(leader) = standing.leader() {
+                        let (payload, term) = (&leader.name, standing.term);
+                        tracing::info!(target: "agent.server", payload, term, "New leader elected");
+                    }
                 }
                 if standing.configuration_index != self.linked {
                     self.linked = standing.configuration_index;
@@ -305,8 +316,12 @@ impl Runner {
                     let _ = links.send(from, PeerMessage::Told { token, answer: None });
                 }
             }
+            PeerEvent::Message { from, message: PeerMessage::Forward(writes) } => {
+                self.gathering.forwarded(from, writes);
+            }
             PeerEvent::Message { from, message } => self.inputs.push(Input::Peer { from, message }),
             PeerEvent::Lost(peer) => {
+                self.take_forwarded();
                 let _ = self.asks.try_send(Event::Lost(peer));
                 self.inputs.push(Input::PeerLost(peer));
             }
@@ -323,7 +338,7 @@ impl Runner {
         if self.gathering.poll(cx, self.turned).is_pending() {
             return;
         }
-        let mut taken = 0;
+        let mut taken = self.take_forwarded();
         for proposal in self.lazy.poll(cx, self.turned) {
             self.begin(Job::Propose(proposal));
             taken += 1;
@@ -345,6 +360,16 @@ impl Runner {
             taken += 1;
         }
         self.gathering.took(taken, self.turned, self.disk.last_write(), self.gauges.is_alone());
+    }
+
+    /// Writes that other servers have sent; returns how many.
+    fn take_forwarded(&mut self) -> usize {
+        let mut taken = 0;
+        for (from, writes) in self.gathering.take_forwarded() {
+            taken += writes.len();
+            self.inputs.push(Input::Peer { from, message: PeerMessage::Forward(writes) });
+        }
+        taken
     }
 
     fn begin(&mut self, job: Job) {
@@ -445,6 +470,14 @@ impl Slots {
         if let Some(Waiter::Admin(answer)) = self.take(token) {
             let _ = answer.send(result);
         }
+    }
+}
+
+fn word(role: Role) -> &'static str {
+    match role {
+        Role::Leader => "leader",
+        Role::Candidate => "candidate",
+        Role::Follower => "follower",
     }
 }
 

@@ -76,22 +76,49 @@ pub async fn secure(
 pub async fn secure_by(stream: Stream, name: &str, config: Arc<ClientConfig>) -> Result<Connection, String> {
     let name = ServerName::try_from(name.to_owned()).map_err(|e| format!("tls: {name}: {e}"))?;
     let handshake = TlsConnector::from(config).connect(name, stream).await;
-    let tls = handshake.map_err(|e| format!("tls: {}", tls_text(&e)))?;
+    let tls = handshake.map_err(|e| tls_text(&e))?;
     Ok(Connection::Tls(Box::new(tls)))
 }
 
-/// What is wrong with a certificate, in Go's words where it has some; any other failure in its own.
+/// What is wrong with a handshake, in Go's words where it has some; any other failure in its own.
 fn tls_text(error: &io::Error) -> String {
-    use rustls::CertificateError as Bad;
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
-    let Some(rustls::Error::InvalidCertificate(bad)) = cause else { return error.to_string() };
+    use rustls::{CertificateError as Bad, InvalidMessage};
+    let Some(cause) = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) else {
+        return system_text(error);
+    };
+    let bad = match cause {
+        rustls::Error::InvalidCertificate(bad) => bad,
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            return "tls: first record does not look like a TLS handshake".to_owned();
+        }
+        other => return format!("tls: {other}"),
+    };
     match bad {
         // The latter: a self-signed certificate that calls itself an authority.
         Bad::UnknownIssuer | Bad::Other(_) => "x509: certificate signed by unknown authority".to_owned(),
         Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
             "x509: certificate has expired or is not yet valid".to_owned()
         }
+        Bad::NotValidForNameContext { expected, presented } => name_text(&expected.to_str(), presented),
         other => format!("x509: {other}"),
+    }
+}
+
+/// That a certificate is for others. `presented` are its names as rustls writes them: `DnsName("a.b")`, `IpAddress(::1)`.
+fn name_text(expected: &str, presented: &[String]) -> String {
+    let inner = |name: &str| {
+        let name = name.split_once('(').map_or(name, |(_, rest)| rest);
+        name.trim_end_matches(')').trim_matches('"').to_owned()
+    };
+    let is_address = expected.parse::<IpAddr>().is_ok();
+    let same_kind = |name: &&String| name.starts_with("IpAddress") == is_address;
+    let names: Vec<String> = presented.iter().filter(same_kind).map(|name| inner(name)).collect();
+    match names.is_empty() {
+        true if is_address => {
+            format!("x509: cannot validate certificate for {expected} because it doesn't contain any IP SANs")
+        }
+        true => format!("x509: certificate is not valid for any names, but wanted to match {expected}"),
+        false => format!("x509: certificate is valid for {}, not {expected}", names.join(", ")),
     }
 }
 

@@ -298,7 +298,7 @@ impl Reader<'_> {
                     return Ok(head);
                 }
                 Ok(httparse::Status::Partial) => {}
-                Err(e) => return Err(format!("malformed HTTP response: {e}")),
+                Err(e) => return Err(malformed(self.buffer, e)),
             }
             if self.buffer.len() > HEAD_MAX {
                 return Err(format!("response header exceeds {HEAD_MAX} bytes"));
@@ -375,6 +375,26 @@ impl Reader<'_> {
     }
 }
 
+/// What is wrong with a head, as Go says it of its first line.
+fn malformed(head: &[u8], error: httparse::Error) -> String {
+    let line = head.split(|b| *b == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line.trim_ascii_end());
+    let why = match line.split_once(' ') {
+        None => format!("malformed HTTP response {line:?}"),
+        Some((version, rest)) => {
+            let code = rest.trim_start().split(' ').next().unwrap_or_default();
+            if code.len() != 3 || code.parse::<u16>().is_err() {
+                format!("malformed HTTP status code {code:?}")
+            } else if !version.starts_with("HTTP/") {
+                format!("malformed HTTP version {version:?}")
+            } else {
+                format!("malformed HTTP response: {error}")
+            }
+        }
+    };
+    format!("net/http: HTTP/1.x transport connection broken: {why}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,6 +452,18 @@ mod tests {
         assert!(head("http://OWN:2/other").contains("Authorization: v\r\n"));
         let foreign = head("http://elsewhere/");
         assert!(!foreign.contains("Authorization") && foreign.contains("X-Any: v\r\n"), "{foreign}");
+    }
+
+    #[test]
+    fn what_is_not_http_is_quoted_as_in_go() {
+        let broken = "net/http: HTTP/1.x transport connection broken: malformed HTTP ";
+        for (head, why) in [
+            ("+OK ready, say it\r\n", "status code \"ready,\""),
+            ("nonsense\r\n\r\n", "response \"nonsense\""),
+            ("SMTP 220 hi\r\n", "version \"SMTP\""),
+        ] {
+            assert_eq!(malformed(head.as_bytes(), httparse::Error::Version), format!("{broken}{why}"));
+        }
     }
 
     #[test]

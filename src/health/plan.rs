@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::schedule::Kind;
 use crate::store::model::Status;
 
 /// The shortest interval between two runs of a check; shorter ones are raised to it.
@@ -170,8 +171,21 @@ impl Probe {
         }
     }
 
-    /// Whether the scheduler runs it (the others are told or derived).
+    /// What a run of it costs, if the scheduler runs it (the others are told or derived).
+    pub fn runs_as(&self) -> Option<Kind> {
+        match self {
+            Probe::Ttl { .. } | Probe::Alias { .. } => None,
+            Probe::Script { .. } | Probe::Docker { .. } | Probe::OsService { .. } => Some(Kind::Program),
+            Probe::Http(_)
+            | Probe::Tcp { .. }
+            | Probe::Udp { .. }
+            | Probe::Grpc { .. }
+            | Probe::H2Ping { .. } => Some(Kind::Probe),
+        }
+    }
+
+    /// Whether the scheduler runs it.
     pub fn is_scheduled(&self) -> bool {
-        !matches!(self, Probe::Ttl { .. } | Probe::Alias { .. })
+        self.runs_as().is_some()
     }
 }

@@ -1,7 +1,9 @@
 //! One run of one check: does what the plan says, within its timeout, and words the result as Consul does.
 
+use std::io;
 use std::time::Duration;
 
+use super::connect::system_text;
 use super::output::{Tail, script_text};
 use super::plan::{Finding, HttpProbe, Plan, Probe};
 use super::tls::TlsConfigs;
@@ -78,8 +80,7 @@ async fn ask_http(http: &HttpProbe, plan: &Plan, configs: &TlsConfigs) -> Findin
 async fn script(args: &[String], timeout: Duration, output_max: usize) -> Finding {
     let exit = match run_program(args, timeout, output_max).await {
         Ok(exit) => exit,
-        // The runtime's text names the program and why it did not start.
-        Err(why) => return Finding::critical(why.to_string()),
+        Err(why) => return Finding::critical(not_started(&why)),
     };
     if exit.timed_out {
         let mut output = format!("Timed out ({}) running check", go_text(timeout));
@@ -95,6 +96,17 @@ async fn script(args: &[String], timeout: Duration, output_max: usize) -> Findin
         _ => Status::Critical,
     };
     Finding { status, output: script_text(&exit.output, exit.total) }
+}
+
+/// Why a program did not start, in Go's words.
+fn not_started(error: &io::Error) -> String {
+    let cannot = error.get_ref().and_then(|cause| cause.downcast_ref::<process::CannotRun>());
+    let Some(process::CannotRun { program, why }) = cannot else { return system_text(error) };
+    let program = program.to_string_lossy();
+    if why.kind() == io::ErrorKind::NotFound && !program.contains('/') {
+        return format!("exec: {program:?}: executable file not found in $PATH");
+    }
+    format!("fork/exec {program}: {}", system_text(why))
 }
 
 async fn os_service(name: &str, timeout: Duration) -> Finding {

@@ -95,6 +95,8 @@ pub(super) struct Inner {
     pub(super) tokens: Cell<u64>,
     /// What a server is told of where nodes are.
     pub(super) places: RefCell<places::Waiting>,
+    /// Rung when it was told.
+    pub(super) place_told: Bell,
     pub(super) wan_keyring: RefCell<Option<Keyring>>,
     /// Events that this agent heeds.
     pub(super) events: Published<EventLog>,
@@ -174,6 +176,7 @@ impl Membership {
             asking: RefCell::default(),
             tokens: Cell::new(0),
             places: RefCell::default(),
+            place_told: Bell::default(),
             wan_keyring: RefCell::new(keyrings.wan),
             events,
             stats,
@@ -577,6 +580,7 @@ async fn obey(inner: Rc<Inner>, mut doorway: Doorway) {
             Request::NextEvent { seen, reply } => inner.await_event(seen, reply),
             Request::Locate { place, reply } => {
                 let _ = reply.send(inner.places.borrow_mut().take(place));
+                inner.place_told.ring();
             }
         }
     }

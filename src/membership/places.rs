@@ -1,7 +1,8 @@
 //! Network coordinates on their way into the catalog (Consul: `Coordinate.Update`, `sendCoordinate`).
 //!
 //! Each agent tells the servers where it is, but only when that has changed by something that matters: a fleet at rest sends and
-//! writes nothing. A server gathers what it is told for some seconds, so that many share one entry of the log.
+//! writes nothing. A server writes what it is told at once when it has written nothing for some seconds; else it gathers for
+//! that time, so that many share one entry of the log.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -12,7 +13,7 @@ use muster_protocol::gossip::coordinate::{Coordinate, ERROR_MAX};
 use super::driver::{Inner, Membership};
 use crate::consensus::Proposals;
 use crate::runtime::random::Rng;
-use crate::runtime::time;
+use crate::runtime::{cores, time};
 use crate::store::command::{Command, Place};
 use crate::store::parts_of;
 
@@ -101,7 +102,8 @@ pub(super) async fn run(inner: Rc<Inner>) {
     let (mut random, mut told) = (Rng::seeded(), Told::default());
     let mut look_at = time::now() + look_interval(&inner, &mut random);
     loop {
-        time::sleep(GATHER_INTERVAL).await;
+        // Who was told something hears it at once; whether this server has moved can wait.
+        let _ = cores::either(inner.place_told.heard(), time::sleep(GATHER_INTERVAL)).await;
         if time::now() >= look_at {
             look_at = time::now() + look_interval(&inner, &mut random);
             let at = inner.core.borrow().coordinate().copied();
@@ -113,20 +115,25 @@ pub(super) async fn run(inner: Rc<Inner>) {
                 let _ = inner.places.borrow_mut().take(place);
             }
         }
-        write(&inner, &proposals).await;
+        if write(&inner, &proposals).await {
+            time::sleep(GATHER_INTERVAL).await;
+        }
     }
 }
 
-async fn write(inner: &Inner, proposals: &Proposals) {
+/// Whether there was something to write.
+async fn write(inner: &Inner, proposals: &Proposals) -> bool {
+    let mut any = false;
     loop {
         let batch = inner.places.borrow_mut().batch();
         if batch.is_empty() {
-            return;
+            return any;
         }
+        any = true;
         // Without a leader nobody needs them: the agents are elsewhere when there is one.
         if let Err(why) = proposals.propose(&Command::Coordinates(batch)).await {
             tracing::debug!("agent: coordinates are not written: {why}");
-            return;
+            return any;
         }
     }
 }

@@ -20,9 +20,11 @@ use crate::watch::run::Watches;
 
 /// So long after the start an agent has joined, elected and loaded what it will.
 const SETTLED: Duration = Duration::from_secs(15);
-/// How often a client lets go of code again: a join of a thousand others, or a storm, is over by then. To find again what is
+/// How often an agent lets go of code again: a join of a thousand others, or a storm, is over by then. To find again what is
 /// used takes it less than a millisecond; it runs beside the programs of its host, and should not be felt there.
 const LET_GO_EVERY: Duration = Duration::from_secs(60);
+/// A server that has computed for more than this part of the time since has work to do, and keeps its code.
+const IDLE_PART: u32 = 50;
 
 /// The role of this agent, once it has started; the agent's hooks hold it too.
 type Role = Rc<RefCell<Option<Part>>>;
@@ -101,6 +103,7 @@ pub(super) async fn run(plan: Plan, control: Control) {
         Err(()) => return,
     };
     plan.ready.raise();
+    tell_doors(&plan.config.load());
     watching.borrow_mut().set(&plan.config.load(), watches);
     let looking = agent.doubts();
     let _doubting = task::spawn(async move {
@@ -111,14 +114,14 @@ pub(super) async fn run(plan: Plan, control: Control) {
     });
     let is_server = matches!(&*role.borrow(), Some(Part::Server(_)));
     let _settled = task::spawn(async move {
-        time::sleep(SETTLED).await;
-        memory::let_go_of_code();
-        if is_server {
-            return;
-        }
+        let mut pause = SETTLED;
         loop {
-            time::sleep(LET_GO_EVERY).await;
-            memory::let_go_of_code();
+            let before = time::computed();
+            time::sleep(pause).await;
+            if !is_server || time::computed() - before < pause / IDLE_PART {
+                memory::let_go_of_code();
+            }
+            pause = LET_GO_EVERY;
         }
     });
     let faulted = role.borrow_mut().as_mut().map(Part::take_fault);
@@ -136,6 +139,26 @@ pub(super) async fn run(plan: Plan, control: Control) {
     if let Some(role) = role.take() {
         role.stop().await;
     }
+}
+
+/// Where clients are let in from now on.
+fn tell_doors(config: &Config) {
+    let listen = &config.listen;
+    let doors = [
+        ("DNS", address_texts(&listen.dns)),
+        ("HTTP", address_texts(&listen.http)),
+        ("HTTPS", address_texts(&listen.https)),
+    ];
+    for (kind, addresses) in doors {
+        for address in addresses {
+            tracing::info!("agent: Started {kind} server: address={address}");
+        }
+    }
+    tracing::info!("agent: Consul agent running!");
+}
+
+fn address_texts<T: ToString>(addresses: &[T]) -> Vec<String> {
+    addresses.iter().map(ToString::to_string).collect()
 }
 
 async fn settle_node(plan: &Plan) -> Result<Node, String> {

@@ -16,7 +16,7 @@ pub fn raise_limits() -> u64 {
 }
 
 /// How many files this process may have open now.
-pub(super) fn open_files() -> u64 {
+pub fn open_files() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is live.
     match sys::check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }) {

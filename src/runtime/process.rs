@@ -4,6 +4,7 @@ use super::reactor::{self, Interest, Io, READABLE, WRITABLE};
 use super::{signal, sys, task, time};
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -51,6 +52,23 @@ pub struct Exit {
     /// How many bytes of output there were in all.
     pub total: u64,
 }
+
+/// Why a program could not be started: what an [`io::Error`] of [`run`] and [`Flow::start`] carries.
+#[derive(Debug)]
+pub struct CannotRun {
+    /// The program, as it was named.
+    pub program: OsString,
+    /// What the system said.
+    pub why: io::Error,
+}
+
+impl fmt::Display for CannotRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot run {}: {}", self.program.display(), self.why)
+    }
+}
+
+impl std::error::Error for CannotRun {}
 
 /// Runs a child in a process group of its own and waits for its end. What its own children write after that is
 /// not waited for. Dropping the future kills the group.
@@ -147,9 +165,8 @@ impl Running {
         if let Some(directory) = &spec.cwd {
             command.current_dir(directory);
         }
-        let mut child = spawn_known(&mut command).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot run {}: {error}", program.display()))
-        })?;
+        let mut child = spawn_known(&mut command)
+            .map_err(|why| io::Error::new(why.kind(), CannotRun { program: program.clone(), why }))?;
         // Ours of the pipe's writing ends are closed here, so that its end is the children's end.
         drop(command);
         let exit = match sys::pidfd_open(child.id()) {

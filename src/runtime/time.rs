@@ -23,6 +23,11 @@ pub fn boot_now() -> Duration {
     sys::boot_time()
 }
 
+/// How long this process has computed, on all CPUs together.
+pub fn computed() -> Duration {
+    sys::cpu_time()
+}
+
 /// Does nothing for a while: for programs without cores, whose only thread may wait.
 pub fn pause(duration: Duration) {
     std::thread::sleep(duration);

@@ -7,8 +7,11 @@
 //!
 //! *The watchdog.* A core that does not answer for [`UNRESPONSIVE_AFTER`] is named in the log: some task computes
 //! or blocks there.
+//!
+//! And since it looks around anyway, it sees when the program [has grown](Growth).
 
 use super::mailbox::Mailbox;
+use super::memory::Growth;
 use super::{sys, time};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -133,8 +136,10 @@ impl Watchdog {
 fn look_after(watch: &Watch, patients: Vec<Patient>) {
     let mut charts: Vec<Chart> = patients.into_iter().map(Chart::new).collect();
     let mut quiet = 0;
+    let mut growth = Growth::default();
     while !watch.stop.load(Ordering::Relaxed) {
         let now = time::now();
+        growth.look(now);
         let moved = charts.iter_mut().fold(false, |moved, chart| chart.look(now) | moved);
         quiet = if moved { 0 } else { quiet + 1 };
         let sleep = quiet >= QUIET_LOOKS;

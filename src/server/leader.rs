@@ -41,6 +41,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// How often a server looks whether it leads now. Each wake of a core at rest costs it 0.2 ms.
 const LEAD_INTERVAL: Duration = Duration::from_millis(250);
+/// The same while nobody leads: clients that have waited for a leader look for this server's row next.
+const LEADERLESS_INTERVAL: Duration = Duration::from_millis(20);
 /// How often the servers' health is judged: Consul's `ServerHealthInterval`.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 /// How often dead servers are looked for: Consul's `AutopilotInterval`. So a server that restarts has time to come back.
@@ -112,8 +114,10 @@ impl Duties {
         }
         loop {
             self.0.witness.borrow_mut().look(&self.0.roster.load_full());
-            if !self.0.proposals.standing().leads() {
-                time::sleep(LEAD_INTERVAL).await;
+            let standing = self.0.proposals.standing();
+            if !standing.leads() {
+                let pause = if standing.leader.is_some() { LEAD_INTERVAL } else { LEADERLESS_INTERVAL };
+                time::sleep(pause).await;
                 continue;
             }
             match self.0.lead().await {

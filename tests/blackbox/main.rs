@@ -7,12 +7,15 @@
 mod support;
 
 mod agent;
+mod checks;
 mod client;
 mod clients;
 mod demo;
 mod exclusive;
 mod fallback;
+mod logs;
 mod persistence;
+mod published;
 mod reload;
 mod scripts;
 mod signals;

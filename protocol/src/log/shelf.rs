@@ -89,6 +89,8 @@ pub(super) struct Shelf {
     kept: Vec<Kept>,
     draft: Option<Draft>,
     drafts: u64,
+    /// The newest stands for all before it, though there is no older one: the space was needed.
+    lone: bool,
     /// Files that are to go.
     pub remove: VecDeque<FileName>,
 }
@@ -108,7 +110,8 @@ impl Shelf {
 
     /// From which index on the log must be held for the older snapshot to be of use; `None`: all.
     pub fn needed_from(&self) -> Option<u64> {
-        self.kept.get(1).map(|older| older.index + 1)
+        let oldest = if self.lone { self.kept.first() } else { self.kept.get(1) };
+        oldest.map(|kept| kept.index + 1)
     }
 
     pub fn bytes(&self) -> u64 {
@@ -206,6 +209,7 @@ impl Shelf {
         }
         let saved = Kept { index: draft.index, term: draft.term, bytes: draft.written };
         self.draft = None;
+        self.lone = false;
         self.kept.retain(|kept| kept.file() != saved.file());
         self.kept.insert(0, saved);
         while self.kept.len() > 2 {
@@ -219,6 +223,12 @@ impl Shelf {
         let index = self.draft.as_ref().filter(|draft| draft.number == number)?.index;
         self.abort();
         Some(index)
+    }
+
+    /// The older snapshot, and the log behind it, are given up for their space.
+    pub fn trust_newest(&mut self) {
+        self.keep_newest();
+        self.lone = true;
     }
 
     /// The log no longer reaches back to older snapshots: they are of no use.

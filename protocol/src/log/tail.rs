@@ -235,6 +235,24 @@ impl Log {
         self.cut = self.cut.max(index);
     }
 
+    /// Gives up all before the newest snapshot, the older one too: to be used where space is needed, or where a part of it cannot be read.
+    pub fn cut_to_snapshot(&mut self) {
+        self.cut_before(self.held.base().0 + 1);
+        self.shelf.trust_newest();
+    }
+
+    /// Index of the first of the last entries that take no more than so many bytes on the disk; one past the last if there are none.
+    pub fn first_within(&self, bytes: u64) -> u64 {
+        let mut left = bytes;
+        let fits = |frame: &&Frame| {
+            let fits = left.checked_sub(u64::from(frame.bytes));
+            left = fits.unwrap_or(0);
+            fits.is_some()
+        };
+        let oldest = self.held.frames().iter().rev().take_while(fits).last();
+        oldest.map_or(self.held.last() + 1, |frame| frame.first)
+    }
+
     /// Begins to write a snapshot whose last entry is this one; one that is under way is dropped.
     ///
     /// # Panics

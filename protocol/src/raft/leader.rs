@@ -22,7 +22,7 @@ pub(super) struct Leading {
     /// The newest round of signs of life, and when it began.
     pub round: u64,
     pub round_began: Now,
-    heartbeat_at: Now,
+    pub heartbeat_at: Now,
     /// How many transfers were given up in this term.
     pub epoch: u64,
     /// Only rounds from this one on count for the lease.
@@ -70,8 +70,10 @@ impl Raft {
                 return self.become_follower(self.term, StepDown::QuorumLost, out);
             }
             let Some(leading) = &mut self.leading else { return };
-            leading.heartbeat_at = self.now + self.options.heartbeat_interval;
             leading.peers.retain(|_, peer| peer.leaves.is_none_or(|leave| self.now < leave.until));
+            // With nobody to ask, this server only looks at itself now and then; who is taken in is asked soon enough.
+            let alone = leading.peers.is_empty();
+            leading.heartbeat_at = self.now + if alone { timeout } else { self.options.heartbeat_interval };
             self.begin_round(out);
             self.push_transfer(true, out);
         }

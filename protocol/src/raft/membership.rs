@@ -173,6 +173,9 @@ impl Raft {
     pub(super) fn align_peers(&mut self, next: u64) {
         let Some((index, configuration)) = self.configurations.latest() else { return };
         let Some(leading) = &mut self.leading else { return };
+        if leading.peers.is_empty() {
+            leading.heartbeat_at = leading.heartbeat_at.min(self.now + self.options.heartbeat_interval);
+        }
         for server in &configuration.servers {
             if server.id != self.options.id {
                 let peer = leading.peers.entry(server.id).or_insert_with(|| Progress::new(self.now, next));

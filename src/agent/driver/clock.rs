@@ -18,7 +18,8 @@ pub(super) async fn run(inner: Rc<Inner>) {
             let before = registry.last_change();
             registry.tick(now);
             registry.take_due(now, &mut due);
-            registry.last_change() != before
+            // A new output under the status of before is for the view alone, as long as it may wait for the catalog.
+            registry.has_news() || registry.last_change() != before
         };
         for run in due.drain(..) {
             task::spawn(run_once(inner.clone(), run)).detach();

@@ -12,7 +12,8 @@ use crate::agent::local::Source;
 use crate::agent::plan::plan_of;
 use crate::agent::registry::{Prepared, Registry, Restored};
 use crate::config::Config;
-use crate::runtime::{random, time};
+use crate::health::schedule::Bounds;
+use crate::runtime::{preflight, random, time};
 use crate::store::model::Status;
 
 impl Agent {
@@ -22,7 +23,8 @@ impl Agent {
     /// A definition of the configuration is refused, or the data folder cannot be read. The text is for the operator.
     pub async fn start(parts: Parts) -> Result<Agent, String> {
         let Parts { config, node, local, catalog, hooks } = parts;
-        let registry = Registry::new(node.clone(), rules(&config), time::now(), random::seed());
+        let bounds = Bounds::within(preflight::open_files());
+        let registry = Registry::new(node.clone(), rules(&config), bounds, time::now(), random::seed());
         let inner = Rc::new(Inner {
             node,
             registry: RefCell::new(registry),
@@ -49,12 +51,28 @@ impl Agent {
             Some(files) => files.load().await.map_err(|e| e.to_string())?,
             None => Found::default(),
         };
+        let kept = (found.services.len(), found.checks.len());
         inner.register_from_files(&config, &found)?;
         inner.restore(found);
+        tell_origins(&config, kept);
         // What failed is in the log; it is tried again with the next registration of the same.
         let _ = inner.persist().await;
         inner.changed();
         Ok(Agent(inner))
+    }
+}
+
+/// Where the services and checks of a start come from.
+fn tell_origins(config: &Config, (services, checks): (usize, usize)) {
+    for service in &config.services {
+        let checks = service.checks.len();
+        tracing::info!(service = service.effective_id(), checks, "registered from the configuration");
+    }
+    for check in &config.checks {
+        tracing::info!(check = check.effective_id(), "registered from the configuration");
+    }
+    if services + checks > 0 {
+        tracing::info!(services, checks, "registered as kept in the data folder");
     }
 }
 
@@ -147,9 +165,12 @@ impl Inner {
     pub(super) async fn reload(&self) -> Result<(), AgentError> {
         let config = (self.hooks.reload)().await.map_err(AgentError::failed)?;
         self.take_config(&config)?;
+        let (services, checks) = (config.services.len(), config.checks.len());
         (self.hooks.publish)(config);
         self.changed();
-        self.persist().await.map_err(AgentError::failed)
+        self.persist().await.map_err(AgentError::failed)?;
+        tracing::info!(services, checks, "the configuration was reloaded");
+        Ok(())
     }
 
     /// All or nothing: a refused definition leaves the old configuration's services and checks as they are.
@@ -212,12 +233,14 @@ fn replace(registry: &mut Registry, old: &FromFiles, new: &FromFiles) -> Result<
         let held = registry.service_source(id) == Some(Source::Local);
         if !held || old.services.get(id) != Some(service) {
             registry.put_service(now, service, Source::Local, true)?;
+            tracing::info!(service = id, checks = service.checks.len(), "registered from the configuration");
         }
     }
     for (id, check) in &new.checks {
         let held = source_of(registry, id) == Some(Source::Local);
         if !held || old.checks.get(id) != Some(check) {
             registry.put_check(now, check, Source::Local)?;
+            tracing::info!(check = id, "registered from the configuration");
         }
     }
     Ok(())

@@ -74,8 +74,14 @@ impl Registry {
                 let others = self.checks_by_service.get(service).filter(|_| !service.is_empty());
                 let checks = own.chain(others.into_iter().flatten());
                 let rows = checks.filter_map(|id| self.checks.get(id)).map(|entry| &*entry.local.row);
+                let (itself, others): (Vec<_>, Vec<_>) = rows.partition(|row| row.check_id == id);
                 let exists = self.services.contains_key(service);
-                let finding = alias::evaluate(node, service, exists, rows);
+                let mut finding = alias::evaluate(node, service, exists, others.into_iter());
+                // As in Consul it counts itself, and so never gets better again by itself; what it says is the others' fault
+                // where there is one.
+                if let Some(row) = itself.first() {
+                    finding = alias::with_itself(finding, row);
+                }
                 self.set_alias(now, &id, finding);
             }
         }

@@ -233,9 +233,9 @@ impl Registry {
             let at = now + ttl;
             (entry.ttl_deadline, entry.ttl_alarm) = (Some(at), Some(at));
             self.alarms.push(Reverse((at, AlarmKind::Ttl, id.to_owned())));
-        } else if plan.probe.is_scheduled() {
+        } else if let Some(kind) = plan.probe.runs_as() {
             let part = self.fraction();
-            let ticket = self.schedule.add(now, plan.interval, part);
+            let ticket = self.schedule.add(now, plan.interval, part, kind);
             self.tickets.insert(ticket, id.to_owned());
             entry.ticket = Some(ticket);
         }

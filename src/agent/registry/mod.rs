@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::local::{LocalCheck, LocalService, LocalState, Source};
 use crate::health::plan::{Plan, Probe};
-use crate::health::schedule::{Schedule, Ticket};
+use crate::health::schedule::{Bounds, Schedule, Ticket};
 use crate::health::threshold::Counter;
 use crate::store::model::{Check, Node, Status};
 
@@ -122,8 +122,8 @@ pub struct Run {
 }
 
 impl Registry {
-    /// An empty registry of a node. `seed` feeds the jitter.
-    pub fn new(node: Node, rules: Rules, now: Instant, seed: u64) -> Registry {
+    /// An empty registry of a node. `bounds` are for the runs of its checks, `seed` feeds the jitter.
+    pub fn new(node: Node, rules: Rules, bounds: Bounds, now: Instant, seed: u64) -> Registry {
         let next_reap = now + rules.reap_interval;
         let view = LocalState { node: Arc::new(node), ..LocalState::default() };
         Registry {
@@ -133,7 +133,7 @@ impl Registry {
             checks_by_service: BTreeMap::new(),
             aliases: aliases::Aliases::default(),
             view,
-            schedule: Schedule::default(),
+            schedule: Schedule::new(bounds),
             tickets: HashMap::new(),
             alarms: BinaryHeap::new(),
             next_reap,
@@ -190,7 +190,7 @@ impl Registry {
             match plan {
                 Some(plan) => out.push(Run { ticket, plan }),
                 None => {
-                    self.schedule.finished(ticket);
+                    self.schedule.finished(now, ticket);
                 }
             }
         }

@@ -225,7 +225,10 @@ impl Registry {
         if !enable {
             if self.checks.contains_key(&check_id) {
                 self.drop_check(&check_id);
-                tracing::info!(check = check_id, "left maintenance mode");
+                match service_id {
+                    "" => tracing::info!("Node left maintenance mode"),
+                    service => tracing::info!(service, "Service left maintenance mode"),
+                }
             }
             return;
         }
@@ -246,6 +249,9 @@ impl Registry {
             ..Check::default()
         };
         self.insert_check(now, Prepared::bare(row), Restored::Nothing);
-        tracing::info!(check = check_id, reason, "entered maintenance mode");
+        match service_id {
+            "" => tracing::info!(reason, "Node entered maintenance mode"),
+            service => tracing::info!(service, reason, "Service entered maintenance mode"),
+        }
     }
 }

@@ -39,7 +39,7 @@ impl Bench {
         change(&mut rules);
         let start = Instant::now();
         let node = Node { node: "n1".into(), address: "10.0.0.1".into(), ..Node::default() };
-        Bench { registry: Registry::new(node.clone(), rules, start, 7), start, node }
+        Bench { registry: Registry::new(node.clone(), rules, Bounds::within(1 << 20), start, 7), start, node }
     }
 
     fn service(&mut self, json: &str) -> Result<(), AgentError> {
@@ -487,6 +487,25 @@ fn an_alias_that_sees_itself_quotes_itself_once() {
     let mut bench = Bench::new();
     bench.check(r#"{"Name":"own","AliasNode":"n1"}"#).unwrap();
     for _ in 0..3 {
+        bench.registry.follow_aliases(bench.start);
+        assert_eq!(bench.shown("own"), (Status::Critical, "Aliased check \"own\" failing: "));
+    }
+}
+
+/// Its text grew by a quotation of itself with every change of another check, to 4 KiB.
+#[test]
+fn an_alias_that_sees_itself_does_not_grow() {
+    let mut bench = Bench::new();
+    bench.check(r#"{"Name":"own","AliasNode":"n1","Status":"passing"}"#).unwrap();
+    bench.check(r#"{"Name":"disk","TTL":"1h","Status":"passing"}"#).unwrap();
+    bench.registry.follow_aliases(bench.start);
+    assert_eq!(bench.shown("own"), (Status::Passing, "All checks passing."));
+    for round in 0..5 {
+        bench.tell(SECOND, "disk", Status::Critical, &format!("full {round}")).unwrap();
+        bench.registry.follow_aliases(bench.start);
+        let quoted = format!("Aliased check \"disk\" failing: full {round}");
+        assert_eq!(bench.shown("own"), (Status::Critical, &*quoted));
+        bench.tell(SECOND, "disk", Status::Passing, "").unwrap();
         bench.registry.follow_aliases(bench.start);
         assert_eq!(bench.shown("own"), (Status::Critical, "Aliased check \"own\" failing: "));
     }

@@ -26,7 +26,6 @@ use super::usage::Command;
 use super::{Outcome, Program};
 use crate::config::flags::Parsed;
 use crate::runtime::child::Exit;
-use crate::runtime::memory::SmallPages;
 use crate::runtime::signal::Caught;
 use crate::template::Dependency;
 use feeds::{Manner, News};
@@ -73,8 +72,6 @@ fn run(flags: &Parsed) -> Outcome {
     if !flags.args.is_empty() {
         return Err(format!("extra args: {:?}", flags.args));
     }
-    // Trees of templates are many small things.
-    let _small = SmallPages::hold();
     let failed = |code: u8, why: String| {
         eprintln!("{why}");
         Ok(ExitCode::from(code))

@@ -47,9 +47,10 @@ impl Admins {
         }
     }
 
-    pub fn lead_lost(&mut self, out: &mut Vec<Effect>) {
-        // A removed leader learns of its removal by the entry, which it has applied before it steps down or not.
-        self.truncated(0, out);
+    /// What is committed up to there is applied next, and then it is done: a leader that was told to remove itself leads no more
+    /// before that.
+    pub fn lead_lost(&mut self, commit: u64, out: &mut Vec<Effect>) {
+        self.truncated(commit + 1, out);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use muster_protocol::log::SEGMENT_BYTES;
+
 /// Bytes of applied entries kept in memory for followers that keep up; what is older comes from the disk. Twice what may be
 /// on the way to one follower ([`raft::Limits::in_flight_bytes`](muster_protocol::raft::Limits)).
 pub(super) const CACHE_BYTES_MAX: usize = 16 << 20;
@@ -50,6 +52,16 @@ pub(super) const THRESHOLDS_HURRY: u64 = 16;
 /// Thresholds of entries from which on a snapshot is due even if they are few bytes next to it: replaying them should take seconds,
 /// not minutes.
 pub(super) const THRESHOLDS_MAX: u64 = 64;
+
+/// Bytes of the log from which on a snapshot is due however few entries they are, unless the snapshot is large itself: four segments.
+pub(super) const LOG_BYTES_DUE: u64 = 4 * SEGMENT_BYTES;
+
+/// A log of so many times the bytes of the snapshot makes one due, and is kept for followers at most: writing snapshots costs no
+/// more than a quarter of writing the log then.
+pub(super) const LOG_SNAPSHOTS_DUE: u64 = 4;
+
+/// Bytes of the log that are kept for followers in any case, if they are no more entries than `raft_trailing_logs`: one segment.
+pub(super) const TRAILING_BYTES_MIN: u64 = SEGMENT_BYTES;
 
 /// Age of an unfinished request of the disk from which on Raft is told.
 pub(super) const DISK_AGE_MIN: Duration = Duration::from_millis(500);

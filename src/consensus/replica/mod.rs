@@ -424,7 +424,7 @@ impl Replica {
 
     fn stepped_down(&mut self, why: raft::StepDown, out: &mut Vec<Effect>) {
         self.term_start = 0;
-        self.admins.lead_lost(out);
+        self.admins.lead_lost(self.raft.commit_index(), out);
         let reason = match why {
             raft::StepDown::NewerTerm => "another server has a newer term",
             raft::StepDown::QuorumLost => "a majority of the voters was not heard in time",
@@ -475,8 +475,8 @@ impl Replica {
         self.disk_full = full;
         self.told.stale = true;
         if full {
-            // A snapshot may be all that is needed for a part of the log to go.
-            self.snapshots.want();
+            // A snapshot may be all that is needed for the log before it to go; the older snapshot then goes, too.
+            self.snapshots.want_instead_of_log();
         }
         if self.starting.is_none() {
             self.raft_inputs.push_back(raft::Input::DiskFull(full));

@@ -6,7 +6,7 @@ use muster_protocol::entry::{self, Now};
 use muster_protocol::log::{SNAPSHOT_QUEUE_BYTES_MAX, SnapshotEncoder, SnapshotMeta};
 use muster_protocol::raft;
 
-use super::limits::{THRESHOLDS_HURRY, THRESHOLDS_MAX};
+use super::limits::{LOG_BYTES_DUE, LOG_SNAPSHOTS_DUE, THRESHOLDS_HURRY, THRESHOLDS_MAX, TRAILING_BYTES_MIN};
 use super::{Effect, Replica};
 use crate::consensus::AdminError;
 use crate::store::Section;
@@ -26,7 +26,7 @@ pub(super) struct Policy {
     next_look: Now,
     /// Somebody wants one now.
     wanted: bool,
-    /// The log is to be given up before the snapshot: a part of it cannot be read.
+    /// The log is to be given up before the snapshot: a part of it cannot be read, or its space is needed.
     cut_all: bool,
     /// Index of the first entry that the log keeps, as Raft knows it.
     kept_from: u64,
@@ -66,7 +66,9 @@ impl Policy {
         }
         let hurry = enough && self.entries >= threshold.saturating_mul(THRESHOLDS_HURRY);
         let last = self.entries >= threshold.saturating_mul(THRESHOLDS_MAX);
-        self.wanted || (enough && looks) || hurry || last
+        // A log of large entries is long before they are many.
+        let large = self.bytes >= LOG_BYTES_DUE.max(self.size * LOG_SNAPSHOTS_DUE);
+        self.wanted || (enough && looks) || hurry || last || large
     }
 
     fn enough(&self, threshold: u64) -> bool {
@@ -121,8 +123,12 @@ impl Replica {
             return;
         }
         let (index, term) = self.applied;
-        if index == 0 || self.log.snapshot().is_some_and(|(newest, ..)| newest >= index) {
+        let newest = self.log.snapshot().map_or(0, |(newest, ..)| newest);
+        if newest >= index {
             self.snapshots.wanted = false;
+            if self.snapshots.cut_all && newest > 0 {
+                self.cut_log(newest);
+            }
             self.end_snapshot_requests(&Ok(()), out);
             return;
         }
@@ -207,10 +213,13 @@ impl Replica {
     /// gone.
     fn cut_log(&mut self, index: u64) {
         if std::mem::take(&mut self.snapshots.cut_all) {
-            self.log.cut_before(index + 1);
+            self.log.cut_to_snapshot();
             self.kept_from(index, index + 1);
         } else {
-            self.log.cut_before((index + 1).saturating_sub(self.options.trailing_logs));
+            // Where the entries are more bytes than the snapshot, it is sooner sent than they are.
+            let bytes = TRAILING_BYTES_MIN.max(self.snapshots.size * LOG_SNAPSHOTS_DUE);
+            let few = (index + 1).saturating_sub(self.options.trailing_logs);
+            self.log.cut_before(few.max(self.log.first_within(bytes).min(index + 1)));
         }
     }
 

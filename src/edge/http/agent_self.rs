@@ -7,11 +7,11 @@ use muster_protocol::gossip::coordinate::Coordinate;
 use serde_json::{Map, Value, json};
 
 use super::Edge;
-use super::exchange::{Handled, Outcome, Request, Response};
+use super::debug_config::debug_config;
+use super::exchange::{Handled, Request, Response};
 use super::{agent_stats, query};
-use crate::config::{Config, ListenAddr, duration};
+use crate::config::{Config, duration};
 use crate::membership::{Member, MemberStatus};
-use crate::runtime::{blocking, fs, time};
 use crate::server::leader::COMPATIBLE_VERSION;
 
 /// A document, laid out as the request asks for.
@@ -60,6 +60,9 @@ fn coord(at: &Coordinate) -> Value {
 
 /// `/v1/agent/members`: the servers that are known; on a client, and of the WAN, this agent alone until there is gossip.
 pub(super) fn members(edge: &Rc<Edge>, request: &Request) -> Handled {
+    if request.query.filled("segment").is_some() {
+        return Err(Response::internal("Network segments are not supported in this version of Consul"));
+    }
     let config = edge.config();
     let wan = request.query.filled("wan").is_some();
     let roster = edge.roster();
@@ -137,189 +140,5 @@ fn shown(name: &str, ip: IpAddr, port: u16, tags: Map<String, Value>, status: u8
         "Name": name, "Addr": ip.to_string(), "Port": port, "Tags": tags, "Status": status,
         "ProtocolMin": 1, "ProtocolMax": 5, "ProtocolCur": 2,
         "DelegateMin": 2, "DelegateMax": 5, "DelegateCur": 4,
-    })
-}
-
-/// The configuration under Consul's names; secrets are hidden.
-fn debug_config(config: &Config, id: &str) -> Value {
-    let time =
-        |length: std::time::Duration| duration::format(i64::try_from(length.as_nanos()).unwrap_or(i64::MAX));
-    let listens = |all: &[ListenAddr]| {
-        let named = all.iter().map(|at| match at {
-            ListenAddr::Tcp(at) => format!("tcp://{at}"),
-            ListenAddr::Unix(_) => at.to_string(),
-        });
-        named.collect::<Vec<_>>()
-    };
-    let port = |port: Option<u16>| port.map_or(-1, i64::from);
-    let path = |path: &Option<std::path::PathBuf>| {
-        path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
-    };
-    let dns: Vec<_> =
-        config.listen.dns.iter().flat_map(|at| [format!("tcp://{at}"), format!("udp://{at}")]).collect();
-    let mut first = json!({
-        "AdvertiseAddrLAN": config.addresses.advertise.to_string(),
-        "AdvertiseAddrWAN": config.addresses.advertise_wan.to_string(),
-        "BindAddr": config.addresses.bind.to_string(),
-        "Bootstrap": config.bootstrap,
-        "BootstrapExpect": config.bootstrap_expect,
-        "CheckDeregisterIntervalMin": time(config.check.deregister_interval_min),
-        "CheckOutputMaxSize": config.check.output_max_size,
-        "CheckReapInterval": time(config.check.reap_interval),
-        "CheckUpdateInterval": time(config.check.update_interval),
-        "ClientAddrs": listens(&config.addresses.client),
-        "DNSAddrs": dns,
-        "DNSAllowStale": config.dns.allow_stale,
-        "DNSAltDomain": config.dns.alt_domain,
-        "DNSDomain": config.dns.domain,
-        "DNSEnableTruncate": config.dns.enable_truncate,
-        "DNSMaxStale": time(config.dns.max_stale),
-        "DNSNodeTTL": time(config.dns.node_ttl),
-        "DNSOnlyPassing": config.dns.only_passing,
-        "DNSPort": port(config.ports.dns),
-        "DNSRecursors": config.dns.recursors.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "DNSUDPAnswerLimit": config.dns.udp_answer_limit,
-        "DataDir": path(&config.data_dir),
-        "Datacenter": config.datacenter,
-        "DefaultQueryTime": time(config.default_query_time),
-        "DevMode": config.dev_mode,
-        "DisableCoordinates": config.disable_coordinates,
-        "DisableRemoteExec": config.disable_remote_exec,
-        "DisableUpdateCheck": config.disable_update_check,
-        "DiscardCheckOutput": config.check.discard_output,
-        "DiscoveryMaxStale": time(config.discovery_max_stale),
-    });
-    let second = json!({
-        "EnableDebug": config.enable_debug,
-        "EnableLocalScriptChecks": config.check.enable_local_script_checks,
-        "EnableRemoteScriptChecks": config.check.enable_remote_script_checks,
-        "EnableUI": config.ui.enabled,
-        "EncryptKey": "hidden",
-        "GRPCPort": port(config.ports.grpc),
-        "HTTPAddrs": listens(&config.listen.http),
-        "HTTPBlockEndpoints": config.http.block_endpoints,
-        "HTTPMaxConnsPerClient": config.limits.http_max_conns_per_client.unwrap_or_default(),
-        "HTTPPort": port(config.ports.http),
-        "HTTPResponseHeaders": config.http.response_headers,
-        "HTTPSAddrs": listens(&config.listen.https),
-        "HTTPSPort": port(config.ports.https),
-        "HTTPUseCache": config.http.use_cache,
-        "KVMaxValueSize": config.limits.kv_max_value_size,
-        "KeyFile": "hidden",
-        "LeaveDrainTime": time(config.performance.leave_drain_time),
-        "LeaveOnTerm": config.leave_on_terminate,
-    });
-    let third = json!({
-        "MaxQueryTime": time(config.max_query_time),
-        "NodeID": id,
-        "NodeMeta": config.node_meta,
-        "NodeName": config.node_name,
-        "PrimaryDatacenter": config.primary_datacenter,
-        "RPCBindAddr": format!("tcp://{}", config.addresses.rpc_bind),
-        "RPCHoldTimeout": time(config.performance.rpc_hold_timeout),
-        "RetryJoinLAN": config.gossip.retry_join,
-        "RetryJoinWAN": config.gossip.retry_join_wan,
-        "SegmentName": config.segment,
-        "SerfBindAddrLAN": format!("tcp://{}", config.addresses.serf_lan_bind),
-        "SerfPortLAN": config.ports.serf_lan,
-        "SerfPortWAN": port(config.ports.serf_wan),
-        "ServerMode": config.server,
-        "ServerPort": config.ports.server,
-        "SessionTTLMin": time(config.session_ttl_min),
-        "SkipLeaveOnInt": config.skip_leave_on_interrupt,
-        "StartJoinAddrsLAN": config.gossip.start_join,
-        "TaggedAddresses": config.addresses.tagged,
-        "TranslateWANAddrs": config.translate_wan_addrs,
-        "TxnMaxReqLen": config.limits.txn_max_req_len,
-        "UIContentPath": config.ui.content_path,
-        "UIDir": path(&config.ui.dir),
-        "VerifyIncomingHTTPS": config.tls.verify_incoming_https,
-        "VerifyOutgoing": config.tls.verify_outgoing,
-        "Version": COMPATIBLE_VERSION,
-    });
-    for more in [second, third] {
-        if let (Value::Object(first), Value::Object(more)) = (&mut first, more) {
-            first.extend(more);
-        }
-    }
-    first
-}
-
-/// `/v1/agent/host`: the machine, from `/proc`.
-pub(super) fn host(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let folder = edge.config().data_dir.clone().unwrap_or_else(|| "/".into());
-    let (edge, request) = (edge.clone(), request.clone());
-    Ok(Outcome::later(async move {
-        let collected = blocking::run(move || {
-            let space = fs::space(&folder);
-            let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-            let texts =
-                [read("/proc/meminfo"), read("/proc/cpuinfo"), read("/proc/uptime"), read("/proc/version")];
-            (folder.display().to_string(), space, texts)
-        });
-        let (path, space, [memory, cpus, uptime, version]) = collected
-            .await
-            .map_err(|_| Response::internal("reading the state of the host failed inside the agent"))?;
-        let errors = match &space {
-            Ok(_) => Value::Null,
-            Err(error) => json!([error.to_string()]),
-        };
-        let (total, free) = space.unwrap_or_default();
-        let about = json!({
-            "Memory": host_memory(&memory),
-            "CPU": host_cpus(&cpus),
-            "Host": host_facts(&uptime, &version),
-            "Disk": {"path": path, "total": total, "free": free, "used": total - free},
-            "CollectionTime": u64::try_from(time::unix_now().as_nanos()).unwrap_or(u64::MAX),
-            "Errors": errors,
-        });
-        Ok(document(&edge, &request, &about))
-    }))
-}
-
-/// `MemTotal:  123 kB` and its kin, under the names of Consul's library, in bytes.
-fn host_memory(text: &str) -> Value {
-    let bytes = |name: &str| {
-        let line = text.lines().find(|line| line.split(':').next() == Some(name));
-        let kib = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse::<u64>().ok());
-        kib.unwrap_or_default() * 1024
-    };
-    let (total, available, free) = (bytes("MemTotal"), bytes("MemAvailable"), bytes("MemFree"));
-    let (buffers, cached) = (bytes("Buffers"), bytes("Cached") + bytes("SReclaimable"));
-    let used = total.saturating_sub(free + buffers + cached);
-    json!({
-        "total": total, "available": available, "used": used,
-        "usedPercent": if total == 0 { 0.0 } else { used as f64 * 100.0 / total as f64 },
-        "free": free, "active": bytes("Active"), "inactive": bytes("Inactive"), "buffers": buffers,
-        "cached": cached, "dirty": bytes("Dirty"), "slab": bytes("Slab"),
-        "swaptotal": bytes("SwapTotal"), "swapfree": bytes("SwapFree"),
-    })
-}
-
-fn host_cpus(text: &str) -> Value {
-    let blocks = text.split("\n\n").filter(|block| block.starts_with("processor"));
-    let cpus = blocks.map(|block| {
-        let value = |name: &str| {
-            let line = block.lines().find(|line| line.split(':').next().map(str::trim) == Some(name));
-            line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim()).unwrap_or_default()
-        };
-        json!({
-            "cpu": value("processor").parse::<u32>().unwrap_or_default(),
-            "vendorId": value("vendor_id"), "family": value("cpu family"), "model": value("model"),
-            "modelName": value("model name"), "mhz": value("cpu MHz").parse::<f64>().unwrap_or_default(),
-            "flags": value("flags").split_whitespace().collect::<Vec<_>>(),
-        })
-    });
-    cpus.collect()
-}
-
-fn host_facts(uptime: &str, version: &str) -> Value {
-    let up = uptime.split('.').next().and_then(|seconds| seconds.parse::<u64>().ok()).unwrap_or_default();
-    json!({
-        "uptime": up,
-        "bootTime": time::unix_now().as_secs().saturating_sub(up),
-        "os": std::env::consts::OS,
-        "kernelVersion": version.split_whitespace().nth(2).unwrap_or_default(),
-        "kernelArch": std::env::consts::ARCH,
     })
 }

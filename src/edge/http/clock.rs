@@ -69,6 +69,11 @@ impl Clock {
         now.saturating_duration_since(std::mem::replace(&mut self.lap, now))
     }
 
+    /// The second that the `Date` header stands for.
+    pub fn second(&self) -> u64 {
+        self.second
+    }
+
     /// What answers made now have in common.
     pub fn moment<'a>(&'a self, extra: &'a [u8]) -> Moment<'a> {
         Moment { date: &self.date, second: self.second, extra, epoch: self.epoch }

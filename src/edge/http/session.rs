@@ -1,6 +1,7 @@
 //! `/v1/session/...`: who may hold locks, and for how long.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use muster_protocol::http::Method;
 
@@ -12,9 +13,9 @@ use super::json::{Json, JsonWriter, name as framed};
 use super::router::Route;
 use super::{Edge, query};
 use crate::config::{Config, duration};
-use crate::runtime::random;
+use crate::runtime::{random, time};
 use crate::server::desk::{self, Answer, Question};
-use crate::store::command::{Command, SessionOp};
+use crate::store::command::{Applied, Command, SessionOp};
 use crate::store::model::{Behavior, ServiceCheck, Session};
 use crate::store::topic::Topic;
 
@@ -41,6 +42,9 @@ const LOCK_DELAY_IN_SECONDS_BELOW: i64 = 1000;
 const TTL_NS_MAX: i64 = 24 * 3600 * duration::SECOND_NS;
 /// Bytes that the texts of a session may have: renewals carry all of it between servers.
 const TEXTS_MAX: usize = 16 << 10;
+/// How long a session waits for the row of its own node, and how often it looks for it.
+const ROW_PATIENCE: Duration = Duration::from_secs(1);
+const ROW_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// The check that a session rests on which names none.
 const SERF_CHECK: &str = "serfHealth";
 
@@ -65,8 +69,28 @@ fn create(edge: &Rc<Edge>, request: &Request) -> Handled {
     complete(&config, &mut session, &behavior).map_err(Response::internal)?;
     session.id = random::uuid();
     let (id, pretty) = (session.id.clone(), query::pretty(&config, request));
+    let own = (session.node == node_of(&config, request)).then(|| session.node.clone());
     let command = Command::Session(SessionOp::Create(Box::new(session)));
-    Ok(write(edge, command, move |_| Ok(created(&id, pretty))))
+    let edge = edge.clone();
+    Ok(Outcome::later(async move {
+        if let Some(node) = own {
+            await_row(&edge, &node).await;
+        }
+        match edge.proposals().propose(&command).await {
+            Ok(Applied::Refused(why)) => Err(Response::internal(why)),
+            Ok(_) => Ok(created(&id, pretty)),
+            Err(error) => Err(refusal(&error)),
+        }
+    }))
+}
+
+/// Waits for the row of the agent that was asked: the leader is about to write it when the agent has just come, or the leader has
+/// just been elected. If it does not come, the store says so.
+async fn await_row(edge: &Edge, node: &str) {
+    let until = time::now() + ROW_PATIENCE;
+    while edge.state().node(node).is_none() && time::now() < until {
+        time::sleep(ROW_LOOK_INTERVAL).await;
+    }
 }
 
 fn created(id: &str, pretty: bool) -> Response {

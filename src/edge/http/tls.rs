@@ -7,26 +7,18 @@ use rustls::RootCertStore;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ResolvesServerCertUsingSni, WebPkiClientVerifier};
 use rustls::version::TLS13;
 
 use crate::config::TlsConfig;
 
 /// Reads `cert_file` and `key_file`, and `ca_file` when clients have to show a certificate
-/// (`verify_incoming_https`). Blocking; for start-up.
+/// (`verify_incoming_https`). Without the first two every handshake fails, as Consul's do: a port that is on by somebody's
+/// template is no reason not to start. Blocking; for start-up.
 ///
 /// # Errors
 /// A file is missing or holds something else; the text names it.
 pub fn server_config(tls: &TlsConfig) -> Result<Arc<ServerConfig>, String> {
-    let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) else {
-        return Err(
-            "the HTTPS port is on, but cert_file or key_file is not set: set both, or ports.https to -1"
-                .into(),
-        );
-    };
-    let chain = certificates(cert)?;
-    let key =
-        PrivateKeyDer::from_pem_file(key).map_err(|error| format!("key_file {}: {error}", key.display()))?;
     let builder = match tls.min_version.as_str() {
         "tls13" => ServerConfig::builder_with_protocol_versions(&[&TLS13]),
         // 1.2 and 1.3; older ones are broken, and not spoken whatever the configuration allows.
@@ -44,9 +36,17 @@ pub fn server_config(tls: &TlsConfig) -> Result<Arc<ServerConfig>, String> {
     } else {
         builder.with_no_client_auth()
     };
-    let mut config = builder
-        .with_single_cert(chain, key)
-        .map_err(|error| format!("cert_file {} and its key: {error}", cert.display()))?;
+    let mut config = match (&tls.cert_file, &tls.key_file) {
+        (Some(cert), Some(key)) => {
+            let chain = certificates(cert)?;
+            let key = PrivateKeyDer::from_pem_file(key)
+                .map_err(|error| format!("key_file {}: {error}", key.display()))?;
+            builder
+                .with_single_cert(chain, key)
+                .map_err(|error| format!("cert_file {} and its key: {error}", cert.display()))?
+        }
+        _ => builder.with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new())),
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -141,7 +141,7 @@ fn pings_and_grpc_pass_in_clear_and_over_tls() {
         let grpc = Probe::Grpc { address: address.clone(), service: "up".into(), tls: trusting() };
         assert_eq!(find(grpc).await.status, Status::Passing);
         let strict = find(Probe::H2Ping { address, tls: Some(TlsProbe::default()) }).await;
-        let why = "HTTP2 ping failed: tls: x509: certificate signed by unknown authority";
+        let why = "HTTP2 ping failed: x509: certificate signed by unknown authority";
         assert_eq!(strict, Finding::critical(why));
     });
 }
@@ -173,6 +173,22 @@ fn http_over_tls_takes_a_strange_certificate_only_when_told_to() {
         assert_eq!(ask(true).await, Finding::passing(format!("HTTP GET {url}: 200 OK Output: hi")));
         let strict = ask(false).await;
         assert_eq!(strict.status, Status::Critical);
-        assert!(strict.output.contains("x509: certificate signed by unknown authority"), "{}", strict.output);
+        let why = format!("Get \"{url}\": x509: certificate signed by unknown authority");
+        assert_eq!(strict, Finding::critical(why));
+    });
+}
+
+#[test]
+fn what_speaks_no_tls_is_said_to() {
+    on_core(|| async {
+        let address = serve(|mut stream: Stream| async move {
+            let mut head = [0; 64];
+            let _ = stream.read(&mut head).await;
+            let _ = stream.write_all(b"220 ready to talk, in clear\r\n").await;
+        });
+        let url = format!("https://{address}/");
+        let found = find(Probe::Http(HttpProbe { url: url.clone(), ..HttpProbe::default() })).await;
+        let why = format!("Get \"{url}\": tls: first record does not look like a TLS handshake");
+        assert_eq!(found, Finding::critical(why));
     });
 }

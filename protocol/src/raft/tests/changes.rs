@@ -77,6 +77,22 @@ fn one_change_at_a_time_and_none_before_the_first_commit() {
 }
 
 #[test]
+fn who_leads_alone_rests_until_somebody_is_taken_in() {
+    let mut lone = One::voter(1, &[1]);
+    lone.elect();
+    lone.disk();
+    let (heartbeat, timeout) = (lone.raft.options.heartbeat_interval, lone.raft.options.election_timeout);
+    let rest = |one: &One| one.raft.next_deadline().expect("a timer") - one.now;
+    lone.pass(rest(&lone));
+    assert_eq!(rest(&lone), timeout);
+    lone.pass(heartbeat);
+    lone.change(Change::Add(server(1, Suffrage::Learner)));
+    assert_eq!(rest(&lone), heartbeat);
+    assert!(sends(&lone.pass(heartbeat)).iter().any(|(to, _)| *to == id(1)));
+    assert_eq!(rest(&lone), heartbeat);
+}
+
+#[test]
 fn learners_receive_and_do_not_count_until_they_are_promoted() {
     let mut lone = One::voter(1, &[1]);
     lone.elect();

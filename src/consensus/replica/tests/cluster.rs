@@ -140,6 +140,17 @@ fn a_leader_whose_disk_stalls_hands_over_within_two_seconds() {
     assert!(world.now - began <= Duration::from_secs(2), "{:?}", world.now - began);
 }
 
+/// It leads no more by the time that it has done what it was told.
+#[test]
+fn a_leader_that_removes_itself_says_that_it_is_done() {
+    let mut world = World::led(3);
+    let leader = world.leader().expect("it leads");
+    let token = world.admin(leader, AdminOp::RemoveServer(leader));
+    world.until(|world| world.node(leader).admin.contains_key(&token));
+    assert_eq!(world.node(leader).admin[&token], Ok(()));
+    world.until(|world| world.leader().is_some_and(|next| next != leader));
+}
+
 #[test]
 fn servers_are_added_promoted_and_removed() {
     let mut world = World::led(3);

@@ -64,6 +64,8 @@ struct Node {
     disk_speed: usize,
     /// No space for a new segment or a snapshot.
     no_space: bool,
+    /// So many segments of the log have room on the disk.
+    segments_max: usize,
     fails: bool,
     inputs: Vec<Input>,
     published: State,
@@ -92,6 +94,7 @@ impl Node {
             requests: VecDeque::new(),
             disk_speed: usize::MAX,
             no_space: false,
+            segments_max: usize::MAX,
             fails: false,
             inputs: Vec::new(),
             published: State::new(),
@@ -125,6 +128,10 @@ impl Node {
         };
     }
 
+    fn segments(&self) -> usize {
+        self.memory.files().iter().filter(|file| matches!(file.name, FileName::Segment(_))).count()
+    }
+
     fn obey_disk(&mut self) {
         for _ in 0..self.disk_speed.min(self.requests.len()) {
             let Some(request) = self.requests.pop_front() else { break };
@@ -133,6 +140,11 @@ impl Node {
             let error = match request {
                 _ if self.fails => Some(DiskError::Other("input/output error".into())),
                 Request::Create { .. } if self.no_space => Some(DiskError::NoSpace),
+                Request::Create { file: FileName::Segment(_), .. }
+                    if self.segments() >= self.segments_max =>
+                {
+                    Some(DiskError::NoSpace)
+                }
                 _ if snapshot && self.no_space => Some(DiskError::NoSpace),
                 _ => None,
             };
