@@ -22,6 +22,7 @@ mod signals;
 mod slow_start;
 mod snapshot;
 mod storm;
+mod telemetry;
 mod templates;
 mod wakes;
 mod watches;
