@@ -467,6 +467,25 @@ fn roles_decide_how_signals_end_the_agent() {
     assert_eq!((server.leave_on_terminate, server.skip_leave_on_interrupt), (false, true));
 }
 
+/// Nothing said that half of it is not there, or that all of it is not although the other half is.
+#[test]
+fn what_holds_for_https_alone_is_said_so() {
+    let said = |json: Value| {
+        let config = json_file(&json).expect("loads");
+        assert!(config.unsupported_keys.is_empty() && config.tls.verify_incoming_https);
+        config.warnings
+    };
+    let warning = "verify_incoming holds for HTTPS alone: between agents there is no TLS yet";
+    assert_eq!(said(json!({"verify_incoming": true})), [warning]);
+    assert_eq!(
+        said(json!({"tls": {"defaults": {"verify_incoming": true}}})),
+        [format!("tls.defaults.{warning}")]
+    );
+    assert!(
+        said(json!({"tls": {"https": {"verify_incoming": true, "tls_min_version": "tls13"}}})).is_empty()
+    );
+}
+
 #[test]
 fn every_flag_sets_its_key() {
     for key in KEYS {

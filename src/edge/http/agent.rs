@@ -11,7 +11,7 @@ use super::agent_service::maintenance_parameters;
 use super::exchange::{Handled, Outcome, Request, Response, Streaming};
 use super::json::JsonWriter;
 use super::router::Route;
-use super::{agent_self, query};
+use super::{agent_host, agent_self, query};
 use crate::agent::door;
 use crate::config::LogLevel;
 use crate::logs;
@@ -21,7 +21,7 @@ use crate::server::leader::COMPATIBLE_VERSION;
 /// The area's routes.
 pub const ROUTES: &[Route] = &[
     Route::new("/v1/agent/self", &[Method::Get], agent_self::about),
-    Route::new("/v1/agent/host", &[Method::Get], agent_self::host),
+    Route::new("/v1/agent/host", &[Method::Get], agent_host::host),
     Route::new("/v1/agent/members", &[Method::Get], agent_self::members),
     Route::new("/v1/agent/version", &[Method::Get], version),
     Route::new("/v1/agent/metrics", &[Method::Get], show_metrics),
@@ -31,7 +31,6 @@ pub const ROUTES: &[Route] = &[
     Route::new("/v1/agent/leave", &[Method::Put], leave),
     Route::new("/v1/agent/join/", &[Method::Put], join),
     Route::new("/v1/agent/force-leave/", &[Method::Put], force_leave),
-    Route::new("/v1/agent/token/", &[Method::Put], token),
 ];
 
 fn version(edge: &Rc<Edge>, request: &Request) -> Handled {
@@ -100,10 +99,6 @@ fn force_leave(edge: &Rc<Edge>, request: &Request) -> Handled {
             false => Err(Response::internal(format!("agent: No node found with name '{name}'"))),
         }
     }))
-}
-
-fn token(_edge: &Rc<Edge>, _request: &Request) -> Handled {
-    Err(Response::text(401, "ACL support disabled"))
 }
 
 fn show_metrics(edge: &Rc<Edge>, request: &Request) -> Handled {
