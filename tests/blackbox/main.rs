@@ -14,6 +14,7 @@ mod demo;
 mod exclusive;
 mod fallback;
 mod logs;
+mod memory;
 mod persistence;
 mod published;
 mod reload;
