@@ -21,7 +21,7 @@ use crate::server::leader::COMPATIBLE_VERSION;
 /// The area's routes.
 pub const ROUTES: &[Route] = &[
     Route::new("/v1/agent/self", &[Method::Get], agent_self::about),
-    Route::new("/v1/agent/host", &[Method::Get], agent_host::host),
+    Route::new("/v1/agent/host", &[Method::Get], agent_host::about),
     Route::new("/v1/agent/members", &[Method::Get], agent_self::members),
     Route::new("/v1/agent/version", &[Method::Get], version),
     Route::new("/v1/agent/metrics", &[Method::Get], show_metrics),
