@@ -71,6 +71,7 @@ pub fn build(
         datacenter,
         node_name: node_name(s, host, &mut warnings)?,
         node_id: node_id(s)?,
+        host_node_id: !s.flag("disable_host_node_id").unwrap_or(true),
         node_meta: node_meta(s)?,
         segment: String::new(),
         data_dir: data_dir(s, choices.dev)?,

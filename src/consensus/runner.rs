@@ -495,6 +495,7 @@ fn count(kinds: Kinds, took: Duration) {
     let all = kv + register + deregister + autopilot + restore + coordinates + sessions + txn;
     metrics::count(Counter::RaftApply, all);
     let share = |some: u64| took.mul_f64(some as f64 / all.max(1) as f64);
+    metrics::samples(Sample::RaftFsmApply, all, took);
     metrics::samples(Sample::FsmKvs, kv, share(kv));
     metrics::samples(Sample::FsmRegister, register, share(register));
     metrics::samples(Sample::FsmDeregister, deregister, share(deregister));

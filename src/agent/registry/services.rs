@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use md5::{Digest, Md5};
-
 use super::checks::{Prepared, Restored};
+use super::content_hash::content_hash;
 use super::{FileChange, Registry, SERVICES_MAX, ServiceEntry};
 use crate::agent::error::AgentError;
 use crate::agent::local::{LocalService, SERVICE_MAINTENANCE, Source};
@@ -200,15 +199,6 @@ fn warn_undiscoverable(row: &Service) {
              it takes up to 63 alpha-numerics and dashes"
         );
     }
-}
-
-/// Hash of what a service says, 16 hex digits. Stable for equal rows, not equal to Consul's.
-fn content_hash(row: &Service) -> String {
-    let mut md5 = Md5::new();
-    md5.update(format!("{row:?}"));
-    let digest: [u8; 16] = md5.finalize().into();
-    let (head, _) = digest.split_at(8);
-    head.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Registry {

@@ -9,7 +9,7 @@ use super::Edge;
 use super::agent_self::document;
 use super::exchange::{Handled, Outcome, Request, Response};
 use crate::runtime::fs::Space;
-use crate::runtime::{blocking, fs, time};
+use crate::runtime::{blocking, fs, host, time};
 
 /// What is read of the machine.
 struct Facts {
@@ -41,11 +41,7 @@ impl Facts {
             uptime: read("/proc/uptime"),
             kernel: read("/proc/sys/kernel/osrelease"),
             hostname: read("/proc/sys/kernel/hostname"),
-            host_id: host_id(
-                &read("/sys/class/dmi/id/product_uuid"),
-                &read("/etc/machine-id"),
-                &read("/proc/sys/kernel/random/boot_id"),
-            ),
+            host_id: host::id(),
             processes: processes.filter(|entry| is_process(entry.file_name())).count(),
             os_release: read("/etc/os-release"),
             debian_version: read("/etc/debian_version"),
@@ -54,7 +50,7 @@ impl Facts {
 }
 
 /// `/v1/agent/host`.
-pub(super) fn host(edge: &Rc<Edge>, request: &Request) -> Handled {
+pub(super) fn about(edge: &Rc<Edge>, request: &Request) -> Handled {
     let folder = edge.config().data_dir.clone().unwrap_or_else(|| "/".into());
     let (edge, request) = (edge.clone(), request.clone());
     Ok(Outcome::later(async move {
@@ -173,19 +169,6 @@ fn platform(os_release: &str, debian_version: &str) -> (String, &'static str, St
     (platform, family, version)
 }
 
-/// The board's, the installation's, or this boot's: the first that there is.
-fn host_id(board: &str, machine: &str, boot: &str) -> String {
-    let (board, machine) = (board.trim(), machine.trim());
-    if board.len() == 36 {
-        return board.to_lowercase();
-    }
-    if machine.len() == 32 && machine.is_ascii() {
-        let part = |from: usize, to: usize| &machine[from..to];
-        return [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-");
-    }
-    boot.trim().to_owned()
-}
-
 fn disk(path: &str, space: &std::io::Result<Space>) -> Value {
     let space = space.as_ref().copied().unwrap_or_default();
     let inodes_used = space.inodes.saturating_sub(space.inodes_free);
@@ -217,15 +200,6 @@ fn file_system(kind: u64) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_machine_has_an_id_whichever_file_is_there() {
-        let machine = "3d1219c7c4c5404aaa1f6d2a48adfda4\n";
-        let board = "4C4C4544-0042-3510-8054-B4C04F333333\n";
-        assert_eq!(host_id(board, machine, "b"), "4c4c4544-0042-3510-8054-b4c04f333333");
-        assert_eq!(host_id("", machine, "b"), "3d1219c7-c4c5-404a-aa1f-6d2a48adfda4");
-        assert_eq!(host_id("", "uninitialized", "b\n"), "b");
-    }
 
     #[test]
     fn distributions_are_named_with_family_and_version() {

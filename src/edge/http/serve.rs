@@ -316,6 +316,8 @@ impl Server {
                 let blocking = read.options.wait.is_some();
                 let key = shared
                     .then(|| group_key(&request.path, raw_query, &request.headers, manner.gzip, blocking));
+                let asked = || request.rest_str().into_owned();
+                let meter = self.meters.about_service(meter, request.pattern, asked);
                 let plain = Manner { gzip: false, ..manner } == Manner::KEEP;
                 let remember = raw.filter(|_| shared && plain);
                 let line = told::first_line(raw.unwrap_or_default());
