@@ -112,7 +112,7 @@ fn requests(c: &mut Criterion) {
     let (first, key) = read(&edge, &policy, &router);
     let mut meters = Meters::default();
     let meter = meters.of("GET", "/v1/health/service/");
-    let plan = cache.adopt(first, meter, Some(key), false, Some(REQUEST));
+    let plan = cache.adopt(first, meter, b"", Some(key), false, Some(REQUEST));
     let length = plan.group.with_wire(&state, moment(0), shown, muster::edge::http::respond::Wire::len);
     let mut group = c.benchmark_group(format!("http/health of {INSTANCES} instances"));
     group.throughput(Throughput::Bytes(length as u64));

@@ -1,17 +1,19 @@
 //! Numbers about ourselves: counters, gauges and samples, counted per core and added up when read.
 //!
-//! The names are Consul's where it has the same thing. Counting is one relaxed addition on a cell of the own core.
+//! The names are Consul's where it has the same thing. Counting is one relaxed addition on a cell of the own core. What is
+//! shown of them, and of which time, is said in [`interval`] and [`show`].
 
+pub mod interval;
 pub mod routes;
+pub mod show;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 use crate::config::TelemetryConfig;
-use crate::logs;
-use crate::runtime::{cores, time};
+use crate::runtime::cores;
 
 /// Cores with cells of their own; more share them.
 const CORES_MAX: usize = 64;
@@ -57,14 +59,19 @@ pub enum Counter {
     MemberlistSuspect,
     /// User events that came.
     SerfEvents,
-    /// Bytes of packets sent.
-    MemberlistUdpSent,
-    /// Bytes of packets received.
-    MemberlistUdpReceived,
     /// Streams that others opened.
     MemberlistTcpAccept,
     /// Streams that this agent opened.
     MemberlistTcpConnect,
+}
+
+/// Amounts counted: each time some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// Bytes of packets sent.
+    MemberlistUdpSent,
+    /// Bytes of packets received.
+    MemberlistUdpReceived,
     /// Bytes sent on streams.
     MemberlistTcpSent,
 }
@@ -96,13 +103,15 @@ pub enum Sample {
     DnsPtrQuery,
     /// From taking a batch of writes in to having applied it.
     RaftCommitTime,
+    /// One write of any kind applied.
+    RaftFsmApply,
     /// One durable write of the log.
     RaftDispatchLog,
     /// One turn of consensus on the control core, all that follows from it included.
     RaftTurn,
 }
 
-const COUNTERS: [&str; Counter::MemberlistTcpSent as usize + 1] = [
+const COUNTERS: [&str; Counter::MemberlistTcpConnect as usize + 1] = [
     "raft.apply",
     "dns.queries",
     "agent.check.runs",
@@ -121,12 +130,11 @@ const COUNTERS: [&str; Counter::MemberlistTcpSent as usize + 1] = [
     "serf.member.update",
     "memberlist.msg.suspect",
     "serf.events",
-    "memberlist.udp.sent",
-    "memberlist.udp.received",
     "memberlist.tcp.accept",
     "memberlist.tcp.connect",
-    "memberlist.tcp.sent",
 ];
+const AMOUNTS: [&str; Amount::MemberlistTcpSent as usize + 1] =
+    ["memberlist.udp.sent", "memberlist.udp.received", "memberlist.tcp.sent"];
 const SAMPLES: [&str; Sample::RaftTurn as usize + 1] = [
     "fsm.register",
     "fsm.deregister",
@@ -140,6 +148,7 @@ const SAMPLES: [&str; Sample::RaftTurn as usize + 1] = [
     "dns.domain_query",
     "dns.ptr_query",
     "raft.commitTime",
+    "raft.fsm.apply",
     "raft.leader.dispatchLog",
     "raft.turn",
 ];
@@ -148,12 +157,22 @@ const SAMPLES: [&str; Sample::RaftTurn as usize + 1] = [
 #[repr(align(128))]
 struct Cells {
     counters: [AtomicU64; COUNTERS.len()],
+    blocking: AtomicI64,
+    amounts: [SampleCells; AMOUNTS.len()],
     samples: [SampleCells; SAMPLES.len()],
 }
 
+/// All zero at first, so that what is never used takes no memory.
 struct SampleCells {
     count: AtomicU64,
-    sum_us: AtomicU64,
+    /// Microseconds, or what an amount is counted in.
+    sum: AtomicU64,
+    /// Sum of the squares; it may wrap, since only differences are looked at.
+    squares: AtomicU64,
+    /// The least of this interval and 1; 0: none yet.
+    least: AtomicU64,
+    /// The most of this interval and 1.
+    most: AtomicU64,
     buckets: [AtomicU64; BUCKETS],
 }
 
@@ -161,8 +180,48 @@ impl SampleCells {
     const fn new() -> SampleCells {
         SampleCells {
             count: AtomicU64::new(0),
-            sum_us: AtomicU64::new(0),
+            sum: AtomicU64::new(0),
+            squares: AtomicU64::new(0),
+            least: AtomicU64::new(0),
+            most: AtomicU64::new(0),
             buckets: [const { AtomicU64::new(0) }; BUCKETS],
+        }
+    }
+
+    /// Notes `n` that came to `sum` together.
+    fn note(&self, n: u64, sum: u64) {
+        let each = sum / n;
+        self.count.fetch_add(n, Relaxed);
+        self.sum.fetch_add(sum, Relaxed);
+        self.squares.fetch_add(each.wrapping_mul(each).wrapping_mul(n), Relaxed);
+        self.buckets[bucket(each)].fetch_add(n, Relaxed);
+        self.stretch(each);
+    }
+
+    /// Two threads at once may forget one of two extremes, which only few share a cell for.
+    fn stretch(&self, each: u64) {
+        let mark = each.saturating_add(1);
+        let least = self.least.load(Relaxed);
+        if least == 0 || mark < least {
+            self.least.store(mark, Relaxed);
+        }
+        if mark > self.most.load(Relaxed) {
+            self.most.store(mark, Relaxed);
+        }
+    }
+
+    /// The figures. `taken`: the extremes begin anew.
+    fn figures(&self, taken: bool) -> Figures {
+        let extreme = |cell: &AtomicU64| match cell.load(Relaxed) {
+            some if some > 0 && taken => cell.swap(0, Relaxed),
+            some => some,
+        };
+        Figures {
+            count: self.count.load(Relaxed),
+            sum: self.sum.load(Relaxed),
+            squares: self.squares.load(Relaxed),
+            least: extreme(&self.least),
+            most: extreme(&self.most),
         }
     }
 }
@@ -170,6 +229,8 @@ impl SampleCells {
 static CELLS: [Cells; CORES_MAX] = [const {
     Cells {
         counters: [const { AtomicU64::new(0) }; COUNTERS.len()],
+        blocking: AtomicI64::new(0),
+        amounts: [const { SampleCells::new() }; AMOUNTS.len()],
         samples: [const { SampleCells::new() }; SAMPLES.len()],
     }
 }; CORES_MAX];
@@ -184,6 +245,11 @@ pub fn count(counter: Counter, n: u64) {
     cells().counters[counter as usize].fetch_add(n, Relaxed);
 }
 
+/// Counts an amount.
+pub fn amount(amount: Amount, n: u64) {
+    cells().amounts[amount as usize].note(1, n);
+}
+
 /// Notes how long something took.
 pub fn sample(sample: Sample, took: Duration) {
     samples(sample, 1, took);
@@ -195,10 +261,7 @@ pub fn samples(sample: Sample, n: u64, took: Duration) {
         return;
     }
     let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    let cell = &cells().samples[sample as usize];
-    cell.count.fetch_add(n, Relaxed);
-    cell.sum_us.fetch_add(us, Relaxed);
-    cell.buckets[bucket(us / n)].fetch_add(n, Relaxed);
+    cells().samples[sample as usize].note(n, us);
 }
 
 /// Where a length of time is counted.
@@ -211,26 +274,144 @@ pub fn counted(counter: Counter) -> u64 {
     CELLS.iter().map(|cells| cells.counters[counter as usize].load(Relaxed)).sum()
 }
 
-/// One sample over all cores.
+/// What something is called.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    /// Without the prefix that the configuration gives.
+    base: Cow<'static, str>,
+    /// A label and its value.
+    label: Option<(&'static str, String)>,
+}
+
+impl Name {
+    fn plain(base: impl Into<Cow<'static, str>>) -> Name {
+        Name { base: base.into(), label: None }
+    }
+}
+
+/// How something is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Amount,
+    /// Lengths of time, shown in milliseconds.
+    Sample,
+}
+
+/// Figures of one thing over all cores, in the unit of its cells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Figures {
+    count: u64,
+    sum: u64,
+    squares: u64,
+    /// And 1; 0: none.
+    least: u64,
+    /// And 1.
+    most: u64,
+}
+
+impl Figures {
+    /// So many times one.
+    fn ones(n: u64) -> Figures {
+        let one = if n == 0 { 0 } else { 2 };
+        Figures { count: n, sum: n, squares: n, least: one, most: one }
+    }
+
+    fn merge(&mut self, other: &Figures) {
+        self.count += other.count;
+        self.sum = self.sum.wrapping_add(other.sum);
+        self.squares = self.squares.wrapping_add(other.squares);
+        self.least = match (self.least, other.least) {
+            (0, some) | (some, 0) => some,
+            (a, b) => a.min(b),
+        };
+        self.most = self.most.max(other.most);
+    }
+
+    /// What has come since; the extremes are those of that time already.
+    fn since(&self, before: &Figures) -> Figures {
+        Figures {
+            count: self.count.saturating_sub(before.count),
+            sum: self.sum.wrapping_sub(before.sum),
+            squares: self.squares.wrapping_sub(before.squares),
+            ..*self
+        }
+    }
+}
+
+/// One thing as it is shown.
+#[derive(Clone, Debug)]
+struct Row {
+    name: Name,
+    kind: Kind,
+    figures: Figures,
+}
+
+impl Row {
+    fn scaled(&self, figure: f64) -> f64 {
+        if self.kind == Kind::Sample { figure / 1000.0 } else { figure }
+    }
+
+    fn sum(&self) -> f64 {
+        self.scaled(self.figures.sum as f64)
+    }
+
+    fn min(&self) -> f64 {
+        self.scaled(self.figures.least.saturating_sub(1) as f64)
+    }
+
+    fn max(&self) -> f64 {
+        self.scaled(self.figures.most.saturating_sub(1) as f64)
+    }
+
+    fn mean(&self) -> f64 {
+        self.sum() / self.figures.count.max(1) as f64
+    }
+
+    /// As Consul's sinks reckon it: of the sample, not of the population.
+    fn deviation(&self) -> f64 {
+        let Figures { count, sum, squares, .. } = self.figures;
+        if count < 2 {
+            return 0.0;
+        }
+        let (count, sum) = (count as f64, sum as f64);
+        let spread = (squares as f64 - sum * sum / count) / (count - 1.0);
+        self.scaled(spread.max(0.0).sqrt())
+    }
+}
+
+/// All that is counted, over all cores. `taken`: the extremes begin anew.
+fn rows(taken: bool) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (index, counter) in COUNTERS.iter().enumerate() {
+        let total: u64 = CELLS.iter().map(|cells| cells.counters[index].load(Relaxed)).sum();
+        rows.push(Row { name: Name::plain(*counter), kind: Kind::Counter, figures: Figures::ones(total) });
+    }
+    let mut add = |name: &'static str, kind: Kind, cells: &dyn Fn(&'static Cells) -> &'static SampleCells| {
+        let mut figures = Figures::default();
+        CELLS.iter().for_each(|core| figures.merge(&cells(core).figures(taken)));
+        rows.push(Row { name: Name::plain(name), kind, figures });
+    };
+    for (index, amount) in AMOUNTS.iter().enumerate() {
+        add(amount, Kind::Amount, &|core| &core.amounts[index]);
+    }
+    for (index, sample) in SAMPLES.iter().enumerate() {
+        add(sample, Kind::Sample, &|core| &core.samples[index]);
+    }
+    rows.extend(routes::rows(taken));
+    rows
+}
+
+/// The lengths of time of one thing over all cores, by buckets.
 #[derive(Clone, Debug, Default)]
 struct Summary {
     count: u64,
-    sum_us: u64,
     buckets: [u64; BUCKETS],
 }
 
 impl Summary {
-    fn of(index: usize) -> Summary {
-        let mut all = Summary::default();
-        for cells in &CELLS {
-            all.add(&cells.samples[index]);
-        }
-        all
-    }
-
     fn add(&mut self, cells: &SampleCells) {
         self.count += cells.count.load(Relaxed);
-        self.sum_us += cells.sum_us.load(Relaxed);
         for (sum, bucket) in self.buckets.iter_mut().zip(&cells.buckets) {
             *sum += bucket.load(Relaxed);
         }
@@ -246,10 +427,16 @@ impl Summary {
         })?;
         Some((1u64 << at) as f64 / 1000.0)
     }
+}
 
-    fn sum_ms(&self) -> f64 {
-        self.sum_us as f64 / 1000.0
+/// All samples by their names.
+fn summaries() -> BTreeMap<String, Summary> {
+    let mut all = routes::summaries();
+    for (index, sample) in SAMPLES.iter().enumerate() {
+        let summary = all.entry((*sample).to_owned()).or_default();
+        CELLS.iter().for_each(|cells| summary.add(&cells.samples[index]));
     }
+    all
 }
 
 /// What a leader last told of its cluster; a server that never led tells of one voter that answers.
@@ -260,6 +447,11 @@ static AUTOPILOT_FAILURE_TOLERANCE: AtomicU64 = AtomicU64::new(0);
 pub fn autopilot(healthy: bool, failure_tolerance: u64) {
     AUTOPILOT_HEALTHY.store(healthy, Relaxed);
     AUTOPILOT_FAILURE_TOLERANCE.store(failure_tolerance, Relaxed);
+}
+
+/// Notes that so many queries more (or fewer) wait for a change.
+pub fn blocking(n: i64) {
+    cells().blocking.fetch_add(n, Relaxed);
 }
 
 /// Gauges, read when asked for.
@@ -274,15 +466,10 @@ fn gauges() -> Vec<(&'static str, f64)> {
         ("runtime.alloc_bytes", line("RssAnon:") * 1024.0),
         ("runtime.sys_bytes", line("VmRSS:") * 1024.0),
         ("runtime.num_threads", line("Threads:")),
+        ("rpc.queries_blocking", CELLS.iter().map(|cells| cells.blocking.load(Relaxed)).sum::<i64>() as f64),
         ("autopilot.healthy", f64::from(u8::from(AUTOPILOT_HEALTHY.load(Relaxed)))),
         ("autopilot.failure_tolerance", AUTOPILOT_FAILURE_TOLERANCE.load(Relaxed) as f64),
     ]
-}
-
-/// All samples that the configuration lets through.
-fn summaries(config: &TelemetryConfig) -> Vec<(String, Summary)> {
-    let fixed = SAMPLES.iter().enumerate().map(|(index, sample)| ((*sample).to_owned(), Summary::of(index)));
-    fixed.chain(routes::summaries()).filter(|(name, _)| shown(config, name)).collect()
 }
 
 /// Whether the configuration lets a name (without its prefix) through.
@@ -298,69 +485,6 @@ fn shown(config: &TelemetryConfig, name: &str) -> bool {
     }
 }
 
-/// The body of `/v1/agent/metrics`.
-pub fn json(config: &TelemetryConfig) -> Vec<u8> {
-    let name = |name: &str| format!("{}.{name}", config.metrics_prefix);
-    let [year, month, day, hour, minute, second] = logs::civil(time::unix_now().as_secs() / 10 * 10);
-    let gauges: Vec<Value> = gauges()
-        .into_iter()
-        .filter(|(gauge, _)| shown(config, gauge))
-        .map(|(gauge, value)| json!({"Name": name(gauge), "Value": value, "Labels": {}}))
-        .collect();
-    let counters: Vec<Value> = COUNTERS
-        .iter()
-        .enumerate()
-        .filter(|(_, counter)| shown(config, counter))
-        .map(|(index, counter)| {
-            let total: u64 = CELLS.iter().map(|cells| cells.counters[index].load(Relaxed)).sum();
-            json!({"Name": name(counter), "Count": total, "Rate": 0, "Sum": total, "Min": 1, "Max": 1,
-                   "Mean": 1, "Stddev": 0, "Labels": {}})
-        })
-        .collect();
-    let samples: Vec<Value> =
-        summaries(config).into_iter().map(|(sample, summary)| sample_json(name(&sample), &summary)).collect();
-    let timestamp = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} +0000 UTC");
-    json!({"Timestamp": timestamp, "Gauges": gauges, "Points": [], "Counters": counters, "Samples": samples})
-        .to_string()
-        .into_bytes()
-}
-
-fn sample_json(name: String, summary: &Summary) -> Value {
-    let mean = if summary.count == 0 { 0.0 } else { summary.sum_ms() / summary.count as f64 };
-    json!({"Name": name, "Count": summary.count, "Rate": 0, "Sum": summary.sum_ms(),
-           "Min": summary.quantile_ms(0.0).unwrap_or_default(),
-           "Max": summary.quantile_ms(1.0).unwrap_or_default(), "Mean": mean, "Stddev": 0, "Labels": {}})
-}
-
-/// The text for Prometheus.
-pub fn prometheus(config: &TelemetryConfig) -> String {
-    let mut out = String::new();
-    let name = |name: &str| format!("{}_{name}", config.metrics_prefix).replace(['.', '-'], "_");
-    for (gauge, value) in gauges() {
-        if shown(config, gauge) {
-            let name = name(gauge);
-            out.push_str(&format!("# HELP {name} {name}\n# TYPE {name} gauge\n{name} {value}\n"));
-        }
-    }
-    for (index, counter) in COUNTERS.iter().enumerate() {
-        if shown(config, counter) {
-            let name = name(counter);
-            let total: u64 = CELLS.iter().map(|cells| cells.counters[index].load(Relaxed)).sum();
-            out.push_str(&format!("# HELP {name} {name}\n# TYPE {name} counter\n{name} {total}\n"));
-        }
-    }
-    for (sample, summary) in summaries(config) {
-        let name = name(&sample);
-        out.push_str(&format!("# HELP {name} {name}\n# TYPE {name} summary\n"));
-        for part in [0.5, 0.9, 0.99] {
-            let value = summary.quantile_ms(part).map_or("NaN".to_owned(), |ms| ms.to_string());
-            out.push_str(&format!("{name}{{quantile=\"{part}\"}} {value}\n"));
-        }
-        out.push_str(&format!("{name}_sum {}\n{name}_count {}\n", summary.sum_ms(), summary.count));
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,6 +497,24 @@ mod tests {
         assert_eq!(summary.quantile_ms(0.5), Some(0.008));
         assert_eq!(summary.quantile_ms(0.99), Some(1.024));
         assert_eq!(Summary::default().quantile_ms(0.5), None);
+    }
+
+    #[test]
+    fn figures_are_those_of_their_samples() {
+        let cells = SampleCells::new();
+        let row = |taken| Row { name: Name::plain("x"), kind: Kind::Sample, figures: cells.figures(taken) };
+        [2000, 4000, 9000].into_iter().for_each(|us| cells.note(1, us));
+        let first = row(true);
+        assert_eq!((first.sum(), first.min(), first.max(), first.mean()), (15.0, 2.0, 9.0, 5.0));
+        assert!((first.deviation() - 13f64.sqrt()).abs() < 1e-9, "{}", first.deviation());
+        cells.note(1, 3000);
+        let second = row(true);
+        let second = Row { figures: second.figures.since(&first.figures), ..second };
+        assert_eq!((second.figures.count, second.sum(), second.deviation()), (1, 3.0, 0.0));
+        assert_eq!((second.min(), second.max()), (3.0, 3.0), "of its own time");
+        let mut both = Figures::default();
+        [&first.figures, &Figures::default(), &second.figures].into_iter().for_each(|one| both.merge(one));
+        assert_eq!((both.count, both.least, both.most), (4, 2001, 9001));
     }
 
     #[test]
@@ -398,11 +540,14 @@ mod tests {
     #[test]
     fn what_is_timed_together_counts_each() {
         samples(Sample::DnsPtrQuery, 0, Duration::from_secs(1));
-        let before = Summary::of(Sample::DnsPtrQuery as usize);
+        let figures =
+            || rows(false).into_iter().find(|row| row.name.base == "dns.ptr_query").unwrap().figures;
+        let (before, bucket) = (figures(), || summaries()["dns.ptr_query"].buckets[2]);
+        let filled = bucket();
         samples(Sample::DnsPtrQuery, 10, Duration::from_micros(30));
-        let after = Summary::of(Sample::DnsPtrQuery as usize);
-        assert!(after.count >= before.count + 10 && after.sum_us >= before.sum_us + 30);
-        assert!(after.buckets[2] >= before.buckets[2] + 10, "3 us each");
+        let after = figures();
+        assert!(after.count >= before.count + 10 && after.sum >= before.sum + 30);
+        assert!(bucket() >= filled + 10, "3 us each");
     }
 
     #[test]

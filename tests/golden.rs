@@ -31,6 +31,7 @@ macro_rules! areas {
 }
 
 areas! {
+    acl_off: "acl-off",
     agent: "agent",
     agent_check: "agent-check",
     agent_service: "agent-service",
@@ -67,7 +68,6 @@ const LATER: &[(&str, &str)] = &[
     ("acl-boot", "ACL"),
     ("acl-enforce", "ACL"),
     ("acl-legacy", "ACL"),
-    ("acl-off", "ACL"),
     ("acl-policy", "ACL"),
     ("acl-token", "ACL"),
     ("dns-query", "prepared queries"),

@@ -55,6 +55,15 @@ fn a_cancelled_sleep_leaves_nothing_behind() {
     });
 }
 
+/// A core is pinned to one CPU, and took that for all that there are.
+#[test]
+fn a_core_knows_all_the_cpus_of_its_process() {
+    let all = cores::available();
+    for driver in [Driver::Epoll, Driver::Glommio] {
+        on_cores(driver, 2, move |_| async move { assert_eq!(cores::available(), all) });
+    }
+}
+
 #[test]
 fn a_panic_ends_its_task_only() {
     on_both(async || {

@@ -3,8 +3,10 @@
 use std::io;
 use std::path::Path;
 
+use sha2::{Digest, Sha512};
+
 use crate::config::Config;
-use crate::runtime::{fs, random};
+use crate::runtime::{blocking, fs, host, random};
 use crate::store::model::Node;
 
 /// Name of the file with the node's ID.
@@ -26,7 +28,8 @@ pub fn node_row(config: &Config, id: String) -> Node {
     }
 }
 
-/// The node's ID: as configured, else from the data folder, else a new one, kept in the data folder.
+/// The node's ID: as configured, else from the data folder, else a new one, kept in the data folder; that is made of the
+/// machine's where the configuration says so.
 ///
 /// # Errors
 /// The file cannot be read or written, or does not hold an ID.
@@ -38,6 +41,10 @@ pub async fn node_id(config: &Config) -> io::Result<String> {
     let id = match (&config.node_id, &kept) {
         (Some(id), _) => id.to_ascii_lowercase(),
         (None, Some(id)) => id.clone(),
+        (None, None) if config.host_node_id => {
+            let host = blocking::run(host::id).await.map_err(io::Error::other)?;
+            id_of(&host).unwrap_or_else(random::uuid)
+        }
         (None, None) => random::uuid(),
     };
     if let Some(folder) = &config.data_dir
@@ -47,6 +54,14 @@ pub async fn node_id(config: &Config) -> io::Result<String> {
         fs::write_atomically(folder.join(NODE_ID_FILE), bytes, 0o600).await?;
     }
     Ok(id)
+}
+
+/// The ID that Consul makes of a machine's: machines of one series have nearly the same.
+fn id_of(host: &str) -> Option<String> {
+    let host = uuid::Uuid::try_parse(host).ok()?.to_string();
+    let digest = Sha512::digest(host);
+    let id = digest.first_chunk::<16>()?;
+    Some(uuid::Uuid::from_bytes(*id).to_string())
 }
 
 async fn read_id(path: &Path) -> io::Result<Option<String>> {
@@ -76,4 +91,17 @@ async fn read_id(path: &Path) -> io::Result<Option<String>> {
 pub fn lock_data_dir(folder: &Path) -> io::Result<fs::Lock> {
     fs::make_folder(folder)?;
     fs::lock(&folder.join("agent.lock"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Consul 1.8.7 said on the machine with that ID.
+    #[test]
+    fn a_node_takes_the_id_that_consul_makes_of_its_machine() {
+        let id = id_of("3D1219C7-c4c5-404a-aa1f-6d2a48adfda4");
+        assert_eq!(id.as_deref(), Some("333a158e-0d38-e425-ad6a-b7db4732c648"));
+        assert_eq!(id_of("no uuid"), None);
+    }
 }

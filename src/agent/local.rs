@@ -43,7 +43,7 @@ pub struct LocalService {
     pub source: Source,
     /// Token used to register it; shown nowhere.
     pub token: String,
-    /// Hash of the row: `ContentHash`, 16 hex digits.
+    /// Hash of the row: `ContentHash`, up to 16 hex digits.
     pub hash: String,
 }
 

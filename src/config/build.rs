@@ -8,6 +8,7 @@ use std::time::Duration;
 use muster_protocol::dns::name::Name;
 
 use super::address::{Resolver, refuse_duplicates};
+use super::keys::Support;
 use super::model::*;
 use super::settings::Settings;
 use super::{ConfigError, cluster, definition};
@@ -45,6 +46,9 @@ pub fn build(
     choices: Choices,
     mut warnings: Vec<String>,
 ) -> Result<Config, ConfigError> {
+    for key in s.turned_on(Support::ForHttps) {
+        warnings.push(format!("{key} holds for HTTPS alone: between agents there is no TLS yet"));
+    }
     let resolver = Resolver { settings: s, interfaces: &host.interfaces };
     let server = s.flag("server").unwrap_or(false);
     let (bootstrap, bootstrap_expect) = cluster::bootstrap(s, server, choices.dev, &mut warnings)?;
@@ -67,6 +71,7 @@ pub fn build(
         datacenter,
         node_name: node_name(s, host, &mut warnings)?,
         node_id: node_id(s)?,
+        host_node_id: !s.flag("disable_host_node_id").unwrap_or(true),
         node_meta: node_meta(s)?,
         segment: String::new(),
         data_dir: data_dir(s, choices.dev)?,
@@ -104,7 +109,7 @@ pub fn build(
         watches: s.objects("watches"),
         runtime: choices.runtime,
         cores: choices.cores,
-        unsupported_keys: s.unsupported(),
+        unsupported_keys: s.turned_on(Support::Later),
         warnings,
     };
     definitions(&config)?;

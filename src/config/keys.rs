@@ -53,6 +53,8 @@ impl Kind {
 pub enum Support {
     /// It does what Consul documents.
     Here,
+    /// It does for HTTPS; between agents there is no TLS yet, and the start says so.
+    ForHttps,
     /// Accepted; its feature does not exist yet, and the start says so.
     Later,
     /// Accepted and without effect in Consul itself: its value is fixed.
@@ -85,6 +87,11 @@ const fn here(path: &'static str, kind: Kind) -> Key {
     Key { path, kind, support: Support::Here, flag: None }
 }
 
+/// A key that works for HTTPS alone.
+const fn for_https(path: &'static str, kind: Kind) -> Key {
+    Key { path, kind, support: Support::ForHttps, flag: None }
+}
+
 /// A key whose feature is still to come.
 const fn later(path: &'static str, kind: Kind) -> Key {
     Key { path, kind, support: Support::Later, flag: None }
@@ -114,7 +121,7 @@ use Kind::{
 pub const KEYS: &[Key] = &[
     // Identity and role.
     here("datacenter", Text).flag("datacenter"),
-    here("primary_datacenter", Text),
+    later("primary_datacenter", Text),
     here("node_name", Text).flag("node"),
     here("node_id", Text).flag("node-id"),
     here("node_meta", TextMap).flag("node-meta"),
@@ -232,7 +239,7 @@ pub const KEYS: &[Key] = &[
     later("limits.request_limits.read_rate", Float),
     later("limits.request_limits.write_rate", Float),
     here("limits.kv_max_value_size", Int),
-    later("limits.txn_max_req_len", Int),
+    here("limits.txn_max_req_len", Int),
     here("performance.leave_drain_time", Duration),
     here("performance.raft_multiplier", Int),
     here("performance.rpc_hold_timeout", Duration),
@@ -344,7 +351,7 @@ pub const KEYS: &[Key] = &[
     here("tls_min_version", Text),
     later("tls_cipher_suites", Text),
     later("tls_prefer_server_cipher_suites", Bool),
-    later("verify_incoming", Bool),
+    for_https("verify_incoming", Bool),
     here("verify_incoming_https", Bool),
     later("verify_incoming_rpc", Bool),
     later("verify_outgoing", Bool),
@@ -353,16 +360,16 @@ pub const KEYS: &[Key] = &[
     later("tls.defaults.ca_path", Text),
     here("tls.defaults.cert_file", Text),
     here("tls.defaults.key_file", Text),
-    later("tls.defaults.tls_min_version", Text),
+    here("tls.defaults.tls_min_version", Text),
     later("tls.defaults.tls_cipher_suites", Text),
-    later("tls.defaults.verify_incoming", Bool),
+    for_https("tls.defaults.verify_incoming", Bool),
     later("tls.defaults.verify_outgoing", Bool),
     later("tls.defaults.verify_server_hostname", Bool),
     here("tls.https.ca_file", Text),
     later("tls.https.ca_path", Text),
     here("tls.https.cert_file", Text),
     here("tls.https.key_file", Text),
-    later("tls.https.tls_min_version", Text),
+    here("tls.https.tls_min_version", Text),
     later("tls.https.tls_cipher_suites", Text),
     here("tls.https.verify_incoming", Bool),
     later("tls.https.verify_outgoing", Bool),

@@ -31,6 +31,8 @@ pub struct Config {
     pub node_name: String,
     /// UUID of this node when configured; else it is read from or generated into the data folder.
     pub node_id: Option<String>,
+    /// Whether a node without an ID takes one that is made of its machine's.
+    pub host_node_id: bool,
     /// Metadata of this node.
     pub node_meta: StringMap,
     /// Network segment (always empty in the open edition), shown in the node's metadata.

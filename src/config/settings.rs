@@ -129,11 +129,11 @@ impl Settings {
         }
     }
 
-    /// Keys of the operator's sources whose feature does not exist yet. A key that turns such a feature off does not count.
-    pub fn unsupported(&self) -> Vec<String> {
+    /// Keys of the operator's sources with this support. A key that turns its feature off does not count.
+    pub fn turned_on(&self, support: Support) -> Vec<String> {
         let counts = |path: &&str| {
             let key = keys::find(path).expect("only keys of the table are stored");
-            key.support == Support::Later
+            key.support == support
                 && self.origins.get(*path).is_some_and(|origin| origin != BUILT_IN)
                 && !self.values.get(*path).is_some_and(turns_off)
         };

@@ -120,7 +120,7 @@ fn filter(addrs: Vec<InterfaceAddr>, by: &str, what: &str, keep: bool) -> Result
             "ipv6" => Box::new(|i| i.addr.is_ipv6()),
             _ => return Err(format!("{what:?} is not a type an address template can filter by")),
         },
-        "flags" => {
+        "flag" | "flags" => {
             let flags: Vec<String> = what.split('|').map(str::to_ascii_lowercase).collect();
             if let Some(odd) = flags.iter().find(|f| !["up", "loopback", "forwardable"].contains(&f.as_str()))
             {
@@ -134,7 +134,7 @@ fn filter(addrs: Vec<InterfaceAddr>, by: &str, what: &str, keep: bool) -> Result
                 })
             })
         }
-        "rfc" => {
+        "rfc" | "rfcs" => {
             let networks = rfc(what)
                 .ok_or_else(|| format!("RFC {what} is not one an address template can filter by"))?;
             Box::new(move |i| networks.iter().any(|n| n.contains(i.addr)))
@@ -333,6 +333,8 @@ mod tests {
                 "x1",
             ),
             ("{{ GetInterfaceIP \"none\" }}", ""),
+            ("{{ GetAllInterfaces | include \"flag\" \"loopback\" | attr \"address\" }}", "127.0.0.1"),
+            ("{{ GetAllInterfaces | include \"rfcs\" \"1918\" | attr \"address\" }}", "10.1.2.3"),
         ] {
             assert_eq!(expand(template, &host()).as_deref(), Ok(text), "{template}");
         }

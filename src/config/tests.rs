@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::build::Host;
 use super::flags;
-use super::keys::{KEYS, Kind, Support};
+use super::keys::{KEYS, Key, Kind, Support};
 use super::sources::{Sources, agent_flags};
 use super::*;
 use crate::runtime::interfaces::InterfaceAddr;
@@ -465,6 +465,48 @@ fn roles_decide_how_signals_end_the_agent() {
     let server = json_file(&json!({"server": true})).expect("loads");
     assert_eq!((client.leave_on_terminate, client.skip_leave_on_interrupt), (true, false));
     assert_eq!((server.leave_on_terminate, server.skip_leave_on_interrupt), (false, true));
+}
+
+/// Four keys were called working, and nothing read them.
+#[test]
+fn what_is_called_working_is_read() {
+    // Nobody looks for updates here, so nobody signs the question.
+    const HOLD_BY_THEMSELVES: &[&str] = &["disable_anonymous_signature"];
+    let readers = [
+        include_str!("address.rs"),
+        include_str!("build.rs"),
+        include_str!("cluster.rs"),
+        include_str!("gossip.rs"),
+        include_str!("settings.rs"),
+        include_str!("source.rs"),
+        include_str!("sources.rs"),
+    ];
+    // Definitions are read by their kind.
+    let named = |key: &&Key| !matches!(key.kind, Kind::Services | Kind::Checks);
+    for key in KEYS.iter().filter(|key| key.support == Support::Here).filter(named) {
+        let quoted = format!("\"{}\"", key.path);
+        let is_read = readers.iter().any(|reader| reader.contains(&quoted));
+        assert!(is_read || HOLD_BY_THEMSELVES.contains(&key.path), "{} is read by nobody", key.path);
+    }
+}
+
+/// Nothing said that half of it is not there, or that all of it is not although the other half is.
+#[test]
+fn what_holds_for_https_alone_is_said_so() {
+    let said = |json: Value| {
+        let config = json_file(&json).expect("loads");
+        assert!(config.unsupported_keys.is_empty() && config.tls.verify_incoming_https);
+        config.warnings
+    };
+    let warning = "verify_incoming holds for HTTPS alone: between agents there is no TLS yet";
+    assert_eq!(said(json!({"verify_incoming": true})), [warning]);
+    assert_eq!(
+        said(json!({"tls": {"defaults": {"verify_incoming": true}}})),
+        [format!("tls.defaults.{warning}")]
+    );
+    assert!(
+        said(json!({"tls": {"https": {"verify_incoming": true, "tls_min_version": "tls13"}}})).is_empty()
+    );
 }
 
 #[test]

@@ -54,6 +54,7 @@ pub struct Runner {
     linked: u64,
     /// Counted last.
     role: Role,
+    leader: Option<ServerId>,
     /// When the last turn began.
     turned: Instant,
     inputs: Vec<Input>,
@@ -101,6 +102,7 @@ impl Runner {
             loading: None,
             linked: 0,
             role: Role::Follower,
+            leader: None,
             turned: time::now(),
             inputs: Vec::with_capacity(BATCH_MAX),
             effects: Vec::with_capacity(BATCH_MAX),
@@ -232,6 +234,15 @@ impl Runner {
                 if standing.role != self.role {
                     self.role = standing.role;
                     metrics::count(counter(self.role), 1);
+                    let role = word(self.role);
+                    tracing::info!(target: "agent.server.raft", term = standing.term, "entering {role} state");
+                }
+                if standing.leader != self.leader {
+                    self.leader = standing.leader;
+                    if let Some(leader) = standing.leader() {
+                        let (payload, term) = (&leader.name, standing.term);
+                        tracing::info!(target: "agent.server", payload, term, "New leader elected");
+                    }
                 }
                 if standing.configuration_index != self.linked {
                     self.linked = standing.configuration_index;
@@ -462,6 +473,14 @@ impl Slots {
     }
 }
 
+fn word(role: Role) -> &'static str {
+    match role {
+        Role::Leader => "leader",
+        Role::Candidate => "candidate",
+        Role::Follower => "follower",
+    }
+}
+
 fn counter(role: Role) -> Counter {
     match role {
         Role::Leader => Counter::RaftLeader,
@@ -476,6 +495,7 @@ fn count(kinds: Kinds, took: Duration) {
     let all = kv + register + deregister + autopilot + restore + coordinates + sessions + txn;
     metrics::count(Counter::RaftApply, all);
     let share = |some: u64| took.mul_f64(some as f64 / all.max(1) as f64);
+    metrics::samples(Sample::RaftFsmApply, all, took);
     metrics::samples(Sample::FsmKvs, kv, share(kv));
     metrics::samples(Sample::FsmRegister, register, share(register));
     metrics::samples(Sample::FsmDeregister, deregister, share(deregister));

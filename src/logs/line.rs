@@ -45,8 +45,7 @@ impl Record {
         for (i, (name, value)) in self.fields.iter().enumerate() {
             let between = if i == 0 { ": " } else { " " };
             let (Shown::Plain(value) | Shown::Text(value)) = value;
-            let odd =
-                value.is_empty() || value.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '='));
+            let odd = value.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"');
             // Writing to a String cannot fail.
             let _ = if odd {
                 write!(out, "{between}{name}={value:?}")

@@ -221,7 +221,7 @@ impl Subscriber for Logs {
     }
 
     fn enabled(&self, meta: &Metadata<'_>) -> bool {
-        meta.is_event() && level_of(meta.level()) as u8 >= self.0.widest.load(Ordering::Relaxed)
+        !meta.is_span() && level_of(meta.level()) as u8 >= self.0.widest.load(Ordering::Relaxed)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

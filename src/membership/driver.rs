@@ -20,7 +20,7 @@ use super::roster::Roster;
 use super::settings::{Own, Settings, Sockets};
 use super::streams::{self, Kind};
 use super::{begin, founding, join, keys, news, places};
-use crate::metrics::{self, Counter};
+use crate::metrics::{self, Amount, Counter, interval};
 use crate::runtime::bell::{Bell, Turns};
 use crate::runtime::mesh::OneSender;
 use crate::runtime::net::{Listener, Peer, Stream, Udp};
@@ -302,11 +302,11 @@ impl Inner {
             Effect::Send { to, packet } => {
                 // A full buffer of the kernel is one more way to lose a packet.
                 self.udp.try_send_to(&packet, to);
-                metrics::count(Counter::MemberlistUdpSent, packet.len() as u64);
+                metrics::amount(Amount::MemberlistUdpSent, packet.len() as u64);
             }
             Effect::Dial { stream, to, frame, patience } => {
                 metrics::count(Counter::MemberlistTcpConnect, 1);
-                metrics::count(Counter::MemberlistTcpSent, frame.len() as u64);
+                metrics::amount(Amount::MemberlistTcpSent, frame.len() as u64);
                 let inner = self.clone();
                 let dial = async move {
                     let input = match streams::exchange(to, Kind::Gossip, &frame, patience).await {
@@ -405,7 +405,7 @@ async fn receive(inner: Rc<Inner>) {
             }
             match inner.udp.try_recv_from(&mut buffer) {
                 Ok(Some((length, from))) => {
-                    metrics::count(Counter::MemberlistUdpReceived, length as u64);
+                    metrics::amount(Amount::MemberlistUdpReceived, length as u64);
                     let bytes = Bytes::copy_from_slice(&buffer[..length]);
                     inner.step(Input::Packet { from, bytes });
                 }
@@ -428,6 +428,8 @@ async fn keep_time(inner: Rc<Inner>) {
         if time::now() >= told_at {
             told_at = time::now() + STATS_INTERVAL;
             inner.stats.store(inner.stats());
+            // No timer of its own: an agent at rest is woken for this anyway.
+            interval::turn(time::unix_now().as_secs());
         }
         let next = inner.core.borrow().next_deadline().map(|at| inner.origin + at);
         inner.waits_until.set(next);
@@ -530,7 +532,7 @@ async fn serve(inner: &Rc<Inner>, mut stream: Stream, from: std::net::SocketAddr
         Kind::Founding => Some(begin::answer(inner, &message).await.into()),
     };
     if let Some(answer) = answer {
-        metrics::count(Counter::MemberlistTcpSent, answer.len() as u64);
+        metrics::amount(Amount::MemberlistTcpSent, answer.len() as u64);
         // Whether it arrives is the other one's concern.
         let _ = streams::write(&mut stream, kind, &answer).await;
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use muster_protocol::gossip::coordinate::{Coordinate, ERROR_MAX};
 
 use super::driver::{Inner, Membership};
-use crate::consensus::Proposals;
+use crate::consensus::{Proposals, ProposeError};
 use crate::runtime::random::Rng;
 use crate::runtime::{cores, time};
 use crate::store::command::{Command, Place};
@@ -23,6 +23,8 @@ const GATHER_INTERVAL: Duration = Duration::from_secs(5);
 const PLACES_MAX: usize = 512;
 /// Nodes that wait for the next commands; more are told to come again later.
 const WAITING_MAX: usize = 8192;
+/// A server first looks where it is after so many intervals of probes, or when it would write next.
+const FIRST_LOOK_PROBES: u32 = 5;
 /// An agent looks this often whether it has moved (Consul: `SyncCoordinateIntervalMin`).
 const LOOK_INTERVAL_MIN: Duration = Duration::from_secs(15);
 /// In a large pool so seldom that all together tell this often a second at most (Consul: `SyncCoordinateRateTarget`).
@@ -59,11 +61,15 @@ impl Waiting {
 }
 
 impl Told {
-    /// The place to tell, if it is another one.
-    pub fn news(&mut self, at: Option<Coordinate>) -> Option<Coordinate> {
-        // One that has not measured anything has nothing to tell.
-        let at = at.filter(|at| at.error < ERROR_MAX)?;
-        if self.0.is_some_and(|before| way(before, at) < MOVED_MIN.as_secs_f64()) {
+    /// The place to tell, if it is another one. `alone`: there is nobody to measure the way to.
+    pub fn news(&mut self, at: Option<Coordinate>, alone: bool) -> Option<Coordinate> {
+        let has_measured = |at: &Coordinate| at.error < ERROR_MAX;
+        // Who has not measured anything yet waits until it has; who is alone is where all begin.
+        let at = at.filter(|at| has_measured(at) || alone)?;
+        let stays = |before: Coordinate| {
+            way(before, at) < MOVED_MIN.as_secs_f64() && has_measured(&before) == has_measured(&at)
+        };
+        if self.0.is_some_and(stays) {
             return None;
         }
         self.0 = Some(at);
@@ -100,14 +106,19 @@ fn look_interval(inner: &Inner, random: &mut Rng) -> Duration {
 pub(super) async fn run(inner: Rc<Inner>) {
     let Some(proposals) = inner.founder.as_ref().map(|founder| founder.proposals.clone()) else { return };
     let (mut random, mut told) = (Rng::seeded(), Told::default());
-    let mut look_at = time::now() + look_interval(&inner, &mut random);
+    let first = GATHER_INTERVAL.min(inner.settings.pool.probe_interval * FIRST_LOOK_PROBES);
+    let mut look_at = time::now() + first;
     loop {
         // Who was told something hears it at once; whether this server has moved can wait.
-        let _ = cores::either(inner.place_told.heard(), time::sleep(GATHER_INTERVAL)).await;
+        let wait = time::sleep_until(look_at.min(time::now() + GATHER_INTERVAL));
+        let _ = cores::either(inner.place_told.heard(), wait).await;
         if time::now() >= look_at {
             look_at = time::now() + look_interval(&inner, &mut random);
-            let at = inner.core.borrow().coordinate().copied();
-            if let Some(at) = told.news(at) {
+            let (at, alone) = {
+                let core = inner.core.borrow();
+                (core.coordinate().copied(), core.live() <= 1)
+            };
+            if let Some(at) = told.news(at, alone) {
                 let own = &inner.settings.own;
                 let segment = own.tags.get("segment").cloned().unwrap_or_default();
                 let place = Place { node: own.name.to_string(), segment, parts: parts_of(&at) };
@@ -115,26 +126,33 @@ pub(super) async fn run(inner: Rc<Inner>) {
                 let _ = inner.places.borrow_mut().take(place);
             }
         }
-        if write(&inner, &proposals).await {
-            time::sleep(GATHER_INTERVAL).await;
+        match write(&inner, &proposals).await {
+            Ok(true) => time::sleep(GATHER_INTERVAL).await,
+            Ok(false) => {}
+            Err(why) => {
+                tracing::debug!("agent: coordinates are not written: {why}");
+                // Those of agents come again when they have moved; this server's as soon as there is a leader.
+                told = Told::default();
+                look_at = time::now() + first;
+                time::sleep(first).await;
+            }
         }
     }
 }
 
 /// Whether there was something to write.
-async fn write(inner: &Inner, proposals: &Proposals) -> bool {
+///
+/// # Errors
+/// It was not written. Without a leader nobody needs it: the agents are elsewhere when there is one.
+async fn write(inner: &Inner, proposals: &Proposals) -> Result<bool, ProposeError> {
     let mut any = false;
     loop {
         let batch = inner.places.borrow_mut().batch();
         if batch.is_empty() {
-            return any;
+            return Ok(any);
         }
         any = true;
-        // Without a leader nobody needs them: the agents are elsewhere when there is one.
-        if let Err(why) = proposals.propose(&Command::Coordinates(batch)).await {
-            tracing::debug!("agent: coordinates are not written: {why}");
-            return any;
-        }
+        proposals.propose(&Command::Coordinates(batch)).await?;
     }
 }
 
@@ -145,17 +163,20 @@ mod tests {
     #[test]
     fn only_who_has_moved_tells() {
         let mut told = Told::default();
-        assert_eq!(told.news(None), None);
-        assert_eq!(told.news(Some(Coordinate::default())), None, "it has not measured anything");
+        assert_eq!(told.news(None, false), None);
+        assert_eq!(told.news(Some(Coordinate::default()), false), None, "it has not measured anything");
+        // A lone agent had no coordinate for ever, and `rtt` said so.
+        assert!(told.news(Some(Coordinate::default()), true).is_some());
+        assert_eq!(told.news(Some(Coordinate::default()), true), None, "it writes nothing at rest");
         let at = |x: f64, height: f64| {
             let mut at = Coordinate { error: 0.5, height, ..Coordinate::default() };
             at.position[0] = x;
             Some(at)
         };
-        assert!(told.news(at(0.0, 0.0)).is_some());
-        assert_eq!(told.news(at(0.001, 0.0005)), None, "jitter");
-        assert_eq!(told.news(at(0.0, 0.003)), at(0.0, 0.003));
-        assert_eq!(told.news(at(0.005, 0.003)), at(0.005, 0.003));
+        assert!(told.news(at(0.0, 0.0), false).is_some());
+        assert_eq!(told.news(at(0.001, 0.0005), false), None, "jitter");
+        assert_eq!(told.news(at(0.0, 0.003), false), at(0.0, 0.003));
+        assert_eq!(told.news(at(0.005, 0.003), false), at(0.005, 0.003));
     }
 
     #[test]

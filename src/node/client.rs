@@ -90,7 +90,7 @@ async fn tell_place(membership: Membership, upstream: Upstream, config: Arc<Conf
     loop {
         time::sleep(membership.look_interval(&mut random)).await;
         let before = told;
-        let Some(at) = told.news(membership.coordinate()) else { continue };
+        let Some(at) = told.news(membership.coordinate(), false) else { continue };
         let body = json!({
             "Node": config.node_name, "Segment": config.segment,
             "Coord": {"Vec": at.position, "Error": at.error, "Adjustment": at.adjustment, "Height": at.height},

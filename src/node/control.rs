@@ -103,6 +103,7 @@ pub(super) async fn run(plan: Plan, control: Control) {
         Err(()) => return,
     };
     plan.ready.raise();
+    tell_doors(&plan.config.load());
     watching.borrow_mut().set(&plan.config.load(), watches);
     let looking = agent.doubts();
     let _doubting = task::spawn(async move {
@@ -138,6 +139,26 @@ pub(super) async fn run(plan: Plan, control: Control) {
     if let Some(role) = role.take() {
         role.stop().await;
     }
+}
+
+/// Where clients are let in from now on.
+fn tell_doors(config: &Config) {
+    let listen = &config.listen;
+    let doors = [
+        ("DNS", address_texts(&listen.dns)),
+        ("HTTP", address_texts(&listen.http)),
+        ("HTTPS", address_texts(&listen.https)),
+    ];
+    for (kind, addresses) in doors {
+        for address in addresses {
+            tracing::info!("agent: Started {kind} server: address={address}");
+        }
+    }
+    tracing::info!("agent: Consul agent running!");
+}
+
+fn address_texts<T: ToString>(addresses: &[T]) -> Vec<String> {
+    addresses.iter().map(ToString::to_string).collect()
 }
 
 async fn settle_node(plan: &Plan) -> Result<Node, String> {

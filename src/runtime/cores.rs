@@ -96,7 +96,7 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// How many CPUs this process may use, at least 1.
+/// How many CPUs this process may use, at least 1; on a core, too, which is pinned to one.
 pub fn available() -> usize {
     sys::allowed_cpus().len().max(1)
 }

@@ -147,11 +147,28 @@ fn make_folders(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Bytes of the file system that a path lies on: all of them, and those free for us. Blocking.
+/// How full a file system is. What is kept for root is neither used nor free.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Space {
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes in use.
+    pub used: u64,
+    /// Bytes free for us.
+    pub free: u64,
+    /// Inodes in all.
+    pub inodes: u64,
+    /// Inodes that are free.
+    pub inodes_free: u64,
+    /// The kernel's number for this kind of file system.
+    pub kind: u64,
+}
+
+/// How full the file system is that a path lies on. Blocking.
 ///
 /// # Errors
 /// Names the path.
-pub fn space(path: &Path) -> io::Result<(u64, u64)> {
+pub fn space(path: &Path) -> io::Result<Space> {
     super::sys::space(path).map_err(|error| name("cannot look at the file system of", path, &error))
 }
 

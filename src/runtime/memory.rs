@@ -175,6 +175,14 @@ mod tests {
         assert_eq!(early.looked, Some(now), "it was looked at just now");
     }
 
+    /// Areas of this program's code.
+    fn areas() -> usize {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("there is one");
+        let program = std::env::current_exe().expect("it runs");
+        let program = program.to_str().expect("a plain path");
+        maps.lines().filter(|line| line.contains(" r-xp ") && line.ends_with(program)).count()
+    }
+
     #[test]
     fn code_and_constants_are_as_they_were() {
         let before =
@@ -182,6 +190,10 @@ mod tests {
         let_go_of_code();
         let during = file_pages();
         assert!(during < before.0, "{during} KiB of {} KiB", before.0);
+        let parted = areas();
+        assert!(parted > 100, "{parted} areas");
+        let_go_of_code();
+        assert_eq!(areas(), parted, "the same again");
         assert_eq!(std::hint::black_box(&CONSTANT).iter().map(|b| u64::from(*b)).sum::<u64>(), before.1);
     }
 }

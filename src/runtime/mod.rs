@@ -15,6 +15,7 @@ mod driver_epoll;
 mod driver_glommio;
 pub mod fs;
 mod guard;
+pub mod host;
 pub mod interfaces;
 pub mod logsink;
 mod mailbox;

@@ -401,9 +401,10 @@ pub(super) fn is_readable(fd: RawFd) -> bool {
 /// The CPUs this process may use, in ascending order.
 pub(super) fn allowed_cpus() -> Vec<usize> {
     let mut set = std::mem::MaybeUninit::<libc::cpu_set_t>::zeroed();
-    // SAFETY: the kernel fills at most the given size of the zeroed set, and all-zero is a valid set.
+    // SAFETY: the kernel fills at most the given size of the zeroed set, and all-zero is a valid set. The thread asked about is the
+    // first one of the process, which is never pinned.
     let set = unsafe {
-        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), set.as_mut_ptr()) != 0 {
+        if libc::sched_getaffinity(libc::getpid(), size_of::<libc::cpu_set_t>(), set.as_mut_ptr()) != 0 {
             return Vec::new();
         }
         set.assume_init()
@@ -448,16 +449,23 @@ pub(super) fn is_open_here_alone(file: &std::fs::File) -> bool {
 }
 
 /// Size and free bytes of the file system that a path lies on.
-pub(super) fn space(path: &std::path::Path) -> io::Result<(u64, u64)> {
+pub(super) fn space(path: &std::path::Path) -> io::Result<super::fs::Space> {
     use std::os::unix::ffi::OsStrExt;
     let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-    let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: `path` ends with a zero byte and `found` is valid for writing, both for the call.
-    check(unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) })?;
+    check(unsafe { libc::statfs(path.as_ptr(), found.as_mut_ptr()) })?;
     // SAFETY: the call succeeded, and all bytes were zeroed before it.
     let found = unsafe { found.assume_init() };
-    let unit = found.f_frsize;
-    Ok((found.f_blocks * unit, found.f_bavail * unit))
+    let unit = u64::try_from(found.f_frsize).unwrap_or_default();
+    Ok(super::fs::Space {
+        total: found.f_blocks * unit,
+        used: found.f_blocks.saturating_sub(found.f_bfree) * unit,
+        free: found.f_bavail * unit,
+        inodes: found.f_files,
+        inodes_free: found.f_ffree,
+        kind: found.f_type as u64,
+    })
 }
 
 /// Writes all of `bytes` at `offset`. If `durable`, they have reached the device when this returns.

@@ -13,16 +13,14 @@ use super::{Host, Limits};
 const LOOK_EVERY: u64 = 65_536;
 /// Compiled patterns that are kept.
 const PATTERNS_MAX: usize = 64;
-/// Bytes of a small compiled pattern, and of the largest. Time to compile and to match grows with it.
-const PATTERN_SMALL: usize = 32 << 10;
-const PATTERN_MAX: usize = 1 << 20;
-/// Steps that it takes to compile a small pattern, and a large one: some tenths of a millisecond, and some milliseconds.
-const COMPILE_SMALL: usize = 2_000;
-const COMPILE_LARGE: usize = 100_000;
-/// Bytes that are matched in one step with a small pattern.
-const MATCHED_PER_STEP: usize = 4;
-/// Steps that a byte takes with a large one.
-const STEPS_PER_MATCHED: usize = 8;
+/// Sizes of compiled patterns in bytes: small ones, those with classes of Unicode, the largest. The time to compile them and, at
+/// worst, to match with them grows with the size.
+const PATTERN_SIZES: [usize; 3] = [32 << 10, 256 << 10, 1 << 20];
+/// Steps that it takes to compile one of each size: from tenths of a millisecond to many milliseconds.
+const COMPILE_STEPS: [usize; 3] = [2_000, 20_000, 100_000];
+/// Steps that it takes to match so many bytes with one of each size.
+const MATCH_BYTES: usize = 8;
+const MATCH_STEPS: [usize; 3] = [2, 8, 64];
 
 /// What one execution holds beside the tree.
 pub struct Run<'h> {
@@ -47,7 +45,8 @@ pub struct Run<'h> {
 #[derive(Clone)]
 struct Pattern {
     regex: regex::Regex,
-    is_small: bool,
+    /// Which of the sizes it has.
+    size: usize,
 }
 
 impl<'h> Run<'h> {
@@ -124,25 +123,20 @@ impl<'h> Run<'h> {
                 pattern
             }
         };
-        self.step(match pattern.is_small {
-            true => bytes / MATCHED_PER_STEP,
-            false => bytes.saturating_mul(STEPS_PER_MATCHED),
-        })?;
+        self.step(bytes.saturating_mul(MATCH_STEPS[pattern.size]) / MATCH_BYTES)?;
         Ok(pattern.regex)
     }
 
     fn compile(&mut self, text: &str) -> Result<Pattern, String> {
-        let build = |limit: usize| regex::RegexBuilder::new(text).size_limit(limit).build();
-        self.step(COMPILE_SMALL)?;
-        if let Ok(regex) = build(PATTERN_SMALL) {
-            return Ok(Pattern { regex, is_small: true });
+        let mut mistake = String::new();
+        for (size, (limit, steps)) in PATTERN_SIZES.into_iter().zip(COMPILE_STEPS).enumerate() {
+            self.step(steps)?;
+            match regex::RegexBuilder::new(text).size_limit(limit).build() {
+                Ok(regex) => return Ok(Pattern { regex, size }),
+                Err(why) => mistake = why.to_string(),
+            }
         }
-        self.step(COMPILE_LARGE)?;
-        let regex = build(PATTERN_MAX).map_err(|why| {
-            let why = why.to_string();
-            let last = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            format!("error parsing regexp: {last}: `{text}`")
-        })?;
-        Ok(Pattern { regex, is_small: false })
+        let last = mistake.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        Err(format!("error parsing regexp: {last}: `{text}`"))
     }
 }

@@ -518,6 +518,31 @@ fn what_functions_read_and_make_has_its_price() {
 }
 
 #[test]
+fn what_sprig_has_is_there_or_says_why_not() {
+    for (text, why) in [
+        ("{{sprig_urlParse \":x\"}}", "unable to parse url: parse \":x\": missing protocol scheme"),
+        ("{{sprig_urlParse \"http://h:x/\"}}", "parse \"http://h:x/\": invalid port \":x\" after host"),
+        ("{{sprig_urlParse \"%zz\"}}", "parse \"%zz\": invalid URL escape \"%zz\""),
+        ("{{sprig_urlParse \"1a:b\"}}", "first path segment in URL cannot contain colon"),
+        (
+            "{{sprig_urlJoin (sprig_dict \"path\" 1)}}",
+            "unable to parse path key, must be of type string, but int found",
+        ),
+        ("{{sprig_divf 1 0}}", "decimal division by 0"),
+        (
+            "{{sprig_genCA \"x\" 365}}",
+            "templates make no keys, certificates and passwords: make them elsewhere and read them with `file`",
+        ),
+        ("{{sprig_shuffle \"abc\"}}", "not supported: a file would change each time it is rendered"),
+        ("{{sprig_toDate \"2006\" \"2020\"}}", "dates are not supported: `timestamp` shows the time"),
+        ("{{sprig_semver \"1.2.3\"}}", "versions are not supported"),
+        ("{{sprig_mustRegexMatch \"(\" \"a\"}}", "error parsing regexp: unclosed group: `(`"),
+    ] {
+        check_in(&mut World::default(), text, &format!("error: {why}"));
+    }
+}
+
+#[test]
 fn an_execution_hears_that_it_must_end() {
     let template = |text: &str| Template::parse("t", text, Options::default()).expect("parses");
     let mut world = World { asks_left: Some(Cell::new(3)), ..World::default() };

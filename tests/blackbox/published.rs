@@ -53,6 +53,14 @@ fn a_session_can_be_had_as_soon_as_anything_is_written() {
     }
 }
 
+/// HashiCorp's Go tests know this number by heart.
+#[test]
+fn a_service_has_consuls_content_hash() {
+    let agent = Agent::dev(json!({}));
+    agent.put("/v1/agent/service/register", &json!({"Name": "foo", "Tags": ["bar", "baz"], "Port": 8000}));
+    assert_eq!(agent.get("/v1/agent/service/foo").json()["ContentHash"], "6b13684bfe179e67");
+}
+
 /// HashiCorp's Go tests find the address to join here, others the ports.
 #[test]
 fn programs_read_addresses_and_settings_from_self() {

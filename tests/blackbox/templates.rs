@@ -139,6 +139,13 @@ fn once_waits_for_all_and_dry_writes_nothing() {
             (Some(14), message)
         );
     }
+    // What cannot be read is told without anything being asked.
+    files.write("in", "{{key \"never\"}}");
+    let output = files.command(&["-parse-only", "-template", "in:out"]).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    files.write("in", "{{if}}");
+    let output = files.command(&["-parse-only", "-template", "in:out"]).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(14));
     let output = files.command(&["-once", "-template", "in"]).output().expect("it runs");
     assert_eq!(output.status.code(), Some(10));
     files.write("in", "x");

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::Inner;
 use crate::agent::catalog::{Catalog, TIMEOUT};
+use crate::agent::local::LocalState;
 use crate::agent::registry::{Batch, Repair};
 use crate::agent::sync::Held;
 use crate::runtime::{cores, random, time};
-use crate::store::command::{Applied, Command};
+use crate::store::command::{Applied, CatalogOp, Command};
 use crate::upstream::parcels::Holding;
 
 /// Edges that follow one another faster than this share a command.
@@ -159,9 +160,13 @@ impl Inner {
     async fn write(&self, mut batch: Batch) -> Result<bool, String> {
         let ops = std::mem::take(&mut batch.ops);
         let commands: Vec<_> = ops.into_iter().map(Command::Catalog).collect();
-        for applied in self.catalog.write(&commands).await? {
-            if let Applied::Refused(why) = applied {
-                tracing::error!("the catalog refused a write of this agent: {why}");
+        for (command, applied) in commands.iter().zip(self.catalog.write(&commands).await?) {
+            let Command::Catalog(op) = command else { continue };
+            match applied {
+                Applied::Refused(why) => {
+                    tracing::error!("the catalog refused a write of this agent: {}: {why}", about(op));
+                }
+                _ => tell_synced(op),
             }
         }
         self.registry.borrow_mut().settle(&batch);
@@ -173,6 +178,7 @@ impl Inner {
     async fn compare(&self) -> Result<(), String> {
         let stamp = self.catalog.stamp(&self.node.node).await?;
         if self.registry.borrow().agrees_with(stamp) {
+            tell_in_sync(self.registry.borrow().view());
             self.note_synced();
             return Ok(());
         }
@@ -180,6 +186,8 @@ impl Inner {
         let repair = self.registry.borrow_mut().compare(&held(&holding), holding.stamp);
         if !repair.is_empty() {
             log_repair(&repair);
+        } else if self.registry.borrow().is_synced() {
+            tell_in_sync(self.registry.borrow().view());
         }
         self.note_synced();
         self.changed();
@@ -212,6 +220,56 @@ fn held(holding: &Holding) -> Held<'_> {
         node: holding.node.as_ref(),
         services: holding.services.iter().map(|row| (row.id.as_str(), row)).collect(),
         checks: holding.checks.iter().map(|row| (row.check_id.as_str(), row)).collect(),
+    }
+}
+
+/// What a write is about.
+fn about(op: &CatalogOp) -> String {
+    match op {
+        CatalogOp::Register(row) => match &row.service {
+            Some(service) => format!("service {:?}", service.id),
+            None if !row.checks.is_empty() => format!("{} checks", row.checks.len()),
+            None => "the node".to_owned(),
+        },
+        CatalogOp::Deregister(row) => format!("removal of {:?}", [&row.service_id, &row.check_id]),
+    }
+}
+
+/// The catalog has taken a write.
+fn tell_synced(op: &CatalogOp) {
+    match op {
+        CatalogOp::Register(row) => {
+            if !row.skip_node_update {
+                tracing::info!("Synced node info");
+            }
+            if let Some(service) = &row.service {
+                tracing::info!(service = service.id, "Synced service");
+            }
+            for check in &row.checks {
+                // Those that go with their service are told of with it.
+                match &row.service {
+                    Some(_) => tracing::debug!(check = check.check_id, "Check in sync"),
+                    None => tracing::info!(check = check.check_id, "Synced check"),
+                }
+            }
+        }
+        CatalogOp::Deregister(row) if row.check_id.is_empty() => {
+            tracing::info!(service = row.service_id, "Deregistered service");
+        }
+        CatalogOp::Deregister(row) => tracing::info!(check = row.check_id, "Deregistered check"),
+    }
+}
+
+/// All that is here is in the catalog, as a compare has found.
+fn tell_in_sync(view: &LocalState) {
+    tracing::debug!("Node info in sync");
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        for service in view.services.keys() {
+            tracing::debug!(service, "Service in sync");
+        }
+        for check in view.checks.keys() {
+            tracing::debug!(check, "Check in sync");
+        }
     }
 }
 

@@ -51,12 +51,28 @@ impl Agent {
             Some(files) => files.load().await.map_err(|e| e.to_string())?,
             None => Found::default(),
         };
+        let kept = (found.services.len(), found.checks.len());
         inner.register_from_files(&config, &found)?;
         inner.restore(found);
+        tell_origins(&config, kept);
         // What failed is in the log; it is tried again with the next registration of the same.
         let _ = inner.persist().await;
         inner.changed();
         Ok(Agent(inner))
+    }
+}
+
+/// Where the services and checks of a start come from.
+fn tell_origins(config: &Config, (services, checks): (usize, usize)) {
+    for service in &config.services {
+        let checks = service.checks.len();
+        tracing::info!(service = service.effective_id(), checks, "registered from the configuration");
+    }
+    for check in &config.checks {
+        tracing::info!(check = check.effective_id(), "registered from the configuration");
+    }
+    if services + checks > 0 {
+        tracing::info!(services, checks, "registered as kept in the data folder");
     }
 }
 
@@ -149,9 +165,12 @@ impl Inner {
     pub(super) async fn reload(&self) -> Result<(), AgentError> {
         let config = (self.hooks.reload)().await.map_err(AgentError::failed)?;
         self.take_config(&config)?;
+        let (services, checks) = (config.services.len(), config.checks.len());
         (self.hooks.publish)(config);
         self.changed();
-        self.persist().await.map_err(AgentError::failed)
+        self.persist().await.map_err(AgentError::failed)?;
+        tracing::info!(services, checks, "the configuration was reloaded");
+        Ok(())
     }
 
     /// All or nothing: a refused definition leaves the old configuration's services and checks as they are.
@@ -214,12 +233,14 @@ fn replace(registry: &mut Registry, old: &FromFiles, new: &FromFiles) -> Result<
         let held = registry.service_source(id) == Some(Source::Local);
         if !held || old.services.get(id) != Some(service) {
             registry.put_service(now, service, Source::Local, true)?;
+            tracing::info!(service = id, checks = service.checks.len(), "registered from the configuration");
         }
     }
     for (id, check) in &new.checks {
         let held = source_of(registry, id) == Some(Source::Local);
         if !held || old.checks.get(id) != Some(check) {
             registry.put_check(now, check, Source::Local)?;
+            tracing::info!(check = id, "registered from the configuration");
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 
 mod aliases;
 mod checks;
+mod content_hash;
 pub mod explain;
 mod ledger;
 mod services;

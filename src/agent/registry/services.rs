@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use md5::{Digest, Md5};
-
 use super::checks::{Prepared, Restored};
+use super::content_hash::content_hash;
 use super::{FileChange, Registry, SERVICES_MAX, ServiceEntry};
 use crate::agent::error::AgentError;
 use crate::agent::local::{LocalService, SERVICE_MAINTENANCE, Source};
@@ -202,15 +201,6 @@ fn warn_undiscoverable(row: &Service) {
     }
 }
 
-/// Hash of what a service says, 16 hex digits. Stable for equal rows, not equal to Consul's.
-fn content_hash(row: &Service) -> String {
-    let mut md5 = Md5::new();
-    md5.update(format!("{row:?}"));
-    let digest: [u8; 16] = md5.finalize().into();
-    let (head, _) = digest.split_at(8);
-    head.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl Registry {
     /// Puts a maintenance check in place or takes it away. Enabling again keeps the first reason.
     pub(super) fn set_maintenance(
@@ -225,7 +215,10 @@ impl Registry {
         if !enable {
             if self.checks.contains_key(&check_id) {
                 self.drop_check(&check_id);
-                tracing::info!(check = check_id, "left maintenance mode");
+                match service_id {
+                    "" => tracing::info!("Node left maintenance mode"),
+                    service => tracing::info!(service, "Service left maintenance mode"),
+                }
             }
             return;
         }
@@ -246,6 +239,9 @@ impl Registry {
             ..Check::default()
         };
         self.insert_check(now, Prepared::bare(row), Restored::Nothing);
-        tracing::info!(check = check_id, reason, "entered maintenance mode");
+        match service_id {
+            "" => tracing::info!(reason, "Node entered maintenance mode"),
+            service => tracing::info!(service, reason, "Service entered maintenance mode"),
+        }
     }
 }

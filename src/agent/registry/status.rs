@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use super::{AlarmKind, FileChange, Registry};
+use super::{AlarmKind, CheckEntry, FileChange, Registry};
 use crate::agent::error::AgentError;
 use crate::agent::persist::StoredState;
 use crate::health::output::told_text;
@@ -13,6 +13,25 @@ use crate::store::model::{Check, Status};
 
 /// Critical output of a TTL check that was not told in time.
 const TTL_EXPIRED: &str = "TTL expired";
+
+/// Most bytes of a check's output in the log: enough to see why.
+const OUTPUT_TOLD_MAX: usize = 256;
+
+/// Tells of another status, and why.
+fn tell(id: &str, old: &Check, status: Status, entry: &CheckEntry) {
+    let (from, output) = (old.status.as_str(), beginning(&entry.local.row.output));
+    match status {
+        Status::Critical => tracing::warn!(check = id, from, output, "Check is now critical"),
+        Status::Warning => tracing::warn!(check = id, from, output, "Check is now warning"),
+        Status::Passing => tracing::info!(check = id, from, "Check is now passing"),
+    }
+}
+
+/// As much of an output as the log shows.
+fn beginning(output: &str) -> &str {
+    let output = output.trim_end();
+    &output[..output.floor_char_boundary(OUTPUT_TOLD_MAX)]
+}
 
 impl Registry {
     /// A client tells the status of a TTL check. `wall` is the wall clock, for the persisted expiry.
@@ -64,7 +83,14 @@ impl Registry {
         let Some(id) = self.tickets.get(&ticket).cloned() else { return };
         let Some(entry) = self.checks.get_mut(&id) else { return };
         // While the thresholds hold the status, the old output stays with it.
-        if let Some(status) = entry.counter.take(finding.status) {
+        let status = entry.counter.take(finding.status);
+        tracing::debug!(
+            check = id,
+            status = finding.status.as_str(),
+            held = status.is_none(),
+            "Check status updated"
+        );
+        if let Some(status) = status {
             self.set_status(now, &id, status, finding.output);
         }
     }
@@ -102,12 +128,7 @@ impl Registry {
             self.aliases.heed(&old.service_id);
         }
         if old.status != status {
-            tracing::info!(
-                check = id,
-                from = old.status.as_str(),
-                to = status.as_str(),
-                "check status changed"
-            );
+            tell(id, &old, status, entry);
         }
         self.show_check(id);
     }
@@ -146,7 +167,7 @@ impl Registry {
             "" => TTL_EXPIRED.to_owned(),
             told => format!("{TTL_EXPIRED} (last output before timeout follows): {told}"),
         };
-        tracing::warn!(check = id, "check missed its TTL, is now critical");
+        tracing::warn!(check = id, "Check missed TTL, is now critical");
         self.set_status(now, &id, Status::Critical, output);
     }
 

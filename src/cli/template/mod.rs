@@ -1,6 +1,7 @@
 //! `template`: renders files from what agents know, and again when that changes, as consul-template does.
 
 mod feeds;
+mod flags;
 mod object;
 mod programs;
 mod progress;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use super::client::Client;
 use super::usage::Command;
-use super::{Outcome, Program, int, list, switch, value};
+use super::{Outcome, Program};
 use crate::config::flags::Parsed;
 use crate::runtime::child::Exit;
 use crate::runtime::signal::Caught;
@@ -63,72 +64,7 @@ pub const TEMPLATE: Program = Program {
         usage: "template [options]",
         text: "Renders templates in the language of consul-template into files, and again whenever what they show has changed. A file is replaced as a whole, and only if it has changed; then its command runs.\n\nA template may use services, nodes, keys, datacenters, files and the environment; docs/TEMPLATE.md has all functions.\n\n    muster template -template \"haproxy.ctmpl:/etc/haproxy/haproxy.cfg:systemctl reload haproxy\"",
     },
-    flags: &[
-        list(
-            "template",
-            "A template, the file it is rendered to, and the command that runs when that has changed, with colons between: in:out:command. May be given several times.",
-        ),
-        list(
-            "config",
-            "File or folder with settings, HCL or JSON, as consul-template has them. May be given several times; flags go over them.",
-        ),
-        switch("once", "Render everything once and end."),
-        switch("dry", "Show what would be written instead of writing it."),
-        value(
-            "wait",
-            "Wait until nothing has changed for so long, and at most for so long, with a colon between: 5s:20s. The second is four times the first when not given.",
-        ),
-        switch("allow-plugins", "Permit templates to start programs (function 'plugin')."),
-        switch(
-            "dedup",
-            "Accepted for consul-template's sake; all watchers of an agent share one answer anyway.",
-        ),
-        value(
-            "exec",
-            "Program that is started when all is rendered, told of changes, and ended with this one.",
-        ),
-        value(
-            "exec-reload-signal",
-            "Signal that tells the program of a change. Without it, it is started anew.",
-        ),
-        value("exec-kill-signal", "Signal that ends the program; SIGINT when not given."),
-        value("exec-kill-timeout", "How long the program may take to end; 30s when not given."),
-        value("exec-splay", "Longest random wait before the program is told of a change."),
-        switch("exec-env-pristine", "The program gets nothing of this environment."),
-        list("exec-env-custom", "Variable for the program, NAME=value. May be given several times."),
-        list(
-            "exec-env-allowlist",
-            "Variables of this environment that the program gets; '*' stands for anything.",
-        ),
-        list("exec-env-denylist", "Variables of this environment that the program does not get."),
-        value("kill-signal", "Signal that ends this program, besides SIGTERM; SIGINT when not given."),
-        value("reload-signal", "Signal that has the settings read again; SIGHUP when not given."),
-        value("pid-file", "File that gets the number of this process."),
-        value(
-            "log-level",
-            "Least grave lines that are logged: trace, debug, info, warn (the default) or err.",
-        ),
-        value("max-stale", "Any server may answer, as long as its answer is not older than this."),
-        value(
-            "template-error-fatal",
-            "Whether an error in a template ends the program; true when not given.",
-        ),
-        value("default-left-delimiter", "What opens an action in templates that do not say it."),
-        value("default-right-delimiter", "What closes an action in templates that do not say it."),
-        value("consul-addr", "The same as -http-addr."),
-        value("consul-token", "The same as -token."),
-        value("consul-token-file", "The same as -token-file."),
-        value("consul-auth", "User and password of the agent's HTTP API, with a colon between."),
-        value("consul-ssl-ca-cert", "The same as -ca-file."),
-        value("consul-ssl-ca-path", "The same as -ca-path."),
-        value("consul-ssl-cert", "The same as -client-cert."),
-        value("consul-ssl-key", "The same as -client-key."),
-        value("consul-ssl-server-name", "The same as -tls-server-name."),
-        int(
-            "consul-retry-attempts",
-            "How often a question may fail in a row. For ever when not given, 12 with -once.",
-        ),
-    ],
+    flags: flags::ALL,
     run,
 };
 

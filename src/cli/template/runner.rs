@@ -102,6 +102,10 @@ impl Runner {
 
     /// Runs until there is a reason to end.
     pub fn run(&mut self) -> End {
+        // They are read already.
+        if self.settings.only_parses {
+            return End::Done;
+        }
         if let Some(path) = &self.settings.pid_file
             && let Err(why) = fs::write(path, format!("{}\n", std::process::id()))
         {

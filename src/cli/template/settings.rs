@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::object::{Object, length, named_signal};
-use crate::config::flags::{Parsed, go_bool};
+use super::object::{Object, length};
+use crate::config::flags::Parsed;
 use crate::config::hcl;
 use crate::runtime::signal;
 
@@ -44,6 +44,8 @@ pub struct Settings {
     pub once: bool,
     /// Whether to show what would be written instead.
     pub dry: bool,
+    /// Whether to end when all templates are read.
+    pub only_parses: bool,
     /// The program that lives as long as this one.
     pub exec: Option<Exec>,
     /// Which lines are logged.
@@ -165,7 +167,8 @@ pub enum Level {
 }
 
 impl Level {
-    fn parse(text: &str) -> Result<Level, String> {
+    /// A level by its name.
+    pub fn parse(text: &str) -> Result<Level, String> {
         Ok(match text.to_ascii_lowercase().as_str() {
             "err" | "error" => Level::Error,
             "warn" | "warning" => Level::Warn,
@@ -201,6 +204,7 @@ impl Settings {
             wait: None,
             once: false,
             dry: flags.is_on("dry"),
+            only_parses: flags.is_on("parse-only"),
             exec: None,
             level: Level::Warn,
             kill_signal: Some(signal::INT),
@@ -273,7 +277,6 @@ impl Settings {
             ("syslog", "syslog does nothing: the log goes to standard error"),
             ("log_file", "log_file does nothing: the log goes to standard error"),
             ("err_on_failed_lookup", "err_on_failed_lookup does nothing"),
-            ("parse_only", "parse_only does nothing: -dry shows what would be written"),
         ] {
             if top.value(key).is_some() {
                 self.remarks.push(remark.to_owned());
@@ -327,105 +330,6 @@ impl Settings {
         // Connections are few and kept.
         consul.value("transport");
         consul.finish()
-    }
-
-    fn read_flags(&mut self, flags: &Parsed, files: &mut Files) -> Result<(), String> {
-        let of = |flag: &str, why: String| format!("invalid value for flag -{flag}: {why}");
-        for (flag, setting) in [
-            ("consul-addr", "http-addr"),
-            ("consul-token", "token"),
-            ("consul-token-file", "token-file"),
-            ("consul-auth", "auth"),
-            ("consul-ssl-ca-cert", "ca-file"),
-            ("consul-ssl-ca-path", "ca-path"),
-            ("consul-ssl-cert", "client-cert"),
-            ("consul-ssl-key", "client-key"),
-            ("consul-ssl-server-name", "tls-server-name"),
-        ] {
-            if let Some(value) = flags.value(flag) {
-                self.client.push((setting, value.to_owned()));
-            }
-        }
-        let shared = super::super::client::FLAGS.iter().map(|flag| flag.name);
-        for name in shared {
-            if let Some(value) = flags.value(name) {
-                match name {
-                    "datacenter" => self.datacenter = Some(value.to_owned()).filter(|dc| !dc.is_empty()),
-                    _ => self.client.push((name, value.to_owned())),
-                }
-            }
-        }
-        for text in flags.values("template") {
-            self.jobs.push(job_of_flag(text)?);
-        }
-        if let Some(text) = flags.value("wait") {
-            self.wait = Some(Wait::parse(text).map_err(|why| of("wait", why))?);
-        }
-        if let Some(on) = flags.value("once").and_then(go_bool) {
-            self.once = on;
-        }
-        if let Some(text) = flags.value("log-level") {
-            self.level = Level::parse(text).map_err(|why| of("log-level", why))?;
-        }
-        if let Some(text) = flags.value("kill-signal") {
-            self.kill_signal = named_signal(text).map_err(|why| of("kill-signal", why))?;
-        }
-        if let Some(text) = flags.value("reload-signal") {
-            self.reload_signal = named_signal(text).map_err(|why| of("reload-signal", why))?;
-        }
-        if let Some(text) = flags.value("max-stale") {
-            self.max_stale = Some(length(text).map_err(|why| of("max-stale", why))?);
-        }
-        self.pid_file = flags.value("pid-file").map(PathBuf::from).or(self.pid_file.take());
-        if let Some(on) = flags.value("template-error-fatal").and_then(go_bool) {
-            files.error_is_fatal = Some(on);
-        }
-        if let Some(attempts) = flags.int("consul-retry-attempts") {
-            files.attempts = Some(u32::try_from(attempts).unwrap_or(0));
-        }
-        if flags.is_on("dedup") {
-            self.remarks.push(
-                "-dedup does nothing: all watchers of an agent share one answer of the servers".to_owned(),
-            );
-        }
-        if let Some(text) = flags.value("default-left-delimiter") {
-            files.delimiters.0 = Some(text.to_owned());
-        }
-        if let Some(text) = flags.value("default-right-delimiter") {
-            files.delimiters.1 = Some(text.to_owned());
-        }
-        self.read_exec_flags(flags, files)
-    }
-
-    fn read_exec_flags(&mut self, flags: &Parsed, files: &mut Files) -> Result<(), String> {
-        let of = |flag: &str, why: String| format!("invalid value for flag -{flag}: {why}");
-        if let Some(text) = flags.value("exec") {
-            files.exec.get_or_insert_with(plain_exec).command.argv = shell(text);
-        }
-        let Some(exec) = &mut files.exec else { return Ok(()) };
-        if let Some(text) = flags.value("exec-kill-signal") {
-            let signal = named_signal(text).map_err(|why| of("exec-kill-signal", why))?;
-            exec.command.kill_signal = signal.unwrap_or(exec.command.kill_signal);
-        }
-        if let Some(text) = flags.value("exec-kill-timeout") {
-            exec.command.kill_timeout = length(text).map_err(|why| of("exec-kill-timeout", why))?;
-        }
-        if let Some(text) = flags.value("exec-reload-signal") {
-            exec.reload_signal = named_signal(text).map_err(|why| of("exec-reload-signal", why))?;
-        }
-        if let Some(text) = flags.value("exec-splay") {
-            exec.splay = length(text).map_err(|why| of("exec-splay", why))?;
-        }
-        let environment = &mut exec.command.environment;
-        environment.pristine |= flags.is_on("exec-env-pristine");
-        let add =
-            |to: &mut Vec<String>, flag: &str| to.extend(flags.values(flag).into_iter().map(str::to_owned));
-        for word in flags.values("exec-env-custom") {
-            environment.custom.push(variable(word).map_err(|why| of("exec-env-custom", why))?);
-        }
-        add(&mut environment.allowed, "exec-env-allowlist");
-        add(&mut environment.denied, "exec-env-denylist");
-        Ok(())
     }
 
     /// Whether a signal ends this program.
@@ -501,11 +405,11 @@ impl Settings {
 }
 
 /// What files say that is decided when all are read.
-struct Files {
-    exec: Option<Exec>,
-    attempts: Option<u32>,
-    error_is_fatal: Option<bool>,
-    delimiters: (Option<String>, Option<String>),
+pub(super) struct Files {
+    pub exec: Option<Exec>,
+    pub attempts: Option<u32>,
+    pub error_is_fatal: Option<bool>,
+    pub delimiters: (Option<String>, Option<String>),
 }
 
 /// A file, or the files of a folder and its folders in the order of their names. Links are not followed.
@@ -530,14 +434,14 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, String> {
 }
 
 /// A shell that runs a text.
-fn shell(text: &str) -> Vec<String> {
+pub(super) fn shell(text: &str) -> Vec<String> {
     if text.trim().is_empty() {
         return Vec::new();
     }
     ["/bin/sh", "-c", text].map(str::to_owned).to_vec()
 }
 
-fn plain_job() -> Job {
+pub(super) fn plain_job() -> Job {
     Job {
         source: None,
         contents: None,
@@ -557,17 +461,7 @@ fn plain_job() -> Job {
     }
 }
 
-/// `in`, `in:out` or `in:out:command`.
-fn job_of_flag(text: &str) -> Result<Job, String> {
-    let mut parts = text.splitn(3, ':');
-    let mut part = || parts.next().map(str::trim).filter(|part| !part.is_empty());
-    let source = part().ok_or_else(|| format!("invalid template {text:?}: in:out:command is expected"))?;
-    let destination = part().map(PathBuf::from);
-    let command = part().map(|text| plain_command(shell(text)));
-    Ok(Job { source: Some(PathBuf::from(source)), destination, command, ..plain_job() })
-}
-
-fn plain_command(argv: Vec<String>) -> Command {
+pub(super) fn plain_command(argv: Vec<String>) -> Command {
     Command {
         argv,
         timeout: Some(COMMAND_TIMEOUT),
@@ -577,7 +471,7 @@ fn plain_command(argv: Vec<String>) -> Command {
     }
 }
 
-fn plain_exec() -> Exec {
+pub(super) fn plain_exec() -> Exec {
     Exec {
         command: Command { timeout: None, kill_signal: signal::INT, ..plain_command(Vec::new()) },
         reload_signal: None,
@@ -652,7 +546,7 @@ fn job(mut block: Object<'_>) -> Result<Job, String> {
 }
 
 /// A variable with its value, `NAME=value`.
-fn variable(word: &str) -> Result<(String, String), String> {
+pub(super) fn variable(word: &str) -> Result<(String, String), String> {
     match word.split_once('=') {
         _ if word.contains('\0') => Err("a variable cannot hold a zero byte".to_owned()),
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),

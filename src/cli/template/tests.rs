@@ -269,6 +269,18 @@ fn a_backup_keeps_owner_and_mode_and_follows_no_link() {
 }
 
 #[test]
+fn flags_of_consul_template_that_do_nothing_are_remarked_upon() {
+    let line =
+        ["-template", "a:b", "-consul-retry=false", "-syslog", "-consul-retry-backoff", "1s", "-consul-ssl"];
+    let settings = load(&line).expect("loads");
+    assert_eq!(settings.attempts, Some(1));
+    assert_eq!(settings.remarks, ["-consul-retry-backoff does nothing", "-syslog does nothing"]);
+    assert_eq!(settings.about_agent, [("CONSUL_HTTP_SSL".to_owned(), "true".to_owned())]);
+    let why = load(&["-template", "a:b", "-consul-ssl-verify=false"]).map(|_| ()).expect_err("refused");
+    assert!(why.contains("not supported"), "{why}");
+}
+
+#[test]
 fn a_variable_without_a_value_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     for custom in ["[\"A=b\", \"SECRET\"]", "[\"=x\"]", "\"\""] {

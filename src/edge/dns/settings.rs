@@ -65,6 +65,10 @@ impl DnsSettings {
             random_recursors: dns.recursor_strategy == RecursorStrategy::Random,
             recursor_timeout: dns.recursor_timeout,
             freshness: match dns.allow_stale {
+                // What is answered from is always a copy here, as what Consul's cache holds is.
+                true if dns.use_cache && !dns.cache_max_age.is_zero() => {
+                    Freshness::Stale(Some(dns.max_stale.min(dns.cache_max_age)))
+                }
                 true => Freshness::Stale(Some(dns.max_stale)),
                 false => Freshness::Leader,
             },
@@ -127,4 +131,37 @@ fn root() -> Name {
 
 fn seconds(duration: Duration) -> u32 {
     duration.as_secs().min(i32::MAX as u64) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::dns::tests::config;
+
+    /// It was read by nobody.
+    #[test]
+    fn the_age_of_a_cache_bounds_the_age_of_answers() {
+        let freshness = |change: fn(&mut DnsConfig)| {
+            let mut config = DnsConfig { cache_max_age: Duration::from_secs(5), ..config() };
+            change(&mut config);
+            DnsSettings::from_parts(config, "dc1").freshness
+        };
+        let at_most = |seconds| Freshness::Stale(Some(Duration::from_secs(seconds)));
+        assert_eq!(freshness(|config| config.use_cache = true), at_most(5));
+        assert_eq!(freshness(|_| {}), Freshness::Stale(Some(config().max_stale)));
+        assert_eq!(
+            freshness(|config| {
+                config.use_cache = true;
+                config.max_stale = Duration::from_secs(2);
+            }),
+            at_most(2)
+        );
+        assert_eq!(
+            freshness(|config| {
+                config.use_cache = true;
+                config.allow_stale = false;
+            }),
+            Freshness::Leader
+        );
+    }
 }

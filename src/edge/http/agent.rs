@@ -11,17 +11,17 @@ use super::agent_service::maintenance_parameters;
 use super::exchange::{Handled, Outcome, Request, Response, Streaming};
 use super::json::JsonWriter;
 use super::router::Route;
-use super::{agent_self, query};
+use super::{agent_host, agent_self, query};
 use crate::agent::door;
-use crate::config::LogLevel;
+use crate::config::{Config, LogLevel};
 use crate::logs;
-use crate::metrics;
+use crate::metrics::show::{self, About};
 use crate::server::leader::COMPATIBLE_VERSION;
 
 /// The area's routes.
 pub const ROUTES: &[Route] = &[
     Route::new("/v1/agent/self", &[Method::Get], agent_self::about),
-    Route::new("/v1/agent/host", &[Method::Get], agent_self::host),
+    Route::new("/v1/agent/host", &[Method::Get], agent_host::about),
     Route::new("/v1/agent/members", &[Method::Get], agent_self::members),
     Route::new("/v1/agent/version", &[Method::Get], version),
     Route::new("/v1/agent/metrics", &[Method::Get], show_metrics),
@@ -31,7 +31,6 @@ pub const ROUTES: &[Route] = &[
     Route::new("/v1/agent/leave", &[Method::Put], leave),
     Route::new("/v1/agent/join/", &[Method::Put], join),
     Route::new("/v1/agent/force-leave/", &[Method::Put], force_leave),
-    Route::new("/v1/agent/token/", &[Method::Put], token),
 ];
 
 fn version(edge: &Rc<Edge>, request: &Request) -> Handled {
@@ -102,14 +101,11 @@ fn force_leave(edge: &Rc<Edge>, request: &Request) -> Handled {
     }))
 }
 
-fn token(_edge: &Rc<Edge>, _request: &Request) -> Handled {
-    Err(Response::text(401, "ACL support disabled"))
-}
-
 fn show_metrics(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     if !wants_prometheus(request) {
-        return Ok(Response::json_bytes(metrics::json(&config.telemetry)).into());
+        let shown = show::json(&config.telemetry, &about(edge, &config));
+        return Ok(agent_self::document(edge, request, &shown).into());
     }
     if config.telemetry.prometheus_retention_time.is_zero() {
         return Err(Response::text(
@@ -117,8 +113,23 @@ fn show_metrics(edge: &Rc<Edge>, request: &Request) -> Handled {
             "Prometheus is not enabled since its retention time is not positive",
         ));
     }
-    let body = metrics::prometheus(&config.telemetry);
+    let body = show::prometheus(&config.telemetry, &about(edge, &config));
     Ok(Response::with_type(200, "text/plain; version=0.0.4; charset=utf-8", body).into())
+}
+
+/// What only this agent can tell of itself.
+fn about(edge: &Edge, config: &Config) -> About {
+    let mut gauges = Vec::new();
+    if config.server {
+        let standing = edge.proposals().standing();
+        gauges.push(("raft.applied_index", standing.applied_index as f64));
+        gauges.push(("raft.last_index", standing.last_log_index as f64));
+        if standing.leads() {
+            let timed = edge.state().sessions().filter(|session| session.ttl_ns > 0).count();
+            gauges.push(("session_ttl.active", timed as f64));
+        }
+    }
+    About { node: config.node_name.clone(), gauges, server: config.server }
 }
 
 /// As Consul: by `?format`, or by an `Accept` that only Prometheus sends.

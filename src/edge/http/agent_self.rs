@@ -8,11 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::Edge;
 use super::debug_config::debug_config;
-use super::exchange::{Handled, Outcome, Request, Response};
+use super::exchange::{Handled, Request, Response};
 use super::{agent_stats, query};
 use crate::config::{Config, duration};
 use crate::membership::{Member, MemberStatus};
-use crate::runtime::{blocking, fs, time};
 use crate::server::leader::COMPATIBLE_VERSION;
 
 /// A document, laid out as the request asks for.
@@ -61,6 +60,9 @@ fn coord(at: &Coordinate) -> Value {
 
 /// `/v1/agent/members`: the servers that are known; on a client, and of the WAN, this agent alone until there is gossip.
 pub(super) fn members(edge: &Rc<Edge>, request: &Request) -> Handled {
+    if request.query.filled("segment").is_some() {
+        return Err(Response::internal("Network segments are not supported in this version of Consul"));
+    }
     let config = edge.config();
     let wan = request.query.filled("wan").is_some();
     let roster = edge.roster();
@@ -138,84 +140,5 @@ fn shown(name: &str, ip: IpAddr, port: u16, tags: Map<String, Value>, status: u8
         "Name": name, "Addr": ip.to_string(), "Port": port, "Tags": tags, "Status": status,
         "ProtocolMin": 1, "ProtocolMax": 5, "ProtocolCur": 2,
         "DelegateMin": 2, "DelegateMax": 5, "DelegateCur": 4,
-    })
-}
-
-/// `/v1/agent/host`: the machine, from `/proc`.
-pub(super) fn host(edge: &Rc<Edge>, request: &Request) -> Handled {
-    let folder = edge.config().data_dir.clone().unwrap_or_else(|| "/".into());
-    let (edge, request) = (edge.clone(), request.clone());
-    Ok(Outcome::later(async move {
-        let collected = blocking::run(move || {
-            let space = fs::space(&folder);
-            let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-            let texts =
-                [read("/proc/meminfo"), read("/proc/cpuinfo"), read("/proc/uptime"), read("/proc/version")];
-            (folder.display().to_string(), space, texts)
-        });
-        let (path, space, [memory, cpus, uptime, version]) = collected
-            .await
-            .map_err(|_| Response::internal("reading the state of the host failed inside the agent"))?;
-        let errors = match &space {
-            Ok(_) => Value::Null,
-            Err(error) => json!([error.to_string()]),
-        };
-        let (total, free) = space.unwrap_or_default();
-        let about = json!({
-            "Memory": host_memory(&memory),
-            "CPU": host_cpus(&cpus),
-            "Host": host_facts(&uptime, &version),
-            "Disk": {"path": path, "total": total, "free": free, "used": total - free},
-            "CollectionTime": u64::try_from(time::unix_now().as_nanos()).unwrap_or(u64::MAX),
-            "Errors": errors,
-        });
-        Ok(document(&edge, &request, &about))
-    }))
-}
-
-/// `MemTotal:  123 kB` and its kin, under the names of Consul's library, in bytes.
-fn host_memory(text: &str) -> Value {
-    let bytes = |name: &str| {
-        let line = text.lines().find(|line| line.split(':').next() == Some(name));
-        let kib = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse::<u64>().ok());
-        kib.unwrap_or_default() * 1024
-    };
-    let (total, available, free) = (bytes("MemTotal"), bytes("MemAvailable"), bytes("MemFree"));
-    let (buffers, cached) = (bytes("Buffers"), bytes("Cached") + bytes("SReclaimable"));
-    let used = total.saturating_sub(free + buffers + cached);
-    json!({
-        "total": total, "available": available, "used": used,
-        "usedPercent": if total == 0 { 0.0 } else { used as f64 * 100.0 / total as f64 },
-        "free": free, "active": bytes("Active"), "inactive": bytes("Inactive"), "buffers": buffers,
-        "cached": cached, "dirty": bytes("Dirty"), "slab": bytes("Slab"),
-        "swaptotal": bytes("SwapTotal"), "swapfree": bytes("SwapFree"),
-    })
-}
-
-fn host_cpus(text: &str) -> Value {
-    let blocks = text.split("\n\n").filter(|block| block.starts_with("processor"));
-    let cpus = blocks.map(|block| {
-        let value = |name: &str| {
-            let line = block.lines().find(|line| line.split(':').next().map(str::trim) == Some(name));
-            line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim()).unwrap_or_default()
-        };
-        json!({
-            "cpu": value("processor").parse::<u32>().unwrap_or_default(),
-            "vendorId": value("vendor_id"), "family": value("cpu family"), "model": value("model"),
-            "modelName": value("model name"), "mhz": value("cpu MHz").parse::<f64>().unwrap_or_default(),
-            "flags": value("flags").split_whitespace().collect::<Vec<_>>(),
-        })
-    });
-    cpus.collect()
-}
-
-fn host_facts(uptime: &str, version: &str) -> Value {
-    let up = uptime.split('.').next().and_then(|seconds| seconds.parse::<u64>().ok()).unwrap_or_default();
-    json!({
-        "uptime": up,
-        "bootTime": time::unix_now().as_secs().saturating_sub(up),
-        "os": std::env::consts::OS,
-        "kernelVersion": version.split_whitespace().nth(2).unwrap_or_default(),
-        "kernelArch": std::env::consts::ARCH,
     })
 }

@@ -437,3 +437,11 @@ fn agents_are_told_what_has_changed_if_they_speak_of_this_cluster() {
     assert_eq!(get(&edge, "/v1/internal/rpc/address?ip=10.9.9.9").body, "");
     assert_eq!(get(&edge, "/v1/internal/rpc/address?ip=ten").status, 400);
 }
+
+#[test]
+fn members_of_a_segment_are_refused_as_in_consul() {
+    let edge = Built::default().edge(&[]);
+    let text = "Network segments are not supported in this version of Consul";
+    assert_eq!(get(&edge, "/v1/agent/members?segment=x"), Response::internal(text));
+    assert_eq!(get(&edge, "/v1/agent/members?segment=").status, 200);
+}

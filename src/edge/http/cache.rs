@@ -44,6 +44,8 @@ pub struct Group {
     pub cacheable: bool,
     /// Where its requests are noted.
     pub meter: Meter,
+    /// The first line of the first of them.
+    pub line: Box<[u8]>,
     blocking: bool,
     gzip: bool,
     render: Render,
@@ -83,7 +85,7 @@ pub struct Moment<'a> {
 struct Held(Cell<usize>);
 
 impl Group {
-    fn new(read: Read, gzip: bool, meter: Meter, held: Rc<Held>) -> Group {
+    fn new(read: Read, gzip: bool, meter: Meter, line: &[u8], held: Rc<Held>) -> Group {
         Group {
             topic: read.topic,
             freshness: read.options.freshness,
@@ -91,6 +93,7 @@ impl Group {
             silent_of_absence: read.silent_of_absence,
             cacheable: read.cacheable,
             meter,
+            line: line.into(),
             blocking: read.options.wait.is_some(),
             gzip,
             render: read.render,
@@ -105,7 +108,8 @@ impl Group {
     pub fn for_tests() -> Rc<Group> {
         let topic = Topic::Key(b"k".as_slice().into());
         let read = Read::new(topic, Default::default(), |_| super::exchange::Response::empty(200));
-        Rc::new(Group::new(read, false, Meters::default().of("GET", "/test/group").clone(), Rc::default()))
+        let meter = Meters::default().of("GET", "/test/group").clone();
+        Rc::new(Group::new(read, false, meter, b"", Rc::default()))
     }
 
     /// Gives `send` the answer as of `state`, built anew only if it may have changed. How it was made is none of what it
@@ -233,11 +237,12 @@ impl Cache {
     }
 
     /// The plan for a read that a handler gave: shared with those who ask the same, and remembered under the
-    /// head's bytes when `remember` has them.
+    /// head's bytes when `remember` has them. `line` is how the log names it.
     pub fn adopt(
         &mut self,
         read: Read,
         meter: &Meter,
+        line: &[u8],
         key: Option<Vec<u8>>,
         gzip: bool,
         remember: Option<&[u8]>,
@@ -247,7 +252,7 @@ impl Cache {
         let group = match key.as_deref().and_then(|key| self.groups.get(key)) {
             Some(group) => group.clone(),
             None => {
-                let group = Rc::new(Group::new(read, gzip, meter.clone(), self.held.clone()));
+                let group = Rc::new(Group::new(read, gzip, meter.clone(), line, self.held.clone()));
                 if let Some(key) = key {
                     self.groups.insert(key.into(), group.clone());
                 }
@@ -401,7 +406,7 @@ mod tests {
         let read =
             Read::new(topic, ReadOptions::default(), |_| Response::text(200, "x".repeat(limits::CACHE_MAX)));
         let meter = Meters::default().of("GET", "/test/cache").clone();
-        let parked = cache.adopt(read, &meter, Some(b"key".to_vec()), false, Some(b"head")).group;
+        let parked = cache.adopt(read, &meter, b"", Some(b"key".to_vec()), false, Some(b"head")).group;
         let date = muster_protocol::http::http_date(0);
         let moment = Moment { date: &date, second: 0, extra: b"", epoch: 0 };
         let shown = Freshness::Leader.confirmed();
@@ -422,7 +427,8 @@ mod tests {
         });
         let meter = Meters::default().of("GET", "/test/cache").clone();
         let mut cache = Cache::default();
-        let group = cache.adopt(read.showing_consistency(), &meter, Some(b"key".to_vec()), false, None).group;
+        let group =
+            cache.adopt(read.showing_consistency(), &meter, b"", Some(b"key".to_vec()), false, None).group;
         let before = cache.bytes();
         for (second, age) in [(0, 0), (0, 7), (1, 12_345), (1, 3), (2, 3)] {
             let date = muster_protocol::http::http_date(second);
@@ -450,7 +456,7 @@ mod tests {
         for n in 0..4 * limits::CACHE_MAX / 2000 {
             let topic = Topic::Key(b"k".as_slice().into());
             let read = Read::new(topic, ReadOptions::default(), |_| Response::empty(404));
-            cache.adopt(read, &meter, Some(head(n)), false, Some(&head(n)));
+            cache.adopt(read, &meter, b"", Some(head(n)), false, Some(&head(n)));
             // The client goes back to what it asked long ago.
             for before in [n / 2, n / 4, n.saturating_sub(limits::CACHE_MAX / 8000)] {
                 cache.plan(&head(before));

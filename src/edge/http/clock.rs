@@ -7,6 +7,7 @@ use muster_protocol::http::{DATE_LEN, http_date};
 use super::cache::Moment;
 use super::limits;
 use crate::consensus::Contact;
+use crate::metrics::interval;
 use crate::runtime::time;
 
 /// Length of a tick of the sweep clock.
@@ -59,6 +60,7 @@ impl Clock {
         let second = time::unix_now().as_secs();
         if second != self.second {
             self.second = second;
+            interval::turn(second);
             self.date = http_date(second);
         }
     }
@@ -67,6 +69,11 @@ impl Clock {
     pub fn lap(&mut self) -> Duration {
         let now = time::now();
         now.saturating_duration_since(std::mem::replace(&mut self.lap, now))
+    }
+
+    /// The second that the `Date` header stands for.
+    pub fn second(&self) -> u64 {
+        self.second
     }
 
     /// What answers made now have in common.

@@ -17,6 +17,7 @@ use super::park::Ticket;
 use super::policy::Admitted;
 use super::respond::{Manner, Wire};
 use super::stream::Flow;
+use super::told::Asked;
 use super::trunk::StreamEnd;
 use crate::metrics::routes::Meter;
 use crate::runtime::net::Socket;
@@ -50,6 +51,8 @@ pub struct Conn {
     pub eof: bool,
     /// How the answer under way is to be given.
     pub manner: Manner,
+    /// The request under way as the log names it, where that is known.
+    pub asked: Option<Box<Asked>>,
     /// When there was progress last, in ticks of the server's sweep clock.
     pub progress: u32,
 }
@@ -210,6 +213,7 @@ impl Conn {
             hangup: false,
             eof: false,
             manner: Manner::KEEP,
+            asked: None,
             progress: tick,
         }
     }

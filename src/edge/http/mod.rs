@@ -4,8 +4,10 @@
 //! goes through [`policy`] (what the configuration says about it) and [`router`] to an area's handler, which gives
 //! an [`exchange::Outcome`]. Answers of reads are remembered by the bytes of the request ([`cache`]).
 
+pub mod acl;
 pub mod agent;
 pub mod agent_check;
+mod agent_host;
 mod agent_self;
 pub mod agent_service;
 mod agent_stats;
@@ -60,6 +62,7 @@ mod tags;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod told;
 mod trunk;
 pub mod txn;
 mod txn_body;
@@ -189,6 +192,7 @@ impl Edge {
 pub fn routes() -> Router {
     let mut router = Router::new();
     let local = [
+        acl::ROUTES,
         agent::ROUTES,
         agent_check::ROUTES,
         agent_service::ROUTES,

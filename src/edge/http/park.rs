@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::cache::Group;
+use crate::metrics;
 use crate::store::{State, Touched, WatchId, Watchers};
 
 /// Names a connection: its place, and how often the place was used.
@@ -207,6 +208,7 @@ impl Tickets {
             u32::try_from(self.left.len() - 1).expect("a process has fewer than 2^32 descriptors")
         });
         self.live += 1;
+        metrics::blocking(1);
         u64::from(self.left[place as usize]) << 32 | u64::from(place)
     }
 
@@ -220,6 +222,7 @@ impl Tickets {
             self.left[place as usize] = self.left[place as usize].wrapping_add(1);
             self.free.push(place);
             self.live -= 1;
+            metrics::blocking(-1);
         }
     }
 }

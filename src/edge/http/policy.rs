@@ -11,6 +11,10 @@ use super::query::Query;
 use super::router::{BodyLimit, Found, Route, Router, Scope};
 use crate::config::Config;
 
+/// What stands where Consul has its pages.
+const NO_UI: &str =
+    "There is no web UI here. What it would show is at /v1/internal/ui/services and /v1/internal/ui/nodes.\n";
+
 /// The configuration's part in answering, made anew when the configuration changes.
 pub struct Policy {
     /// The configuration.
@@ -101,7 +105,12 @@ impl Policy {
             }
             _ if clean != *path => return Err(Box::new(redirect(&head, &clean, raw_query))),
             Found::Route(route) if is_open(route.scope, peer) => route,
-            Found::Nothing | Found::Route(_) => return Err(Box::new(Early::bare(Response::empty(404)))),
+            Found::Nothing | Found::Route(_) => {
+                // `/` leads there, as in Consul.
+                let is_ui = self.config.ui.enabled && *path == self.config.ui.content_path.as_bytes();
+                let nothing = if is_ui { Response::text(404, NO_UI) } else { Response::empty(404) };
+                return Err(Box::new(Early::bare(nothing)));
+            }
         };
         let refuse = |response| Box::new(Early::endpoint(response, &head.method, route));
         let query = self.check(&head, path, raw_query, route, peer).map_err(refuse)?;

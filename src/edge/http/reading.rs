@@ -15,6 +15,7 @@ use super::respond::Wire;
 use super::serve::send_as;
 use super::server::Server;
 use super::stream::{News, panicked};
+use super::told;
 use crate::consensus::Consistency;
 use crate::edge::fresh::{Shown, Verdict};
 use crate::runtime::task;
@@ -31,6 +32,7 @@ impl Server {
             }
             Verdict::Behind(kind) => self.await_barrier(id, plan, kind),
             Verdict::Never(why) => {
+                self.name_as(id, &plan.group);
                 self.answer(id, &failed(plan.group.show_consistency, &why.to_string()), true);
                 plan.group.meter.note(self.clock.lap());
             }
@@ -89,6 +91,7 @@ impl Server {
             let answered = match passed {
                 Ok(()) => self.serve_fresh(id, &plan, plan.group.freshness.confirmed()),
                 Err(why) => {
+                    self.name_as(id, &plan.group);
                     self.answer(id, &failed(plan.group.show_consistency, &why.to_string()), true);
                     true
                 }
@@ -119,6 +122,8 @@ impl Server {
         let ticket = self.park.park(plan.group.clone(), id, wait.index, now, deadline);
         let Some(conn) = self.conn(id) else { return };
         conn.phase = Phase::Parked(ticket);
+        // Those who wait are many, and their names nobody asks for.
+        conn.asked.take_if(|_| !told::is_wanted());
         if conn.hangup && conn.input.is_empty() {
             self.close(id);
         }
@@ -169,7 +174,10 @@ impl Server {
         let sent = catch_unwind(AssertUnwindSafe(|| group.with_wire(state, moment, shown, send)));
         match sent {
             Ok(flushed) => self.after_answer(id, flushed),
-            Err(_) => self.answer(id, &panicked(), true),
+            Err(_) => {
+                self.name_as(id, group);
+                self.answer(id, &panicked(), true);
+            }
         }
     }
 

@@ -20,7 +20,9 @@ use super::respond::{Dress, Manner, Wire};
 use super::router::BodyLimit;
 use super::server::Server;
 use super::stream::panicked;
+use super::told::{self, Asked};
 use crate::metrics::routes::Meter;
+use crate::runtime::time;
 
 /// Told when request bodies on their way in take too much room together.
 const NO_ROOM: &str = "Too many large requests at once: try again after a pause";
@@ -199,6 +201,9 @@ impl Server {
             let plan = plan.clone();
             if let Some(conn) = self.conn(id) {
                 conn.manner = Manner::KEEP;
+                if told::is_wanted() && peer != Peer::Agent {
+                    conn.asked = Some(Asked::new(raw, time::now()));
+                }
             }
             return self.serve_plan(id, &plan);
         }
@@ -207,8 +212,10 @@ impl Server {
             Err(reject) => return self.reject(id, reject),
         };
         let manner = Manner::of(&head);
+        let now = self.clock.now;
         let Some(conn) = self.conn(id) else { return };
         conn.manner = manner;
+        conn.asked = (peer != Peer::Agent).then(|| Asked::new(raw, now));
         let (framing, expects_continue) = (head.framing, head.expects_continue);
         let raw_query = match &head.target {
             Target::Path { raw_query, .. } => raw_query.clone(),
@@ -309,9 +316,12 @@ impl Server {
                 let blocking = read.options.wait.is_some();
                 let key = shared
                     .then(|| group_key(&request.path, raw_query, &request.headers, manner.gzip, blocking));
+                let asked = || request.rest_str().into_owned();
+                let meter = self.meters.about_service(meter, request.pattern, asked);
                 let plain = Manner { gzip: false, ..manner } == Manner::KEEP;
                 let remember = raw.filter(|_| shared && plain);
-                let plan = self.cache(request.peer).adopt(read, &meter, key, manner.gzip, remember);
+                let line = told::first_line(raw.unwrap_or_default());
+                let plan = self.cache(request.peer).adopt(read, &meter, line, key, manner.gzip, remember);
                 self.serve_plan(id, &plan);
             }
         }
@@ -334,6 +344,9 @@ impl Server {
 
     /// Sends a finished answer.
     pub(super) fn answer(&mut self, id: ConnId, response: &Response, endpoint: bool) {
+        if response.status >= 500 {
+            self.tell_failure(id, response);
+        }
         let policy = self.policy.clone();
         let date = self.clock.date;
         let Some(conn) = self.conn(id) else { return };
@@ -353,6 +366,8 @@ impl Server {
         let Some(conn) = self.conn(id) else { return };
         let skippable = skip.as_ref().is_none_or(|(_, short)| *short && !expects_continue);
         conn.manner.keep_alive &= skippable && !early.close;
+        // What no endpoint is asked is no request to Consul's log either.
+        conn.asked.take_if(|_| early.route.is_none());
         self.answer(id, &early.response, early.endpoint);
         if let Some((method, pattern)) = &early.route {
             self.meter(method, pattern).note(self.clock.lap());
@@ -404,7 +419,7 @@ impl Server {
         let Some(conn) = self.conn(id) else { return };
         let gzip = conn.manner.gzip;
         if let Phase::Busy(timing) = std::mem::replace(&mut conn.phase, Phase::Head) {
-            let plan = self.cache(Peer::Unix).adopt(read, &timing.meter, None, gzip, None);
+            let plan = self.cache(Peer::Unix).adopt(read, &timing.meter, b"", None, gzip, None);
             self.clock.contact = self.edge.leadership().contact();
             self.serve_plan(id, &plan);
             self.resume(id);
@@ -425,6 +440,7 @@ impl Server {
         let tick = self.clock.tick;
         let Some(conn) = self.conn(id) else { return };
         conn.progress = tick;
+        told::finished(conn);
         match flushed {
             Flushed::Broken => self.close(id),
             Flushed::Blocked => {}

@@ -21,6 +21,7 @@ use super::park::{ConnId, Park, Parked};
 use super::policy::Policy;
 use super::router::Router;
 use super::stream::{Inbox, News};
+use super::told::{self, Errors};
 use super::{Edge, limits};
 use crate::metrics::routes::Meters;
 use crate::runtime::cores::Shutdown;
@@ -62,6 +63,7 @@ pub struct Server {
     pub(super) inbox: Inbox,
     pub(super) rng: Rng,
     pub(super) meters: Meters,
+    pub(super) errors: Errors,
     pub(super) readiness: Readiness,
     guests: Option<Receiver<Guest>>,
     doors: Vec<Door>,
@@ -119,6 +121,7 @@ impl Server {
             inbox,
             rng: Rng::seeded(),
             meters: Meters::default(),
+            errors: Errors::default(),
             readiness,
             doors,
             conns: Vec::new(),
@@ -339,6 +342,7 @@ impl Server {
             return;
         };
         let Some(conn) = slot.conn.take() else { return };
+        told::cancelled(&conn);
         self.free.push(id.slot);
         self.streams -= usize::from(matches!(conn.line, Line::Stream(_)));
         if let Phase::Parked(ticket) = &conn.phase {

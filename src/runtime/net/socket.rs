@@ -250,6 +250,11 @@ impl Socket {
         SockRef::from(&self.io.as_fd()).local_addr().ok()?.as_socket()
     }
 
+    /// The address at the other end; `None` for a Unix socket, and once nobody is connected.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        SockRef::from(&self.io.as_fd()).peer_addr().ok()?.as_socket()
+    }
+
     /// Asks the kernel to find out about dead peers.
     ///
     /// # Errors

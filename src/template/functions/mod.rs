@@ -9,10 +9,12 @@ mod json;
 mod math;
 mod sprig_lists;
 mod sprig_math;
+mod sprig_more;
 mod sprig_text;
 mod text;
 mod time;
 mod toml;
+mod url;
 mod yaml;
 
 use std::borrow::Cow;
@@ -91,7 +93,7 @@ const fn light(function: Function) -> Function {
 }
 
 static ALL: LazyLock<BTreeMap<&'static str, &'static Function>> = LazyLock::new(|| {
-    let tables: [&'static [Function]; 10] = [
+    let tables: [&'static [Function]; 11] = [
         builtin::ALL,
         collections::ALL,
         consul::ALL,
@@ -100,10 +102,18 @@ static ALL: LazyLock<BTreeMap<&'static str, &'static Function>> = LazyLock::new(
         math::ALL,
         sprig_lists::ALL,
         sprig_math::ALL,
+        sprig_more::ALL,
         sprig_text::ALL,
         text::ALL,
     ];
-    tables.into_iter().flatten().map(|function| (function.name, function)).collect()
+    let mut all: BTreeMap<&'static str, &'static Function> =
+        tables.into_iter().flatten().map(|function| (function.name, function)).collect();
+    for (alias, name) in sprig_more::ALIASES {
+        if let Some(function) = all.get(name).copied() {
+            all.insert(alias, function);
+        }
+    }
+    all
 });
 
 /// A function by its name.

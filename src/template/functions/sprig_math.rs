@@ -17,17 +17,20 @@ pub const ALL: &[Function] = &[
     open("sprig_max", &[Param::Any], Param::Any, |call| folded(call, i64::MIN, i64::max)),
     open("sprig_biggest", &[Param::Any], Param::Any, |call| folded(call, i64::MIN, i64::max)),
     open("sprig_min", &[Param::Any], Param::Any, |call| folded(call, i64::MAX, i64::min)),
-    open("sprig_addf", &[], Param::Any, |call| Ok(Value::Float(call.args.iter().map(to_float).sum()))),
+    open("sprig_addf", &[], Param::Any, |call| {
+        decimals(&[&[Value::Int(0)], call.args].concat(), |a, b| a.plus(b), |a, b| a + b)
+    }),
     open("sprig_mulf", &[Param::Any], Param::Any, |call| {
-        Ok(Value::Float(call.args.iter().map(to_float).product()))
+        decimals(call.args, |a, b| a.times(b), |a, b| a * b)
     }),
     open("sprig_subf", &[Param::Any], Param::Any, |call| {
-        let rest: f64 = call.args[1..].iter().map(to_float).sum();
-        Ok(Value::Float(to_float(&call.args[0]) - rest))
+        decimals(call.args, |a, b| a.plus(b.negated()?), |a, b| a - b)
     }),
     open("sprig_divf", &[Param::Any], Param::Any, |call| {
-        let first = to_float(&call.args[0]);
-        Ok(Value::Float(call.args[1..].iter().map(to_float).fold(first, |a, b| a / b)))
+        if call.args[1..].iter().any(|by| to_float(by) == 0.0) {
+            return Err("decimal division by 0".to_owned());
+        }
+        decimals(call.args, |a, b| a.over(b), |a, b| a / b)
     }),
     open("sprig_maxf", &[Param::Any], Param::Any, |call| {
         Ok(Value::Float(call.args.iter().map(to_float).fold(f64::NEG_INFINITY, f64::max)))
@@ -44,9 +47,7 @@ pub const ALL: &[Function] = &[
     fixed("sprig_float64", &[Param::Any], |call| Ok(Value::Float(to_float(&call.args[0])))),
     fixed("sprig_toDecimal", &[Param::Any], |call| {
         let digits = text_of(call, &call.args[0])?;
-        i64::from_str_radix(digits.trim(), 8)
-            .map(Value::Int)
-            .map_err(|_| format!("{digits:?} is not an octal number"))
+        Ok(Value::Int(i64::from_str_radix(&digits, 8).unwrap_or(0)))
     }),
     light(fixed("sprig_default", &[Param::Any, Param::Any], |call| {
         Ok(call.args[if is_empty(&call.args[1]) { 0 } else { 1 }].clone())
@@ -148,12 +149,86 @@ fn divided(call: &Call<'_, '_, '_>, name: &str, step: fn(i64, i64) -> i64) -> Ou
 /// Digits behind the point that are worth rounding to.
 const DIGITS_MAX: i64 = 300;
 
-/// Rounds to so many digits; from which fraction on upwards may be said.
+/// Rounds to so many digits: up from a fraction on that may be said, else down. Below zero, where fractions are below it, too,
+/// that is always down, as in sprig.
 fn round(call: &mut Call<'_, '_, '_>) -> Outcome {
     let limit = call.args.get(2).map_or(0.5, to_float);
     let scale = 10f64.powi(call.int(1).clamp(-DIGITS_MAX, DIGITS_MAX) as i32);
     let digits = to_float(&call.args[0]) * scale;
-    let (whole, fraction) = (digits.trunc(), digits.fract().abs());
-    let rounded = if fraction >= limit { whole + digits.signum() } else { whole };
+    let rounded = if digits.fract() >= limit { digits.ceil() } else { digits.floor() };
     Ok(Value::Float(rounded / scale))
+}
+
+/// A number as a whole one and a power of ten: sums of tenths are exact.
+#[derive(Clone, Copy)]
+pub struct Decimal {
+    digits: i128,
+    power: i32,
+}
+
+/// Digits behind the point of a quotient.
+const QUOTIENT_DIGITS: i32 = 16;
+
+impl Decimal {
+    /// The shortest one that means the same floating-point number.
+    fn of(number: f64) -> Option<Decimal> {
+        let text = format!("{number:e}");
+        let (digits, power) = text.split_once('e')?;
+        let behind = digits.split_once('.').map_or(0, |(_, behind)| behind.len());
+        let power = power.parse::<i32>().ok()? - i32::try_from(behind).ok()?;
+        Some(Decimal { digits: digits.replace('.', "").parse().ok()?, power })
+    }
+
+    fn number(self) -> Option<f64> {
+        format!("{}e{}", self.digits, self.power).parse().ok()
+    }
+
+    /// Its digits with another power, which is not above its own.
+    fn digits_at(self, power: i32) -> Option<i128> {
+        let shift = u32::try_from(self.power - power).ok()?;
+        if self.digits == 0 { Some(0) } else { self.digits.checked_mul(10i128.checked_pow(shift)?) }
+    }
+
+    /// The sum. All of these are `None` when there are too many digits.
+    pub fn plus(self, other: Decimal) -> Option<Decimal> {
+        let power = self.power.min(other.power);
+        let digits = self.digits_at(power)?.checked_add(other.digits_at(power)?)?;
+        Some(Decimal { digits, power })
+    }
+
+    fn negated(self) -> Option<Decimal> {
+        Some(Decimal { digits: self.digits.checked_neg()?, ..self })
+    }
+
+    fn times(self, other: Decimal) -> Option<Decimal> {
+        Some(Decimal { digits: self.digits.checked_mul(other.digits)?, power: self.power + other.power })
+    }
+
+    /// The quotient, rounded half away from zero.
+    fn over(self, other: Decimal) -> Option<Decimal> {
+        let shift = self.power - other.power + QUOTIENT_DIGITS;
+        let scale = 10i128.checked_pow(shift.unsigned_abs())?;
+        let (up, down) = if shift < 0 { (1, scale) } else { (scale, 1) };
+        let (a, b) = (self.digits.checked_mul(up)?, other.digits.checked_mul(down)?);
+        let (whole, rest) = (a.checked_div(b)?, a.checked_rem(b)?);
+        let is_up = rest.unsigned_abs().checked_mul(2)? >= b.unsigned_abs();
+        let sign = if (a < 0) == (b < 0) { 1 } else { -1 };
+        Some(Decimal { digits: whole + if is_up { sign } else { 0 }, power: -QUOTIENT_DIGITS })
+    }
+}
+
+/// Calculates with decimals, from the first on; with floating-point numbers where there are too many digits.
+pub fn decimals(
+    args: &[Value],
+    step: fn(Decimal, Decimal) -> Option<Decimal>,
+    float_step: fn(f64, f64) -> f64,
+) -> Outcome {
+    let mut numbers = args.iter().map(to_float);
+    let first = numbers.next().unwrap_or(0.0);
+    let exact = args[1..].iter().map(to_float).try_fold(Decimal::of(first), |sum, number| {
+        let sum = sum.zip(Decimal::of(number)).and_then(|(sum, number)| step(sum, number));
+        sum.map(Some)
+    });
+    let exact = exact.flatten().and_then(Decimal::number);
+    Ok(Value::Float(exact.unwrap_or_else(|| numbers.fold(first, float_step))))
 }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256, Sha512};
 
 use super::decode::{from_json, to_json};
 use super::sprig_math::text_of;
+use super::sprig_more::shortened;
 use super::text::{hex, replace, replaced, split, title};
 use super::{Call, Function, Outcome, Param, fixed, light, open};
 use crate::template::quote;
@@ -85,11 +86,8 @@ pub const ALL: &[Function] = &[
     light(fixed("sprig_substr", &[Param::Int, Param::Int, Param::Text], substr)),
     light(fixed("sprig_trunc", &[Param::Int, Param::Text], trunc)),
     fixed("sprig_abbrev", &[Param::Int, Param::Text], |call| {
-        let (width, text) = (usize::try_from(call.int(0)).unwrap_or(0), call.str(1));
-        if width < 4 || text.chars().count() <= width {
-            return Ok(Value::text(text.as_ref()));
-        }
-        Ok(Value::text(text.chars().take(width - 3).collect::<String>() + "..."))
+        let width = usize::try_from(call.int(0)).unwrap_or(0);
+        Ok(Value::text(shortened(width, call.text(1).as_bytes())))
     }),
     fixed("sprig_wrap", &[Param::Int, Param::Text], |call| wrapped(call, 1, "\n")),
     fixed("sprig_wrapWith", &[Param::Int, Param::Text, Param::Text], |call| wrapped(call, 2, &call.str(1))),
@@ -134,7 +132,10 @@ pub const ALL: &[Function] = &[
     }),
     fixed("sprig_regexMatch", &[Param::Text, Param::Text], |call| {
         let text = call.str(1);
-        Ok(Value::Bool(call.run.pattern(&call.str(0), text.len())?.is_match(&text)))
+        // Unlike the others, it takes no notice of what is wrong with a pattern.
+        let pattern = call.run.pattern(&call.str(0), text.len());
+        call.run.step(0)?;
+        Ok(Value::Bool(pattern.is_ok_and(|pattern| pattern.is_match(&text))))
     }),
     fixed("sprig_regexFind", &[Param::Text, Param::Text], |call| {
         let text = call.str(1);

@@ -46,7 +46,7 @@ struct Read {
     pub edns: Option<u16>,
 }
 
-fn config() -> DnsConfig {
+pub(in crate::edge::dns) fn config() -> DnsConfig {
     DnsConfig {
         domain: "consul.".into(),
         alt_domain: String::new(),
