@@ -53,8 +53,10 @@ pub struct Hooks {
     pub reload: Box<dyn Fn() -> LocalFuture<Result<Arc<Config>, String>>>,
     /// Puts a configuration that was read and taken in force everywhere.
     pub publish: Box<dyn Fn(Arc<Config>)>,
-    /// Leaves the cluster and orders the end of the process.
+    /// Leaves the cluster.
     pub leave: Box<dyn Fn() -> LocalFuture<()>>,
+    /// Orders the end of the process.
+    pub end: Box<dyn Fn()>,
 }
 
 /// What the agent is made of.

@@ -184,7 +184,7 @@ async fn start_agent(plan: &Plan, node: Node, role: &Role, watching: &Watching) 
 
 fn hooks(plan: &Plan, role: &Role, watching: &Watching) -> Hooks {
     let (reload, published) = (plan.reload.clone(), plan.config.clone());
-    let (publishing, leaving) = (plan.config.clone(), plan.clone());
+    let (publishing, ending) = (plan.config.clone(), plan.clone());
     let (role, watching) = (role.clone(), watching.clone());
     Hooks {
         reload: Box::new(move || {
@@ -207,15 +207,17 @@ fn hooks(plan: &Plan, role: &Role, watching: &Watching) -> Hooks {
             }
         }),
         leave: Box::new(move || {
-            let (plan, role) = (leaving.clone(), role.clone());
+            let role = role.clone();
             Box::pin(async move {
                 let left = role.borrow().as_ref().map(Part::leave);
                 if let Some(left) = left {
                     left.await;
                 }
-                plan.ending.graceful();
-                plan.shutdown.raise();
             })
+        }),
+        end: Box::new(move || {
+            ending.ending.graceful();
+            ending.shutdown.raise();
         }),
     }
 }

@@ -11,6 +11,8 @@ use crate::runtime::{mesh, task, time};
 
 /// Requests handled before their files are written and the others get a turn.
 const REQUESTS_AT_ONCE: usize = 256;
+/// Between the answer that the agent has left and its end, so that whoever asked for it gets the answer.
+const LAST_WORD: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(inner: Rc<Inner>, mut doorway: Doorway) {
     let mut waiting = Vec::new();
@@ -67,10 +69,12 @@ fn handle(inner: &Rc<Inner>, request: Request, reply: Reply, done: &mut Vec<Done
         }
         Request::Leave => {
             inner.leaving.set(true);
-            let left = (inner.hooks.leave)();
+            let (left, inner) = ((inner.hooks.leave)(), inner.clone());
             task::spawn(async move {
                 left.await;
                 let _ = reply.send(Ok(()));
+                time::sleep(LAST_WORD).await;
+                (inner.hooks.end)();
             })
             .detach();
         }
