@@ -172,6 +172,7 @@ fn hooks() -> Hooks {
         reload: Box::new(|| Box::pin(async { Err("agents of the load have no files".to_owned()) })),
         publish: Box::new(|_| {}),
         leave: Box::new(|| Box::pin(async {})),
+        end: Box::new(|| {}),
     }
 }
 
