@@ -42,7 +42,8 @@ fn put(mirror: &mut State, view: &View, bytes: &[u8]) -> Result<(), ()> {
 /// A service with two instances, one of them with a check.
 fn servers() -> State {
     let mut state = State::new();
-    let service = Service { id: "one".into(), name: "web".into(), tags: vec!["a".into()], ..Service::default() };
+    let service =
+        Service { id: "one".into(), name: "web".into(), tags: vec!["a".into()], ..Service::default() };
     let check = Check { check_id: "c".into(), service_id: "one".into(), ..Check::default() };
     for (index, (name, checks)) in (2..).zip([("n0", vec![check]), ("n1", Vec::new())]) {
         let node = Node { node: name.into(), address: "10.0.0.1".into(), ..Node::default() };

@@ -32,7 +32,13 @@ impl Host for World<'_> {
 
 fuzz_target!(|input: (&str, &[u8])| {
     let (text, body) = input;
-    let limits = Limits { output_max: 1 << 20, value_max: 1 << 18, steps_max: 200_000, depth_max: 100 };
+    let limits = Limits {
+        output_max: 1 << 20,
+        value_max: 1 << 18,
+        steps_max: 200_000,
+        bytes_max: 1 << 24,
+        depth_max: 100,
+    };
     let mut options = Options::default();
     if body.first().is_some_and(|byte| byte % 2 == 1) {
         options.missing_key_is_error = true;
