@@ -219,6 +219,15 @@ impl Inner {
         files.apply(now).await
     }
 
+    async fn flush_state(&self, check: &str) {
+        let _turn = self.writing.take().await;
+        let state = self.states.borrow_mut().remove(check);
+        if let (Some(files), Some(state)) = (&self.files, state) {
+            // A failure is in the log.
+            let _ = files.apply(vec![FileChange::PutState(state)]).await;
+        }
+    }
+
     async fn flush_states(&self) {
         let _turn = self.writing.take().await;
         let states = std::mem::take(&mut *self.states.borrow_mut());

@@ -26,6 +26,9 @@ pub(super) async fn run(inner: Rc<Inner>, mut doorway: Doorway) {
         if let Err(why) = inner.persist().await {
             done = refuse_registrations(done, &why);
         }
+        for check in done.iter().filter_map(|done| done.state.as_ref()) {
+            inner.flush_state(check).await;
+        }
         inner.wait_for_catalog(done);
     }
 }
@@ -37,6 +40,8 @@ struct Done {
     change: u64,
     /// It promises to be there after a restart.
     registers: bool,
+    /// The TTL check whose status it has changed: that is there after a restart, too. What only says it again is written later.
+    state: Option<String>,
     reply: Reply,
 }
 
@@ -81,15 +86,23 @@ fn handle(inner: &Rc<Inner>, request: Request, reply: Reply, done: &mut Vec<Done
         update @ Request::UpdateTtl { .. } if !inner.pace.borrow_mut().allows(time::now()) => {
             let _ = reply.send(inner.change(update));
         }
-        change => match inner.change(change) {
-            Ok(()) => {
-                let change = inner.registry.borrow().last_change();
-                done.push(Done { change, registers, reply });
+        change => {
+            let check = match &change {
+                Request::UpdateTtl { check_id, .. } => Some(check_id.clone()),
+                _ => None,
+            };
+            let before = inner.registry.borrow().last_change();
+            match inner.change(change) {
+                Ok(()) => {
+                    let change = inner.registry.borrow().last_change();
+                    let state = check.filter(|_| change != before);
+                    done.push(Done { change, registers, state, reply });
+                }
+                Err(refusal) => {
+                    let _ = reply.send(Err(refusal));
+                }
             }
-            Err(refusal) => {
-                let _ = reply.send(Err(refusal));
-            }
-        },
+        }
     }
 }
 
