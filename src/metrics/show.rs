@@ -1,4 +1,5 @@
-//! The figures as `/v1/agent/metrics` shows them: JSON of the last finished interval, and Prometheus' text with totals.
+//! The figures as `/v1/agent/metrics` shows them: JSON of the last finished interval or, if asked for, of all since the start, and Prometheus'
+//! text with totals.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -123,14 +124,27 @@ fn derived(rows: &[Row]) -> Vec<Row> {
     DERIVED.iter().filter_map(of).collect()
 }
 
+/// Of which time figures are shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// Of the last interval that is over, as Consul does.
+    Interval,
+    /// Of all since the agent started: whoever measures two moments wants the difference.
+    Life,
+}
+
 /// The body of `/v1/agent/metrics`.
-pub fn json(config: &TelemetryConfig, about: &About) -> Value {
-    let (since, rows) = interval::last(time::unix_now().as_secs());
+pub fn json(config: &TelemetryConfig, about: &About, span: Span) -> Value {
+    let now = time::unix_now().as_secs();
+    let (since, rows) = match span {
+        Span::Interval => interval::last(now),
+        Span::Life => (now, rows(false)),
+    };
     let [year, month, day, hour, minute, second] = logs::civil(since);
     let rows = about.rows(config, rows);
     let gauge = |(name, value): &(String, f64)| json!({"Name": name, "Value": number(*value), "Labels": {}});
     let of = |kinds: &[Kind]| -> Vec<Value> {
-        rows.iter().filter(|row| kinds.contains(&row.kind)).map(|row| row_json(config, row)).collect()
+        rows.iter().filter(|row| kinds.contains(&row.kind)).map(|row| row_json(config, row, span)).collect()
     };
     json!({
         "Timestamp": format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} +0000 UTC"),
@@ -141,10 +155,10 @@ pub fn json(config: &TelemetryConfig, about: &About) -> Value {
     })
 }
 
-fn row_json(config: &TelemetryConfig, row: &Row) -> Value {
+fn row_json(config: &TelemetryConfig, row: &Row, span: Span) -> Value {
     let labels: Map<String, Value> =
         row.name.label.iter().map(|(key, value)| ((*key).to_owned(), value.as_str().into())).collect();
-    json!({
+    let mut shown = json!({
         "Name": format!("{}.{}", config.metrics_prefix, row.name.base),
         "Count": row.figures.count,
         "Rate": number(row.sum() / SECONDS as f64),
@@ -154,7 +168,14 @@ fn row_json(config: &TelemetryConfig, row: &Row) -> Value {
         "Mean": number(row.mean()),
         "Stddev": number(row.deviation()),
         "Labels": labels,
-    })
+    });
+    if span == Span::Life
+        && let Some(fields) = shown.as_object_mut()
+    {
+        // It is one of ten seconds.
+        fields.remove("Rate");
+    }
+    shown
 }
 
 /// As Go writes numbers: whole ones without a point.

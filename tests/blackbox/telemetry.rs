@@ -63,6 +63,9 @@ fn an_interval_shows_what_came_in_it_and_nothing_else() {
     );
     let counted = |list: &str| seen[list].as_array().expect("a list").iter().all(|row| row["Count"] != 0);
     assert!(counted("Counters") && counted("Samples"), "{seen}");
+    let life = agent.get("/v1/agent/metrics?since=start").json();
+    let kv = row(&life, "Samples", "consul.kvs.apply").expect("a row");
+    assert_eq!((kv["Count"].as_u64(), kv.get("Rate")), (Some(7), None), "{kv}");
     wait::until_true("what is over leaves", TWO_INTERVALS, || {
         row(&shown(), "Samples", "consul.http.PUT.v1.kv._").is_none()
     });

@@ -15,7 +15,7 @@ use super::{agent_host, agent_self, query};
 use crate::agent::door;
 use crate::config::{Config, LogLevel};
 use crate::logs;
-use crate::metrics::show::{self, About};
+use crate::metrics::show::{self, About, Span};
 use crate::server::leader::COMPATIBLE_VERSION;
 
 /// The area's routes.
@@ -104,7 +104,8 @@ fn force_leave(edge: &Rc<Edge>, request: &Request) -> Handled {
 fn show_metrics(edge: &Rc<Edge>, request: &Request) -> Handled {
     let config = edge.config();
     if !wants_prometheus(request) {
-        let shown = show::json(&config.telemetry, &about(edge, &config));
+        let span = if request.query.get("since") == Some("start") { Span::Life } else { Span::Interval };
+        let shown = show::json(&config.telemetry, &about(edge, &config), span);
         return Ok(agent_self::document(edge, request, &shown).into());
     }
     if config.telemetry.prometheus_retention_time.is_zero() {

@@ -108,7 +108,7 @@ pub fn between(before: &Look, after: &Look) -> Spent {
 
 /// Counters and numbers of samples by name, without the prefix.
 fn counts(client: &mut Client) -> BTreeMap<String, f64> {
-    let metrics = client.get("/v1/agent/metrics").unwrap_or_default();
+    let metrics = client.get("/v1/agent/metrics?since=start").unwrap_or_default();
     let lists = ["Counters", "Samples"].into_iter().filter_map(|list| metrics[list].as_array());
     let named = |row: &Value| {
         let name = row["Name"].as_str()?.split_once('.')?.1.to_owned();
